@@ -1,0 +1,135 @@
+r"""Curves made of sines: the 1D problem of CompVAE.
+
+.. math:: x(t) = K \tanh\Bigl(\frac{C}{K} \sum_{i=1}^{K} a_i \cos\bigl(\tfrac{2 \pi \ell_i}{T} t + \kappa_i\bigr)\Bigr),
+    \qquad a_i \sim \mathcal{N}(1, 0.3^2), \quad \kappa_i \sim \mathcal{N}(0, (\pi/2)^2)
+
+Source: Berger and Sebag (2019), section 4.2. We read both second numbers of N(1; 0.3) and N(0; pi/2) as standard deviations.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyzoo.random import derive_seed
+
+__all__ = ["Curves", "Sines"]
+
+
+class Curves(NamedTuple):
+    """Curves with what they were made of.
+
+    Attributes:
+        parts: category of each sine, (batch, parts), integer from 0; the frequency is one more.
+        amplitudes: (batch, parts).
+        phases: (batch, parts), in radians.
+        x: (batch, steps).
+    """
+
+    parts: Tensor
+    amplitudes: Tensor
+    phases: Tensor
+    x: Tensor
+
+    def batch(self) -> dict[str, Tensor]:
+        """What model and guide are given."""
+        return {"parts": self.parts, "x": self.x}
+
+
+class Sines:
+    """A source of curves made of sines, generated on the device.
+
+    Args:
+        max_parts: the largest number of sines in a curve, as a function of the training step; a batch has one number of sines
+            for all its curves, uniform on 1 to that.
+        num_frequencies: the frequencies are 1 to this, in periods per T.
+        num_steps: length of a curve.
+        period: T, in steps.
+        nonlinearity: C.
+        amplitude: mean and standard deviation of the amplitudes.
+        phase: mean and standard deviation of the phases, in radians.
+        seed: all batches follow from it.
+        split: name of the split; different names give different batches.
+        device: where to generate.
+
+    Example:
+        >>> source = Sines(max_parts=lambda step: 4)
+        >>> batch = source.batch(step=0, size=8)
+        >>> batch["x"].shape, batch["parts"].shape
+        (torch.Size([8, 200]), torch.Size([8, 3]))
+    """
+
+    def __init__(
+        self,
+        max_parts: Callable[[int], int],
+        num_frequencies: int = 10,
+        num_steps: int = 200,
+        period: float = 200.0,
+        nonlinearity: float = 3.0,
+        amplitude: tuple[float, float] = (1.0, 0.3),
+        phase: tuple[float, float] = (0.0, math.pi / 2),
+        seed: int = 0,
+        split: str = "train",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.max_parts = max_parts
+        self.num_frequencies = num_frequencies
+        self.num_steps = num_steps
+        self.period = period
+        self.nonlinearity = nonlinearity
+        self.amplitude = amplitude
+        self.phase = phase
+        self.seed = seed
+        self.split = split
+        self.device = torch.device(device)
+
+    def batch(self, step: int, size: int) -> dict[str, Tensor]:
+        """The training batch of a step: parts, (size, parts), and x, (size, steps)."""
+        seed = derive_seed(self.seed, self.split, step)
+        num_parts = random.Random(seed).randint(1, self.max_parts(step))
+        return self.draw(size, num_parts, seed=seed).batch()
+
+    def draw(self, size: int, num_parts: int, seed: int, distinct: bool = False) -> Curves:
+        """Curves of a given number of sines, with their true amplitudes and phases.
+
+        Args:
+            size: how many curves.
+            num_parts: sines in each.
+            seed: they follow from it.
+            distinct: draw a curve's frequencies without replacement.
+
+        Raises:
+            ValueError: more distinct parts are wanted than there are frequencies.
+        """
+        generator = torch.Generator(self.device).manual_seed(seed)
+        shape = (size, num_parts)
+        if distinct:
+            if num_parts > self.num_frequencies:
+                raise ValueError(f"There are {self.num_frequencies} frequencies: a curve can't have {num_parts} distinct ones.")
+            order = torch.rand(size, self.num_frequencies, generator=generator, device=self.device).argsort(-1)
+            parts = order[:, :num_parts]
+        else:
+            parts = torch.randint(self.num_frequencies, shape, generator=generator, device=self.device)
+        normal = torch.randn(2, *shape, generator=generator, device=self.device)
+        amplitudes = self.amplitude[0] + self.amplitude[1] * normal[0]
+        phases = self.phase[0] + self.phase[1] * normal[1]
+        return Curves(parts, amplitudes, phases, self.curve(parts, amplitudes, phases))
+
+    def curve(self, parts: Tensor, amplitudes: Tensor, phases: Tensor, keep: Tensor | None = None) -> Tensor:
+        """x(t) for t = 0 to steps - 1, (batch, steps), from tensors of shape (batch, parts).
+
+        With ``keep``, booleans of that shape, the curves that the kept parts make alone: K is their number.
+        """
+        keep = torch.ones_like(parts, dtype=torch.bool) if keep is None else keep
+        time = torch.arange(self.num_steps, device=parts.device, dtype=amplitudes.dtype)
+        angle = (2 * math.pi / self.period * (parts + 1)).unsqueeze(-1) * time + phases.unsqueeze(-1)
+        waves = (keep * amplitudes).unsqueeze(-1) * angle.cos()  # (batch, parts, steps)
+        num_parts = keep.sum(-1, keepdim=True)
+        return num_parts * torch.tanh(self.nonlinearity / num_parts * waves.sum(-2))
+
+    def subset(self, curves: Curves, keep: Tensor) -> Tensor:
+        """What the kept parts of these curves, (batch, parts), would have made alone: (batch, steps)."""
+        return self.curve(curves.parts, curves.amplitudes, curves.phases, keep)

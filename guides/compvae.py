@@ -1,0 +1,241 @@
+r"""The guide of CompVAE: the whole's latent first, then those of its parts, which share what the whole leaves open.
+
+.. math:: q(z, \{w_i\} \mid x, \{\ell_i\}) = q(\{w_i\} \mid x, z, \{\ell_i\}) \, q(z \mid x)
+
+Source: Berger and Sebag (2019), section 3.3.1 (eq. 5); networks from appendix A. How we read its gaps:
+
+- z is drawn before w here and after it in the model. So w's KL given z is in closed form (the guide marks it), while z's
+  term stays a sampled log-ratio: z cannot be integrated out with w, which is drawn given z, held fixed.
+- The noise eps_i that tells equal parts apart is N(0, 1). It is an auxiliary variable with the same density in p and q: the
+  two cancel, so it is a site of the guide alone, with its score masked.
+- Tables 6 and 12 print ELU on, or after, rows that put out log-variances; there is none here.
+- The authors' public code has wider blocks than table 4: ``graph_block="wide"``.
+"""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import elu
+
+from pyzoo.distributions import CorrelatedNormal
+from pyzoo.nn import Head, Residual, scale_from_log_variance
+
+__all__ = ["CompVAEGuide", "compvae_colors_guide", "compvae_sines_guide"]
+
+
+class CompVAEGuide(PyroModule):
+    """The inference story, for any kind of parts and of whole.
+
+    Args:
+        encoder: network from x to features of it, pre(x), (batch, features).
+        whole_posterior: network from pre(x) to z's mean and log-variance, (batch, 2 * z_dim).
+        label: network from (parts, positions) to an embedding of each part, (batch, parts, features).
+        part_posterior: network over nodes, (batch, parts, features of pre(x), z and label), to the means, log-variances and
+            correlation logits of the w_i, (batch, parts, 3 * w_dim).
+        node_noise: standard deviation of the noise that tells parts of one category apart.
+
+    Example:
+        >>> guide = compvae_sines_guide(w_dim=16, z_dim=4, encoder_width=40, z_width=32, graph_widths=(32,))
+        >>> guide(parts=torch.tensor([[0, 2, 2]]), x=torch.zeros(1, 200))
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        whole_posterior: nn.Module,
+        label: nn.Module,
+        part_posterior: nn.Module,
+        node_noise: float = 1.0,
+    ) -> None:
+        super().__init__("guide")
+        self.encoder = encoder
+        self.whole_posterior = whole_posterior
+        self.label = label
+        self.part_posterior = part_posterior
+        self.node_noise = node_noise
+
+    def forward(self, parts: Tensor, x: Tensor, positions: Tensor | None = None) -> None:
+        """Draws z, then all w_i together.
+
+        Args:
+            parts: category of each part, (batch, parts), integer.
+            x: the observed whole, (batch, ...).
+            positions: where each part is, (batch, parts, 2), for parts that have a place.
+        """
+        features = self.encoder(x)  # pre(x): (batch, features)
+        with pyro.plate("data", len(parts)):
+            z_loc, z_log_variance = self.whole_posterior(features).chunk(2, dim=-1)  # each (batch, z_dim)
+            z = pyro.sample("z", dist.Normal(z_loc, scale_from_log_variance(z_log_variance)).to_event(1))  # q(z | x)
+            label = self.label(parts, positions)  # e(l_i)
+            unscored = dist.Normal(torch.zeros_like(label), 1.0).to_event(2).mask(False)
+            epsilon = pyro.sample("epsilon", unscored, infer={"is_auxiliary": True})
+            whole = torch.cat([features, z], dim=-1).unsqueeze(1).expand(-1, parts.shape[1], -1)
+            nodes = torch.cat([whole, label + self.node_noise * epsilon], dim=-1)  # h^(0) of eq. 5: (batch, parts, features)
+            w_loc, w_log_variance, rho_logits = self.part_posterior(nodes).mT.chunk(3, dim=1)  # each (batch, w_dim, parts)
+            w_scale = scale_from_log_variance(w_log_variance)
+            q = CorrelatedNormal(w_loc, w_scale, rho_logits=rho_logits).to_event(1)
+            pyro.sample("w", q, infer={"kl": "analytic"})  # q({w_i} | x, z, {l_i})
+
+
+class GraphBlock(nn.Module):
+    """One layer of eq. 5: every part looks at itself and at the sum of all others (table 4).
+
+    Args:
+        in_features: N, features of a node on entry.
+        out_features: M, features of a node on exit.
+        wide: the layout of the authors' public code, whose f keeps N + M features until its last layer.
+
+    Shape: (batch, parts, N) to (batch, parts, M), equivariant under permutations of the parts.
+    """
+
+    def __init__(self, in_features: int, out_features: int, wide: bool = False) -> None:
+        super().__init__()
+        self.message = nn.Sequential(Residual(in_features), nn.ELU(), Residual(in_features))  # g
+        self.received = nn.Sequential(nn.Tanh(), Residual(in_features))
+        width = in_features + out_features if wide else out_features
+        update = [nn.Linear(2 * in_features, width), nn.ELU(), Residual(width)]
+        self.update = nn.Sequential(*update, *([nn.ELU(), nn.Linear(width, out_features)] if wide else []))
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        message = self.message(nodes)
+        others = message.sum(1, keepdim=True) - message  # sum over j != i, in O(parts)
+        return self.update(torch.cat([nodes, self.received(others)], dim=-1))  # f
+
+
+def _graph(in_features: int, widths: tuple[int, ...], out_features: int, wide: bool) -> nn.Sequential:
+    """GraphBlocks one after another, and a linear layer for each node (tables 6 and 12)."""
+    layers = []
+    for width in widths:
+        layers += [GraphBlock(in_features, width, wide), nn.ELU()]
+        in_features = width
+    return nn.Sequential(*layers, Head(nn.Linear(in_features, out_features)))
+
+
+# Sines: appendix A.1.2 ----------------------------------------------------------------------------------------------
+
+
+def compvae_sines_guide(
+    num_categories: int = 10,
+    w_dim: int = 1024,
+    z_dim: int = 256,
+    encoder_width: int = 800,
+    z_width: int = 512,
+    graph_widths: tuple[int, ...] = (2048, 2048, 2048),
+    label_dim: int = 1024,
+    graph_block: str = "paper",
+    node_noise: float = 1.0,
+) -> CompVAEGuide:
+    """The guide of :func:`pyzoo.models.compvae.compvae_sines`, with the networks of tables 3 to 6.
+
+    Args:
+        num_categories: how many kinds of part there are.
+        w_dim: features of a part's latent.
+        z_dim: features of the whole's latent.
+        encoder_width: features of pre(x), a multiple of 20.
+        z_width: hidden units of q(z | x).
+        graph_widths: features of a node after each GraphBlock.
+        label_dim: features of a part's embedding; table 6's 2080 inputs are 800 + 256 + 1024.
+        graph_block: "paper" for table 4, or "wide" for the authors' public code.
+        node_noise: standard deviation of the noise that tells parts of one category apart.
+    """
+    channels = encoder_width // 5, encoder_width // 10, encoder_width // 20
+    last, middle, first = channels
+    encoder = nn.Sequential(  # table 3
+        nn.Unflatten(1, (1, 200)),
+        nn.Conv1d(1, first, 10, stride=5),  # (batch, channels, 39)
+        nn.ELU(),
+        nn.Conv1d(first, first, 7, padding=3),
+        nn.ELU(),
+        nn.Conv1d(first, middle, 6, stride=3),  # (batch, channels, 12)
+        nn.ELU(),
+        nn.Conv1d(middle, middle, 7, padding=3),
+        nn.ELU(),
+        nn.Conv1d(middle, last, 4, stride=2),  # (batch, channels, 5)
+        nn.ELU(),
+        nn.Flatten(),
+        Residual(encoder_width),
+        nn.ELU(),
+    )
+    whole_posterior = nn.Sequential(  # table 5
+        nn.Linear(encoder_width, z_width),
+        nn.ELU(),
+        Residual(z_width),
+        nn.ELU(),
+        Residual(z_width),
+        nn.ELU(),
+        Head(nn.Linear(z_width, 2 * z_dim)),
+    )
+    part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, 3 * w_dim, graph_block == "wide")  # table 6
+    return CompVAEGuide(encoder, whole_posterior, LabelEmbedding(num_categories, label_dim), part_posterior, node_noise)
+
+
+class LabelEmbedding(nn.Module):
+    """e(l_i) as an embedding of the label."""
+
+    def __init__(self, num_categories: int, label_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_categories, label_dim)
+
+    def forward(self, parts: Tensor, positions: Tensor | None = None) -> Tensor:
+        return self.embedding(parts)  # (batch, parts, label_dim)
+
+
+# Colour gradients: appendix A.2.2 -----------------------------------------------------------------------------------
+
+
+def compvae_colors_guide(
+    num_categories: int = 5,
+    w_dim: int = 2048,
+    z_dim: int = 1024,
+    encoder_width: int = 1024,
+    graph_widths: tuple[int, ...] = (2048, 2048, 2048),
+    place_width: int = 32,
+    graph_block: str = "paper",
+    node_noise: float = 1.0,
+) -> CompVAEGuide:
+    """The guide of :func:`pyzoo.models.compvae.compvae_colors`, with the networks of tables 4 and 10 to 12.
+
+    Args:
+        num_categories: how many colours there are.
+        w_dim: features of a part's latent.
+        z_dim: features of the whole's latent.
+        encoder_width: features of pre(x), a multiple of 64.
+        graph_widths: features of a node after each GraphBlock.
+        place_width: features of a part's position, and of its colour; table 12's 2112 inputs are 1024 + 1024 + 32 + 32.
+        graph_block: "paper" for table 4, or "wide" for the authors' public code.
+        node_noise: standard deviation of the noise that tells equal parts apart.
+    """
+    last, fourth, second, first = encoder_width // 16, 3 * encoder_width // 64, encoder_width // 32, encoder_width // 64
+    encoder = nn.Sequential(  # table 10
+        nn.Conv2d(3, first, 5, padding=2),
+        nn.ELU(),
+        nn.Conv2d(first, second, 4, stride=2, padding=1),
+        nn.ELU(),
+        nn.Conv2d(second, second, 5, padding=2),
+        nn.ELU(),
+        nn.Conv2d(second, fourth, 4, stride=2, padding=1),
+        nn.ELU(),
+        nn.Conv2d(fourth, last, 4, stride=2, padding=1),  # (batch, channels, 4, 4)
+        nn.ELU(),
+        nn.Flatten(),
+        Residual(encoder_width),
+        nn.ELU(),
+    )
+    whole_posterior = nn.Sequential(Residual(encoder_width), nn.ELU(), Head(nn.Linear(encoder_width, 2 * z_dim)))  # table 11
+    label = PlaceEmbedding(num_categories, place_width)
+    part_posterior = _graph(encoder_width + z_dim + 2 * place_width, graph_widths, 3 * w_dim, graph_block == "wide")  # table 12
+    return CompVAEGuide(encoder, whole_posterior, label, part_posterior, node_noise)
+
+
+class PlaceEmbedding(nn.Module):
+    """e(l_i) where a part is a colour at a position (table 12)."""
+
+    def __init__(self, num_categories: int, place_width: int) -> None:
+        super().__init__()
+        self.color = nn.Embedding(num_categories, place_width)
+        self.place = nn.Linear(2, place_width)
+
+    def forward(self, parts: Tensor, positions: Tensor) -> Tensor:
+        return torch.cat([elu(self.place(positions)), self.color(parts)], dim=-1)  # (batch, parts, 2 * place_width)

@@ -1,0 +1,1 @@
+"""Structured variational auto-encoders as Pyro programs."""

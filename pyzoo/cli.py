@@ -1,0 +1,324 @@
+"""The ``pyzoo`` command."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from pyzoo.errors import UsageError
+
+# torch, Pyro and the recipes take seconds to import: each command imports what it needs, so that --help answers at once.
+
+__all__ = ["main"]
+
+_USAGE = """usage: pyzoo COMMAND ...
+
+  pyzoo list                      the recipes: paper, presets, what each shows
+  pyzoo train RECIPE [flags]      train, measure and draw; 'pyzoo train RECIPE --help' lists the flags
+  pyzoo resume RUN [flags]        continue a run where it stopped
+  pyzoo evaluate RUN [flags]      metrics again, from the newest checkpoint
+  pyzoo figures RUN [flags]       pictures again
+  pyzoo sample RUN [flags]        draw from the trained model into a PNG or .npz
+"""
+
+
+@dataclasses.dataclass
+class RunFlags:
+    """Where the run goes."""
+
+    preset: str = ""
+    """Which of the recipe's presets to start from; the flags of the recipe change single fields."""
+    out: Path | None = None
+    """The run folder, which must not exist; by default runs/RECIPE-PRESET-seedN."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+@dataclasses.dataclass
+class SampleFlags:
+    """What to draw."""
+
+    out: Path | None = None
+    """A .png or .npz file; by default samples.png in the run folder."""
+    count: int = 8
+    """How many to draw."""
+    parts: tuple[str, ...] | None = None
+    """What each is made of: frequencies, or colours; by default at random."""
+    sample_seed: int = 0
+    """The draws follow from it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, 1 for a failed run, 2 for bad input, 128 + n after signal n."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "train": _train,
+        "resume": _resume,
+        "evaluate": _evaluate,
+        "figures": _figures,
+        "sample": _sample,
+    }
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        return 0 if arguments else 2
+    try:
+        if arguments[0] == "--version":
+            print(f"pyzoo {version('pyzoo')}")
+            return 0
+        command = _lookup(arguments[0], commands, "command")
+        return command(arguments[1:])
+    except UsageError as error:
+        print(f"pyzoo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pyzoo: interrupted", file=sys.stderr)
+        return 130
+
+
+# The commands -------------------------------------------------------------------------------------------------------
+
+
+def _list(arguments: list[str]) -> int:
+    from pyzoo.training import recipes
+
+    for name, recipe in recipes().items():
+        print(f"{name:16} {recipe.paper}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from pyzoo.training import Hardware, RunFolder, recipes
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: pyzoo train RECIPE [flags]\n")
+        return _list([]) or (0 if arguments else 2)
+    kind = _lookup(arguments[0], recipes(), "recipe")
+    preset = _peek(arguments[1:], "--preset") or next(iter(kind.presets))
+    _lookup(preset, kind.presets, f"preset of {kind.name}")
+    prog = f"pyzoo train {kind.name}"
+    recipe, hardware, flags = _parse(arguments[1:], prog, [kind.preset(preset), Hardware(), RunFlags(preset)], kind.__doc__)
+    path = flags.out or Path("runs") / f"{recipe.name}-{preset}-seed{recipe.seed}"
+    if not _is_first_process():  # launched by the first one, which has made the folder
+        return _run(recipe, RunFolder.open(path), hardware, flags.progress)
+    config = {
+        "recipe": recipe.name,
+        "preset": preset,
+        "fields": dataclasses.asdict(recipe),
+        "hardware": dataclasses.asdict(hardware),
+        "versions": _versions(),
+    }
+    run = RunFolder.create(path, config)
+    _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {hardware.device}; run folder {path}")
+    return _run(recipe, run, hardware, flags.progress)
+
+
+def _resume(arguments: list[str]) -> int:
+    from pyzoo.training import Hardware
+
+    run, recipe, rest = _open(arguments, "resume")
+    saved = Hardware(**run.config()["hardware"])
+    hardware, flags = _parse(rest, "pyzoo resume RUN", [saved, _Progress()], "Continues a run where it stopped.")
+    if _is_first_process():
+        _say(run, f"resuming {recipe.name} in {run.path}")
+    return _run(recipe, run, hardware, flags.progress)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    trainer, recipe, run, _ = _load(arguments, "evaluate", "Measures the newest checkpoint of a run again.")
+    _measure(trainer, recipe, run)
+    return 0
+
+
+def _figures(arguments: list[str]) -> int:
+    trainer, recipe, run, _ = _load(arguments, "figures", "Draws the figures of a run again.")
+    _draw(trainer, recipe, run)
+    return 0
+
+
+def _sample(arguments: list[str]) -> int:
+    trainer, recipe, run, flags = _load(arguments, "sample", "Draws from the trained model.", SampleFlags())
+    import torch
+
+    if flags.count < 1:
+        raise UsageError(f"--count must be at least 1, got {flags.count}")
+    path = flags.out or run.path / "samples.png"
+    if path.suffix not in (".png", ".npz"):
+        raise UsageError(f"--out must end in .png or .npz, got {path}")
+    torch.manual_seed(flags.sample_seed)
+    samples = recipe.sample(trainer.module, trainer.device, flags.count, flags.parts)
+    try:
+        if path.suffix == ".png":
+            recipe.picture(samples).savefig(path, dpi=150)
+        else:
+            import numpy
+
+            numpy.savez(path, **{name: value.cpu().numpy() for name, value in samples.items()})
+    except OSError as error:
+        raise UsageError(f"can't write {path}: {error.strerror}") from error
+    print(f"wrote {path}")
+    return 0
+
+
+# What they share ----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Progress:
+    progress: bool = True
+    """Show a progress bar."""
+
+
+def _run(recipe, run, hardware, progress: bool) -> int:
+    """Trains to the end, measures and draws."""
+    from pyzoo.training import NonFiniteLoss, Stopped, Trainer, keep_freed_memory
+
+    keep_freed_memory()
+    trainer = Trainer(recipe, run, hardware, progress)
+    try:
+        trainer.train()
+    except Stopped as stop:
+        if trainer.fabric.is_global_zero:
+            _say(run, f"{stop}; continue with 'pyzoo resume {run.path}'")
+        return 128 + stop.signal_number
+    except NonFiniteLoss as error:
+        run.log(f"pyzoo: {error}")
+        print(f"pyzoo: {error}", file=sys.stderr)
+        return 1
+    if trainer.fabric.is_global_zero:
+        _say(run, f"trained {trainer.step} steps in {trainer.seconds:.0f} s")
+        _measure(trainer, recipe, run)
+        _draw(trainer, recipe, run)
+    return 0
+
+
+def _measure(trainer, recipe, run) -> None:
+    started = time.monotonic()
+    metrics = recipe.evaluate(trainer.module, trainer.device)
+    results = {
+        "metrics": metrics,
+        "step": trainer.step,
+        "training_seconds": round(trainer.seconds, 1),
+        "scale_floor": getattr(recipe, "scale_floor", None),
+        "parameters": sum(parameter.numel() for parameter in trainer.module.parameters()),
+        "versions": _versions(),
+        "machine": f"{platform.machine()}, {trainer.device}",
+    }
+    run.write_results(results)
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        _say(run, f"  {name:{width}}  {value:.4g}")
+    _say(run, f"measured in {time.monotonic() - started:.0f} s; wrote {run.path / 'results.json'}")
+
+
+def _draw(trainer, recipe, run) -> None:
+    import pyro
+    import torch
+
+    from pyzoo.random import derive_seed
+
+    folder = run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    with torch.random.fork_rng(), pyro.validation_enabled(False):
+        torch.manual_seed(derive_seed(recipe.seed, "figures"))
+        for name, figure in recipe.figures(trainer.module, trainer.device, run.metrics()):
+            figure.savefig(folder / f"{name}.png", dpi=150)
+    _say(run, f"drew {len(list(folder.glob('*.png')))} figures in {folder}")
+
+
+def _open(arguments: list[str], command: str):
+    """The run folder that a command names, its recipe, and the other arguments."""
+    from pyzoo.training import RunFolder, recipes
+
+    if not arguments:
+        raise UsageError(f"which run? usage: pyzoo {command} RUN")
+    if arguments[0] in ("-h", "--help"):
+        arguments = [arguments[-1], *arguments[:-1]]
+    run = RunFolder.open(Path(arguments[0]))
+    config = run.config()
+    try:
+        kind, fields = recipes()[config["recipe"]], config["fields"]
+        lists = {field.name for field in dataclasses.fields(kind) if "tuple" in str(field.type)}
+        recipe = kind(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{run.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
+    return run, recipe, arguments[1:]
+
+
+def _load(arguments: list[str], command: str, description: str, flags: Any = None):
+    """A trained run, from its newest checkpoint."""
+    from pyzoo.training import Hardware, Trainer
+
+    run, recipe, rest = _open(arguments, command)
+    saved = Hardware(**{**run.config()["hardware"], "device": "auto", "devices": 1, "num_nodes": 1})
+    hardware, *others = _parse(rest, f"pyzoo {command} RUN", [saved] + ([flags] if flags else []), description)
+    if not run.checkpoints.files():
+        raise UsageError(f"{run.path} has no checkpoint yet: train it with 'pyzoo resume {run.path}'")
+    return Trainer(recipe, run, hardware, progress=False), recipe, run, others[0] if others else None
+
+
+def _parse(arguments: list[str], prog: str, defaults: list[Any], description: str | None) -> list[Any]:
+    """The dataclasses with what the arguments change, by tyro; its errors as one line."""
+    # A field for each dataclass; the names are seen nowhere, since their prefixes are left out.
+    fields = [(f"part{i}", tyro.conf.OmitArgPrefixes[type(default)]) for i, default in enumerate(defaults)]
+    bundle = dataclasses.make_dataclass("flags", fields)
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed = tyro.cli(bundle, default=bundle(*defaults), args=arguments, prog=prog, description=description)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in errors.getvalue().splitlines()[1:]]
+        end = next((i for i, line in enumerate(lines) if not line), len(lines))
+        raise UsageError(f"{' '.join(lines[:end])} (see {prog} --help)") from None
+    return [getattr(parsed, field.name) for field in dataclasses.fields(parsed)]
+
+
+def _peek(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag that must be known before the others can be read."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+        if argument == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def _lookup(name: str, known: Mapping[str, Any], what: str) -> Any:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        raise UsageError(f"unknown {what} '{name}'; {'nearest' if near else 'there are'}: {', '.join(near or known)}")
+    return known[name]
+
+
+def _say(run, line: str) -> None:
+    """Prints a line and keeps it in the run's log."""
+    print(line, flush=True)
+    run.log(line)
+
+
+def _is_first_process() -> bool:
+    """Fabric starts the others with LOCAL_RANK set."""
+    import os
+
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def _versions() -> dict[str, str]:
+    names = ("pyzoo", "torch", "pyro-ppl", "lightning-fabric")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""A Gaussian over the parts of a whole whose sum can be far more certain than its terms."""
+
+import math
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Independent, MultivariateNormal, Normal, constraints, register_kl
+from torch.distributions.utils import broadcast_all, lazy_property
+
+__all__ = ["CorrelatedNormal"]
+
+
+class _SubSimplex(constraints.Constraint):
+    """Vectors with non-negative entries whose sum is strictly below 1."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= 0).all(-1) & (value.sum(-1) < 1)
+
+
+class CorrelatedNormal(TorchDistribution):
+    r"""K-variate normal in which one shared term sets the variance of the sum.
+
+    .. math:: w_i = \mu_i + \sigma_i \Bigl(\epsilon_i - \rho_i \sum_{j=1}^{K} \epsilon_j\Bigr),
+        \qquad \epsilon_i \sim \mathcal{N}(0, 1), \quad \rho_i \ge 0, \quad \sum_i \rho_i < 1
+
+    In matrix form :math:`w \sim \mathcal{N}(\mu, D S S^\top D)` with :math:`D = \mathrm{diag}(\sigma)` and
+    :math:`S = I - \rho \mathbf{1}^\top`. Sampling, density, entropy and the KL to a diagonal normal cost O(K): by Sherman
+    and Morrison :math:`S^{-1} = I + \rho \mathbf{1}^\top / r` and :math:`\det S = r`, where :math:`r = 1 - \sum_i \rho_i`.
+    As r goes to 0 (equal scales) the sum becomes certain, while every single term stays as uncertain as before.
+
+    Source: Berger and Sebag (2019), "Compositional Variational Auto-Encoder", appendix C. Two of its equations are misprinted:
+    eq. 7, the variance of the sum, is right only in its limit (see :meth:`marginal_sum`), and eq. 9, the KL to a diagonal
+    normal, lacks a factor 1/2 on its trace term and the constant -K/2. The tests hold both against dense matrices.
+
+    Args:
+        loc: mean, (..., K).
+        scale: standard deviation of a term before the shared one is subtracted, (..., K), positive. See :attr:`variance`.
+        rho: share of the summed noise taken from each term, (..., K), non-negative, sum below 1. Zero: independent terms.
+        rho_logits: instead of rho, (..., K), any real number: rho is the softmax of these and of a last logit of zero (eq. 8).
+        validate_args: check arguments and values; the default is Pyro's.
+
+    Raises:
+        ValueError: not exactly one of rho and rho_logits is given, an argument has no dimension, or it breaks its constraint.
+
+    Example:
+        >>> q = CorrelatedNormal(torch.zeros(3), torch.ones(3), rho_logits=torch.full((3,), 4.0))
+        >>> q.variance
+        tensor([0.6667, 0.6667, 0.6667])
+        >>> q.marginal_sum().scale  # the sum is nearly certain
+        tensor(0.0105)
+        >>> p = dist.Normal(torch.zeros(3), 1.0).to_event(1)
+        >>> torch.distributions.kl_divergence(q, p)
+        tensor(4.6093)
+    """
+
+    arg_constraints: ClassVar = {
+        "loc": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
+        "rho": _SubSimplex(),
+        "rho_logits": constraints.real_vector,
+    }
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor,
+        rho: Tensor | None = None,
+        rho_logits: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        if (rho is None) == (rho_logits is None):
+            raise ValueError("CorrelatedNormal takes either rho or rho_logits, and not both.")
+        self._correlation = "rho" if rho_logits is None else "rho_logits"  # the other one is derived when asked for
+        self.loc, self.scale, value = broadcast_all(loc, scale, rho if rho_logits is None else rho_logits)
+        if self.loc.dim() < 1:
+            raise ValueError("CorrelatedNormal is K-variate: at least one argument must have a last dimension of size K.")
+        setattr(self, self._correlation, value)
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=validate_args)
+
+    @classmethod
+    def infer_shapes(cls, loc, scale, rho=None, rho_logits=None):
+        shape = torch.broadcast_shapes(loc, scale, *[s for s in (rho, rho_logits) if s is not None])
+        return shape[:-1], shape[-1:]
+
+    def expand(self, batch_shape, _instance=None):
+        new = self._get_checked_instance(CorrelatedNormal, _instance)
+        batch_shape = torch.Size(batch_shape)
+        shape = batch_shape + self.event_shape
+        new._correlation = self._correlation
+        for name in ("loc", "scale", self._correlation):
+            setattr(new, name, getattr(self, name).expand(shape))
+        super(CorrelatedNormal, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @lazy_property
+    def _log_shares(self) -> Tensor:
+        """log(rho_1), ..., log(rho_K), log(1 - sum rho) out of one log-softmax, so that none underflows alone; (..., K + 1)."""
+        return torch.nn.functional.pad(self.rho_logits, (0, 1)).log_softmax(-1)
+
+    @lazy_property
+    def rho(self) -> Tensor:
+        """Share of the summed noise that each term gives up, (..., K)."""
+        return self._log_shares[..., :-1].exp()
+
+    @lazy_property
+    def rho_logits(self) -> Tensor:
+        """Logits of rho against a last logit of zero, (..., K); -inf where rho is 0."""
+        return self.rho.log() - self._log_remainder.unsqueeze(-1)
+
+    @lazy_property
+    def _log_remainder(self) -> Tensor:
+        """log(1 - sum rho) = log det S, batch shape."""
+        return self._log_shares[..., -1] if self._correlation == "rho_logits" else (-self.rho.sum(-1)).log1p()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each term, (..., K): scale^2 (1 - 2 rho + K rho^2)."""
+        return self.scale.square() * self._trace_weight
+
+    @property
+    def _trace_weight(self) -> Tensor:
+        """Squared length of each row of S: Var(w_i) / scale_i^2, (..., K)."""
+        return (1 - self.rho).square() + (self.event_shape[0] - 1) * self.rho.square()
+
+    @property
+    def scale_factor(self) -> Tensor:
+        """D S, a square root of the covariance (not triangular), (..., K, K)."""
+        eye = torch.eye(self.event_shape[0], dtype=self.loc.dtype, device=self.loc.device)
+        return self.scale.unsqueeze(-1) * (eye - self.rho.unsqueeze(-1))
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """D S S^T D, (..., K, K)."""
+        return self.scale_factor @ self.scale_factor.mT
+
+    @property
+    def precision_matrix(self) -> Tensor:
+        """Inverse of the covariance, without inverting it, (..., K, K)."""
+        eye = torch.eye(self.event_shape[0], dtype=self.loc.dtype, device=self.loc.device)
+        whiten = eye + (self.rho * (-self._log_remainder).exp().unsqueeze(-1)).unsqueeze(-1)  # S^-1
+        whiten = whiten / self.scale.unsqueeze(-2)
+        return whiten.mT @ whiten
+
+    def marginal_sum(self) -> Normal:
+        r"""The normal of :math:`\sum_i w_i`, batch shape.
+
+        With :math:`s = \sum_i \sigma_i \rho_i` its variance is :math:`\sum_i (\sigma_i - s)^2`, which is what eq. 7 should say.
+        """
+        # Around the mean scale, so that equal scales give mean * r with no cancellation.
+        mean = self.scale.mean(-1, keepdim=True)
+        offset = self.scale - mean
+        shared = mean * self._log_remainder.exp().unsqueeze(-1) - (self.rho * offset).sum(-1, keepdim=True)
+        return dist.Normal(self.loc.sum(-1), torch.linalg.vector_norm(offset + shared, dim=-1), validate_args=False)
+
+    def rsample(self, sample_shape=torch.Size()) -> Tensor:
+        noise = self.loc.new_empty(self._extended_shape(sample_shape)).normal_()
+        return self.loc + self.scale * (noise - self.rho * noise.sum(-1, keepdim=True))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        scaled = (value - self.loc) / self.scale
+        total = scaled.sum(-1, keepdim=True) * (-self._log_remainder).exp().unsqueeze(-1)
+        noise = scaled + self.rho * total
+        return -0.5 * noise.square().sum(-1) - self._half_log_det - 0.5 * self.event_shape[0] * math.log(2 * math.pi)
+
+    @property
+    def _half_log_det(self) -> Tensor:
+        """log det(D S), half the covariance's, batch shape."""
+        return self.scale.log().sum(-1) + self._log_remainder
+
+    def entropy(self) -> Tensor:
+        return self._half_log_det + 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
+
+
+@register_kl(CorrelatedNormal, Independent)
+def _kl_correlated_diagonal(q: CorrelatedNormal, p: Independent) -> Tensor:
+    """Eq. 9 corrected; O(K). Under ``to_event`` Pyro strips the shared event dimensions and comes here."""
+    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError
+    ratio = (q.scale / p.base_dist.scale).square()
+    shift = ((q.loc - p.base_dist.loc) / p.base_dist.scale).square()
+    return 0.5 * (shift + q._trace_weight * ratio - ratio.log() - 1).sum(-1) - q._log_remainder
+
+
+@register_kl(CorrelatedNormal, MultivariateNormal)
+def _kl_correlated_dense(q: CorrelatedNormal, p: MultivariateNormal) -> Tensor:
+    """Trace and shift together are the squares of one triangular solve; O(K^3), for p's sake."""
+    shift = (p.loc - q.loc).unsqueeze(-1)
+    columns = torch.cat([q.scale_factor.expand(*shift.shape[:-1], -1), shift], -1)
+    squares = torch.linalg.solve_triangular(p.scale_tril, columns, upper=False).square().sum((-2, -1))
+    half_log_det = p.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * (squares - q.event_shape[0]) + half_log_det - q._half_log_det

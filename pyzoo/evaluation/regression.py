@@ -1,0 +1,25 @@
+"""How well one tensor tells another."""
+
+from torch import Tensor
+
+__all__ = ["pooled_r2"]
+
+
+def pooled_r2(target: Tensor, estimate: Tensor) -> float:
+    r"""Share of the target's variance that the estimate explains, pooled over all of its entries.
+
+    .. math:: R^2 = 1 - \frac{\sum_n |x_n - \hat x_n|^2}{\sum_n |x_n - \bar x|^2}
+
+    with the mean taken for each time step or pixel. (scikit-learn's ``r2_score(multioutput="variance_weighted")``.)
+
+    Args:
+        target: x, (examples, ...).
+        estimate: of the same shape.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
+        >>> pooled_r2(x, x), pooled_r2(x, x.mean(0).expand(2, 2))
+        (1.0, 0.0)
+    """
+    target, estimate = target.double(), estimate.double()
+    return 1 - ((target - estimate).square().sum() / (target - target.mean(0)).square().sum()).item()

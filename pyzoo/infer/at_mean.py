@@ -1,0 +1,32 @@
+"""Running a program with some of its sites at their means."""
+
+from collections.abc import Collection
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+
+__all__ = ["AtMean"]
+
+
+class AtMean(Messenger):
+    """A context in which the named sites take their distributions' means instead of samples.
+
+    Sites drawn later see those means: with ``AtMean({"z", "w"})`` a guide that draws z first gives w's mean given z's.
+
+    Args:
+        sites: names of the sites.
+
+    Example:
+        >>> with AtMean({"z"}):
+        ...     pyro.sample("z", dist.Normal(3.0, 1.0))
+        tensor(3.)
+    """
+
+    def __init__(self, sites: Collection[str]) -> None:
+        super().__init__()
+        self.sites = frozenset(sites)
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.sites and not msg["done"]:
+            msg["value"] = msg["fn"].mean
+            msg["done"] = True

@@ -1,0 +1,209 @@
+"""An ELBO that says where its nats go, with closed-form KLs where the guide vouches for them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.infer.elbo import ELBO
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine import replay, trace
+from pyro.poutine.util import site_is_subsample
+from pyro.util import check_model_guide_match
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+__all__ = ["NegativeELBO", "TraceKL_ELBO"]
+
+
+class TraceKL_ELBO(ELBO):
+    r"""The ELBO, term by term: a KL for each latent, a negative log-likelihood for each observation.
+
+    .. math:: -\mathrm{ELBO} = \sum_{\text{analytic}} \mathrm{KL}(q_s \| p_s)
+        + \sum_{\text{other latents}} \log \frac{q_s}{p_s} - \sum_{\text{observed}} \log p_s
+
+    It differs from Pyro's ``Trace_ELBO`` in four ways. Sites whose guide says ``infer={"kl": "analytic"}`` contribute their
+    KL in closed form. :meth:`terms` returns each site's share. ``kl_weights`` scales the shares of latents, for warm-up
+    or beta-VAEs. And nothing in it waits for the device or branches on data, so that a step can be traced and compiled.
+
+    A mark is valid if, given the guide's sites drawn before it, the model's distribution at the site depends neither on the
+    site itself nor on any later site of the guide. (``TraceMeanField_ELBO`` takes the closed form wherever one exists, which is
+    wrong where the guide's order is not the model's: CompVAE's z.) :func:`pyzoo.testing.check_elbo` tests a mark.
+
+    A ``pyro.factor`` is a term like any other: of the model, its negative; of the guide (``has_rsample=True``), itself.
+    Scale and mask of an analytic site are those of the guide, and the model's must be the same.
+
+    Args:
+        num_particles: samples of the guide to average over.
+        kl_weights: site names and the weight of their terms, numbers or 0-dim tensors; 1 where absent.
+        max_plate_nesting: as in Pyro; found by running the model where it is needed.
+        vectorize_particles: draw the particles in one call, in a plate left of all others.
+
+    Raises:
+        NotImplementedError: a latent of the guide is not reparameterised, where ``TraceGraph_ELBO`` serves; or a marked site's
+            distributions have no closed-form KL.
+
+    Example:
+        >>> def model(x):
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     pyro.sample("z", dist.Normal(x / 2, 0.5**0.5), infer={"kl": "analytic"})
+        >>> terms = TraceKL_ELBO().terms(model, guide, torch.tensor(2.0))
+        >>> sorted(terms), terms["z"]
+        (['x', 'z'], tensor(0.5966))
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        kl_weights: Mapping[str, float | Tensor] | None = None,
+        max_plate_nesting: int | float = float("inf"),
+        vectorize_particles: bool = False,
+    ) -> None:
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
+        self.kl_weights = dict(kl_weights or {})
+
+    def terms(self, model, guide, *args, **kwargs) -> dict[str, Tensor]:
+        """Each site's share of the negative ELBO, unweighted and differentiable: site name to a 0-dim tensor, in nats.
+
+        Like Pyro's losses these are summed over the batch and averaged over the particles.
+        """
+        total: dict[str, Tensor] = {}
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            for name, term in _terms(model_trace, guide_trace).items():
+                total[name] = total.get(name, 0.0) + term / self.num_particles
+        return total
+
+    def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The loss that these terms make."""
+        return sum(term * self.kl_weights[name] if name in self.kl_weights else term for name, term in terms.items())
+
+    def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
+        """The negative ELBO as a 0-dim tensor whose gradient is an estimate of its gradient."""
+        return self.weighted_sum(self.terms(model, guide, *args, **kwargs))
+
+    def loss(self, model, guide, *args, **kwargs) -> float:
+        """The negative ELBO as a number."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model, guide, *args, **kwargs) -> float:
+        """What ``pyro.infer.SVI`` calls: the negative ELBO, its gradients added to the parameters'."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.item()
+
+    def _get_trace(self, model, guide, args, kwargs):
+        # Not Pyro's get_importance_trace: it computes every density, also those that a closed form replaces, and reads values.
+        guide_trace = trace(guide, graph_type="flat").get_trace(*args, **kwargs)
+        model_trace = trace(replay(model, trace=guide_trace), graph_type="flat").get_trace(*args, **kwargs)
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+        return model_trace, guide_trace
+
+
+def _terms(model_trace, guide_trace) -> dict[str, Tensor]:
+    """The sites' shares of one particle, in the order of the model's story, the guide's own sites last."""
+    guide_sites = {name: site for name, site in guide_trace.nodes.items() if _is_scored(site)}
+    terms = {}
+    for name, site in model_trace.nodes.items():
+        if not _is_scored(site):
+            continue
+        q = guide_sites.pop(name, None)
+        if site["is_observed"] or q is None:
+            terms[name] = -_log_prob(site)
+            if q is not None:  # a name that both use for an observation, such as a factor of each
+                terms[name] = terms[name] + _log_prob(q)
+        elif q["infer"].get("kl") == "analytic":
+            terms[name] = _kl(q, site)
+        else:
+            terms[name] = _log_prob(_reparameterised(q)) - _log_prob(site)
+    terms.update((name, _log_prob(_reparameterised(q))) for name, q in guide_sites.items())
+    return terms
+
+
+def _is_scored(site: dict[str, Any]) -> bool:
+    return site["type"] == "sample" and not site_is_subsample(site) and not _is_masked_out(site)
+
+
+def _is_masked_out(site: dict[str, Any]) -> bool:
+    return site["mask"] is False or getattr(site["fn"], "_mask", None) is False
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor:
+    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return scale_and_mask(log_prob, site["scale"], site["mask"]).sum()
+
+
+def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor:
+    _reparameterised(q)
+    scales = q["scale"], p["scale"]
+    if not any(isinstance(scale, Tensor) for scale in scales) and scales[0] != scales[1]:
+        raise ValueError(
+            f"Site '{q['name']}' is scaled by {scales[0]} in the guide and {scales[1]} in the model: no KL has two scales."
+        )
+    try:
+        kl = kl_divergence(q["fn"], p["fn"])
+    except NotImplementedError:
+        kinds = type(_base(q["fn"])).__name__, type(_base(p["fn"])).__name__
+        raise NotImplementedError(
+            f"The guide marks site '{q['name']}' as analytic, but no closed-form KL is registered from {kinds[0]} to {kinds[1]}."
+        ) from None
+    return scale_and_mask(kl, q["scale"], q["mask"]).sum()
+
+
+def _base(fn):
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def _reparameterised(site: dict[str, Any]) -> dict[str, Any]:
+    if not site["fn"].has_rsample:
+        raise NotImplementedError(
+            f"Site '{site['name']}' of the guide is not reparameterised: TraceKL_ELBO would miss part of its gradient. "
+            "Use pyro.infer.TraceGraph_ELBO, or pyro.factor(..., has_rsample=True) for a penalty."
+        )
+    return site
+
+
+class NegativeELBO(nn.Module):
+    """The negative ELBO per example as a training loss: a model, its guide, and a weight for each latent.
+
+    The weights are buffers, so that a schedule can move them, a checkpoint holds them and a compiled step reads them.
+
+    Args:
+        model: the generative program.
+        guide: the inference program, with the same keyword arguments.
+        kl_weights: sites with a weight, and its first value.
+        num_particles: samples of the guide to average over.
+
+    Example:
+        >>> from pyzoo.models.compvae import compvae_sines
+        >>> from pyzoo.guides.compvae import compvae_sines_guide
+        >>> model = compvae_sines(w_dim=16, z_dim=4, prior_width=32, decoder_width=40)
+        >>> guide = compvae_sines_guide(w_dim=16, z_dim=4, encoder_width=40, z_width=32, graph_widths=(32,))
+        >>> loss, terms = NegativeELBO(model, guide)(parts=torch.tensor([[0, 2]]), x=torch.zeros(1, 200))
+        >>> sorted(terms)
+        ['w', 'x', 'z']
+    """
+
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float] | None = None, num_particles: int = 1
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+        self.elbo = TraceKL_ELBO(num_particles)
+        self._weighted = tuple(kl_weights or {})
+        for name, weight in (kl_weights or {}).items():
+            self.register_buffer(f"kl_weight_{name}", torch.tensor(float(weight)))
+
+    def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
+        self.elbo.kl_weights = {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
+        size = len(next(iter(batch.values())))
+        terms = {name: term / size for name, term in self.elbo.terms(self.model, self.guide, **batch).items()}
+        return self.elbo.weighted_sum(terms), {name: term.detach() for name, term in terms.items()}

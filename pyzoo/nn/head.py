@@ -1,0 +1,31 @@
+"""Last layers, whose outputs are the parameters of a distribution."""
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Head"]
+
+
+class Head(nn.Module):
+    """A layer that keeps its parameters' precision under autocast.
+
+    A mean in bfloat16 has three significant digits, too few for a likelihood whose scale may be a thousandth. The layers before
+    the last can bear that; the last one is cheap and is computed in full.
+
+    Args:
+        layer: the last layer, linear or convolutional.
+
+    Example:
+        >>> head = Head(torch.nn.Linear(4, 2))
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     head(torch.zeros(1, 4)).dtype
+        torch.float32
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.layer(x.to(self.layer.weight.dtype))

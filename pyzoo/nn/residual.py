@@ -1,0 +1,24 @@
+"""The fully connected residual block."""
+
+from torch import Tensor, nn
+
+__all__ = ["Residual"]
+
+
+class Residual(nn.Module):
+    """x + Linear(N, N)(ELU(Linear(N, N)(x))), over the last dimension.
+
+    Source: Berger and Sebag (2019), figure 9.
+
+    Example:
+        >>> Residual(8)(torch.zeros(2, 3, 8)).shape
+        torch.Size([2, 3, 8])
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.outer(nn.functional.elu(self.inner(x)))

@@ -1,0 +1,29 @@
+"""Standard deviations from unconstrained network outputs."""
+
+import math
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+__all__ = ["scale_from_log_variance"]
+
+
+def scale_from_log_variance(log_variance: Tensor, floor: float = 0.0) -> Tensor:
+    r"""Standard deviation of a log-variance, kept smoothly above a floor.
+
+    .. math:: \sigma = \exp(v' / 2), \quad v' = \log f^2 + \mathrm{softplus}(v - \log f^2)
+
+    Far above the floor f this is exp(v / 2); far below, it goes to f and its gradient to zero.
+
+    Args:
+        log_variance: any shape, any real number.
+        floor: smallest standard deviation; 0 for none.
+
+    Example:
+        >>> scale_from_log_variance(torch.tensor([0.0, -100.0]), floor=0.001)
+        tensor([1.0000, 0.0010])
+    """
+    if floor > 0:
+        lowest = 2 * math.log(floor)
+        log_variance = lowest + softplus(log_variance - lowest)
+    return (log_variance / 2).exp()

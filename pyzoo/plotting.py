@@ -1,0 +1,80 @@
+"""Figures from tensors. Figures are made without pyplot, so nothing here opens a window or keeps state."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+__all__ = ["figure_grid", "loss_history", "show_curves", "show_image"]
+
+
+def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] = (2.4, 1.6)) -> tuple[Figure, list[list[Axes]]]:
+    """A titled figure of rows by columns axes, each of ``cell`` inches."""
+    wide = max(columns * cell[0], 5.0)
+    # A title wider than the figure is broken into lines: about 11 characters fit in an inch at this size.
+    lines = _wrap(title, int(11 * wide))
+    figure = Figure(figsize=(wide, rows * cell[1] + 0.25 + 0.25 * len(lines)), layout="constrained")
+    figure.suptitle("\n".join(lines), fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in axes]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) + 1 > width and lines[-1]:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def show_curves(
+    axes: Axes, curves: Mapping[str, Tensor], limit: float, title: str = "", styles: Mapping[str, Mapping] | None = None
+) -> None:
+    """Curves over their steps, (steps,) or (curves, steps) each, between -limit and limit; keys are the legend's labels."""
+    for label, curve in curves.items():
+        style = dict((styles or {}).get(label, {}))
+        lines = torch.atleast_2d(curve).cpu()
+        for index, line in enumerate(lines):
+            axes.plot(line.numpy(), **{"linewidth": 1.2, **style}, label=label if index == 0 and label else None)
+    axes.set_ylim(-limit, limit)
+    axes.set_xlim(0, lines.shape[-1] - 1)
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25, linewidth=0.5)
+
+
+def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
+    """An RGB image, (3, height, width), values cut to [0, 1]; None leaves the cell empty."""
+    if image is None:
+        axes.axis("off")
+    else:
+        axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    axes.set_title(title, fontsize=9)
+
+
+def loss_history(history: Sequence[Mapping[str, float]], names: Mapping[str, str], title: str) -> Figure:
+    """Columns of metrics.csv over the training steps, on a scale that is linear near zero and logarithmic beyond.
+
+    Args:
+        history: the rows.
+        names: columns to draw, and their labels in the legend.
+        title: of the figure.
+    """
+    figure, [[axes]] = figure_grid(1, 1, title, cell=(6.4, 3.6))
+    colors = matplotlib.color_sequences["tab10"]
+    steps = [row["step"] for row in history]
+    for color, (name, label) in zip(colors, names.items(), strict=False):
+        axes.plot(steps, [row[name] for row in history], label=label, color=color, linewidth=1.2)
+    axes.set_yscale("symlog", linthresh=1.0)
+    axes.axhline(0, color="black", linewidth=0.5)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("nats per example")
+    axes.grid(alpha=0.25, linewidth=0.5)
+    axes.legend(fontsize=8)
+    return figure

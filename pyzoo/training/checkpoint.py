@@ -1,0 +1,88 @@
+"""Checkpoints that survive a kill, a full disk and a curious user."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyzoo.errors import UsageError
+
+__all__ = ["CheckpointFolder"]
+
+
+class CheckpointFolder:
+    """A run's checkpoints, ``step-00001000.pt`` and so on: tensors and plain values, which load with ``weights_only=True``.
+
+    A checkpoint is written beside its final name, synced and renamed, file and folder: whatever happens while it is
+    written, the ones before it stay whole.
+
+    Args:
+        path: the folder; made at the first save.
+        keep: how many of the newest to keep.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self.path = path
+        self.keep = keep
+
+    def files(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        return sorted(self.path.glob("step-*.pt"))
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Writes a checkpoint and forgets all but the newest.
+
+        Raises:
+            UsageError: the disk is full, or the folder can't be written.
+        """
+        final = self.path / f"step-{step:08d}.pt"
+        partial = final.with_suffix(".partial")
+        try:
+            self.path.mkdir(exist_ok=True)
+            with open(partial, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, final)
+            _sync_folder(self.path)
+        except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            kept = self.files()
+            last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no earlier checkpoint"
+            raise UsageError(f"could not write {final}: {reason}; {last}") from error
+        for old in self.files()[: -self.keep]:
+            old.unlink()
+        return final
+
+    def load(self) -> dict[str, Any]:
+        """The newest checkpoint, on the CPU.
+
+        Raises:
+            UsageError: there is none, or the newest is truncated or no checkpoint at all.
+        """
+        files = self.files()
+        if not files:
+            raise UsageError(f"{self.path.parent} has no checkpoint yet")
+        try:
+            state = torch.load(files[-1], map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not {"recipe", "step", "objectives"} <= state.keys():
+                raise ValueError("it is not a pyzoo checkpoint")
+        except Exception as error:  # torch raises many kinds for a damaged file
+            before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 else ""
+            raise UsageError(f"checkpoint {files[-1]} is damaged ({str(error).splitlines()[0]}){before}") from error
+        return state
+
+
+def _sync_folder(path: Path) -> None:
+    """Makes a rename durable, where the system lets a folder be synced."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,253 @@
+"""The one training loop."""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import pyro
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pyzoo.errors import UsageError
+from pyzoo.random import derive_seed
+from pyzoo.training.recipe import Objective, Recipe
+from pyzoo.training.run_folder import RunFolder
+
+__all__ = ["Hardware", "NonFiniteLoss", "Stopped", "Trainer"]
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss became infinite or not a number; the optimiser had not moved."""
+
+
+class Stopped(Exception):
+    """A signal stopped the run, after a checkpoint was saved."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}")
+        self.signal_number = signal_number
+
+
+@dataclasses.dataclass
+class Hardware:
+    """Where and how precisely to compute."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 computes all but the last layers of the networks in bfloat16."""
+    devices: int = 1
+    """Processes or GPUs on each machine; each takes its slice of the batch."""
+    num_nodes: int = 1
+    """Machines."""
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda: this machine, or this build of torch, has no CUDA device")
+        if self.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def fabric(self) -> Fabric:
+        """The launcher: devices, processes and autocast."""
+        precision = {"fp32": "32-true", "bf16": "bf16-mixed"}[self.precision]
+        strategy = "ddp" if self.devices * self.num_nodes > 1 else "auto"
+        return Fabric(
+            accelerator=self.device, devices=self.devices, num_nodes=self.num_nodes, precision=precision, strategy=strategy
+        )
+
+
+class Trainer:
+    """Trains a recipe in a run folder, from where the folder stands.
+
+    Nothing about a step depends on anything but the state in the checkpoint and the step's number: batches are functions of
+    (seed, step) and the noise of a step is seeded by (seed, step, process). So a run that was killed and resumed ends
+    where an undisturbed one does, on a CPU to the last bit.
+
+    Args:
+        recipe: what to train.
+        run: the run's folder; its newest checkpoint, if there is one, is where training starts.
+        hardware: where to compute.
+        progress: show a progress bar.
+
+    Raises:
+        UsageError: the checkpoint is damaged or another recipe's.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunFolder, hardware: Hardware | None = None, progress: bool = True) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.progress = progress
+        self.fabric = (hardware or Hardware()).fabric()
+        self.fabric.launch()
+        self.device = self.fabric.device
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(recipe.seed, "init"))
+            self.objectives = list(recipe.objectives())
+        self.step = 0
+        self.seconds = 0.0
+        self._sums: dict[str, Tensor] = {}  # of the terms since the last row of metrics.csv
+        self._signal: int | None = None
+        self._forwards = [self._set_up(objective) for objective in self.objectives]
+        self._restore()
+
+    @property
+    def module(self) -> nn.Module:
+        """What was trained: the first objective's module, unwrapped, on the device."""
+        return self.objectives[0].module
+
+    def train(self) -> None:
+        """Trains up to the recipe's last step.
+
+        Raises:
+            NonFiniteLoss: a loss is not finite; names the term.
+            Stopped: SIGINT or SIGTERM came; the run can be resumed.
+            UsageError: a checkpoint could not be written.
+        """
+        source = self.recipe.source(self.device)
+        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.step,
+            unit="step",
+            disable=not (self.progress and self.fabric.is_global_zero),
+            dynamic_ncols=True,
+        )
+        # Pyro's and torch's argument checks read values back from the device, and cost as much as a small step.
+        with bar, torch.random.fork_rng(), pyro.validation_enabled(False), self._signals():
+            while self.step < self.recipe.steps:
+                torch.manual_seed(derive_seed(self.recipe.seed, "noise", self.step, self.fabric.global_rank))
+                batch = self._slice(source.batch(self.step, self.recipe.batch_size))
+                for objective, forward in zip(self.objectives, self._forwards, strict=True):
+                    if self.step % objective.every == 0:
+                        self._take_step(objective, forward, batch)
+                self.step += 1
+                self.seconds = time.monotonic() - started
+                bar.update()
+                if self.step % self.recipe.log_every == 0:
+                    self._log(bar)
+                if time.monotonic() - saved > self.recipe.checkpoint_seconds and self.step < self.recipe.steps:
+                    self.save()
+                    saved = time.monotonic()
+                if self._stop_requested():
+                    self.save()
+                    raise Stopped(self.step, self._signal or signal.SIGTERM)
+            self.save()
+
+    def save(self) -> None:
+        """Writes a checkpoint of the present state, unless it is not finite."""
+        if not self.fabric.is_global_zero:
+            return
+        for objective in self.objectives:
+            for name, parameter in objective.module.named_parameters():
+                if not torch.isfinite(parameter.detach()).all():
+                    raise NonFiniteLoss(f"parameter '{name}' is not finite after step {self.step}; {self._last_good()}")
+        state = {
+            "recipe": self.recipe.name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "sums": self._sums,
+            "objectives": [objective.state_dict() for objective in self.objectives],
+        }
+        self.run.checkpoints.save(self.step, state)
+
+    def _set_up(self, objective: Objective) -> nn.Module:
+        """Moves an objective to its device; returns what to call."""
+        objective.module.to(self.device)
+        forward = self.fabric.setup_module(objective.module)
+        objective.optimizer = self.fabric.setup_optimizers(objective.optimizer)
+        return forward
+
+    def _restore(self) -> None:
+        if not self.run.checkpoints.files():
+            self.run.forget_metrics_after(0)
+            return
+        state = self.run.checkpoints.load()
+        if state["recipe"] != self.recipe.name:
+            raise UsageError(f"the checkpoint in {self.run.path} is of recipe {state['recipe']}, not of {self.recipe.name}")
+        try:
+            for objective, saved in zip(self.objectives, state["objectives"], strict=True):
+                objective.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"the checkpoint in {self.run.path} does not fit the recipe in its config.json: {reason}") from error
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        if self.fabric.is_global_zero:
+            self.run.forget_metrics_after(self.step)
+
+    def _slice(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This process's share of the global batch."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return batch if world == 1 else {key: value.tensor_split(world)[rank] for key, value in batch.items()}
+
+    def _take_step(self, objective: Objective, forward: nn.Module, batch: dict[str, Tensor]) -> None:
+        for name, schedule in objective.schedules.items():
+            objective.module.get_buffer(name).fill_(schedule(self.step))
+        objective.optimizer.zero_grad()
+        loss, terms = forward(**batch)
+        if not math.isfinite(loss.item()):
+            raise NonFiniteLoss(self._blame(loss, terms))
+        self.fabric.backward(loss)
+        if objective.clip_norm is not None:
+            parameters = [p for group in objective.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, objective.clip_norm)
+        objective.optimizer.step()
+        if objective.scheduler is not None:
+            objective.scheduler.step()
+        if objective.after_step is not None:
+            objective.after_step()
+        for name, value in {"loss": loss.detach(), **terms, "count": loss.new_ones(())}.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+
+    def _blame(self, loss: Tensor, terms: Mapping[str, Tensor]) -> str:
+        bad = [f"'{name}' is {value.item()}" for name, value in terms.items() if not math.isfinite(value.item())]
+        return f"loss is {loss.item()} at step {self.step}: term {', '.join(bad) or 'none'}; {self._last_good()}"
+
+    def _last_good(self) -> str:
+        files = self.run.checkpoints.files()
+        return f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+
+    def _log(self, bar: tqdm) -> None:
+        sums = {name: value.item() for name, value in self._sums.items()}
+        count = sums.pop("count")
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3)}
+        row.update((name, value / count) for name, value in sums.items())
+        row["learning_rate"] = self.objectives[0].optimizer.param_groups[0]["lr"]
+        self._sums = {}
+        if self.fabric.is_global_zero:
+            self.run.append_metrics(row)
+            bar.set_postfix_str("  ".join(f"{name} {value / count:.1f}" for name, value in sums.items()) + " nats")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turns SIGINT and SIGTERM into a wish to stop after the step under way."""
+
+        def request(number: int, frame: object) -> None:
+            if self._signal is not None:
+                raise KeyboardInterrupt  # the second time, at once
+            self._signal = number
+
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, request) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_requested(self) -> bool:
+        """Whether a signal came, to any of the processes: all must stop after the same step."""
+        if self.fabric.world_size == 1:
+            return self._signal is not None
+        mine = torch.tensor(float(self._signal is not None), device=self.device)
+        return bool(self.fabric.all_reduce(mine, reduce_op="sum") > 0)
