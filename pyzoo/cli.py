@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import platform
 import re
 import sys
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"pyzoo: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # what read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("pyzoo: interrupted", file=sys.stderr)
         return 130
@@ -310,8 +314,6 @@ def _say(run, line: str) -> None:
 
 def _is_first_process() -> bool:
     """Fabric starts the others with LOCAL_RANK set."""
-    import os
-
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 

@@ -154,13 +154,16 @@ class CompVAESines(CompVAERecipe):
     shows: ClassVar[str] = "taking a curve apart into sines, and putting others together"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
-            "steps": 8000,
+            "steps": 6000,
             "batch_size": 64,
             "parts": 4,
             "grow_every": 600,
             "learning_rate": 1e-3,
-            "halve_every": 1600,
+            "halve_every": 1200,
             "clip_norm": 50.0,
+            "z_weight": 5.0,
+            "z_weight_steps": 4200,
+            "foreign_scale": 0.2,
             "w_dim": 64,
             "z_dim": 8,
             "graph_widths": (256,),

@@ -91,10 +91,8 @@ def sines_composition(recipe: "CompVAESines", module: NegativeELBO, device: torc
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "figure6"))
     parts = torch.randperm(recipe.num_frequencies, generator=generator)[:count].to(device)
     w = generate(module, {"parts": parts.unsqueeze(0)})["w"]
-    alone, wholes = (
-        [decode(module, w[..., i]) for i in range(count)],
-        [decode(module, w[..., : i + 1].sum(-1)) for i in range(count)],
-    )
+    alone = [decode(module, w[..., i]) for i in range(count)]
+    wholes = [decode(module, w[..., : i + 1].sum(-1)) for i in range(count)]
     title = "Left: parts drawn from the model. Right: the whole made of this part and all above (the paper's figure 6)"
     figure, axes = figure_grid(count, 2, title, cell=(3.6, 1.3))
     limit = 1.1 * max(x.abs().max().item() for x in alone + wholes)
@@ -115,10 +113,8 @@ def nonlinearity(source: Sines) -> Figure:
         bent = Sines(source.max_parts, source.num_frequencies, nonlinearity=level, device=source.device)
         # tanh(c u) for a small c is c u: dividing by it gives the plain sum
         plain = Sines(source.max_parts, source.num_frequencies, nonlinearity=1e-3, device=source.device)
-        lines = {
-            "plain sum": plain.subset(curves, curves.parts >= 0) / 1e-3,
-            "aggregated": bent.subset(curves, curves.parts >= 0),
-        }
+        everything = torch.ones_like(curves.parts, dtype=torch.bool)
+        lines = {"plain sum": plain.subset(curves, everything) / 1e-3, "aggregated": bent.subset(curves, everything)}
         styles = {"plain sum": _TRUTH, "aggregated": {"color": "purple"}}
         show_curves(cell, {k: v[0] for k, v in lines.items()}, 4.5, f"C = {level:g}", styles)
     axes[0][0].legend(fontsize=7)
@@ -140,12 +136,10 @@ def sines_subsets(recipe: "CompVAESines", module: NegativeELBO, source: Sines) -
         truth = source.subset(curves, keep)
         heading = f"frequencies {', '.join(names[:kept])}" if kept < count else f"all: {', '.join(names)}"
         drawn = torch.cat([decode(module, w[..., :kept].sum(-1)) for w in samples])
-        for line, label, lines in (
-            (0, "posterior mean", decode(module, mean[..., :kept].sum(-1))),
-            (1, "five posterior samples", drawn),
-        ):
-            styles = {"truth": _TRUTH, label: {**_MODEL, "linewidth": 1.2 if line == 0 else 0.8}}
-            show_curves(axes[line][count - kept], {"truth": truth, label: lines}, limit, heading, styles)
+        inferred = {"posterior mean": decode(module, mean[..., :kept].sum(-1)), "five posterior samples": drawn}
+        for line, (label, lines) in zip(axes, inferred.items(), strict=True):
+            styles = {"truth": _TRUTH, label: {**_MODEL, "linewidth": 1.2 if len(lines) == 1 else 0.8}}
+            show_curves(line[count - kept], {"truth": truth, label: lines}, limit, heading, styles)
     for line in axes:
         line[0].legend(fontsize=7, loc="lower left")
     return figure

@@ -27,6 +27,6 @@ class AtMean(Messenger):
         self.sites = frozenset(sites)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self.sites and not msg["done"]:
+        if msg["name"] in self.sites and not (msg["done"] or msg["is_observed"]):
             msg["value"] = msg["fn"].mean
             msg["done"] = True

@@ -73,7 +73,8 @@ class CheckpointFolder:
                 raise ValueError("it is not a pyzoo checkpoint")
         except Exception as error:  # torch raises many kinds for a damaged file
             before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 else ""
-            raise UsageError(f"checkpoint {files[-1]} is damaged ({str(error).splitlines()[0]}){before}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UsageError(f"checkpoint {files[-1]} is damaged ({reason}){before}") from error
         return state
 
 

@@ -104,6 +104,9 @@ class RunFolder:
             return
         with open(self.path / "metrics.csv", newline="") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"] and int(row["step"]) <= step]
+        if not rows:
+            (self.path / "metrics.csv").unlink()
+            return
         with open(self.path / "metrics.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()

@@ -1,0 +1,153 @@
+"""Time and memory of CompVAE's training step: hand-written PyTorch with default settings against ours.
+
+    python benchmarks/compvae_step.py [--sizes wide paper small] [--rounds 3]
+
+Both sides train the same networks on the same batches. The hand-written one is what one writes without Pyro and pyzoo: plain
+modules, the loss by hand, ``torch.optim.Adam`` as it comes. Ours is what ``pyzoo train`` runs: the model and guide through
+``NegativeELBO`` and Fabric, fused Adam, memory kept between steps; in fp32 and in bf16. Each measurement is a process of its
+own; they take turns, so that a change of the machine's speed meets all, and ratios are taken within a round.
+"""
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+BATCH, PARTS = 64, 4
+SIZES = {
+    "wide": ({}, {"graph_block": "wide"}),
+    "paper": ({}, {}),
+    "small": (
+        {"w_dim": 64, "z_dim": 8, "prior_width": 128, "decoder_width": 200},
+        {"w_dim": 64, "z_dim": 8, "encoder_width": 200, "z_width": 128, "graph_widths": (256,), "label_dim": 64},
+    ),
+}
+SIDES = ("handwritten", "handwritten, kept memory", "ours fp32", "ours bf16")
+
+
+def handwritten_loss(model, guide, parts, x):
+    """The negative ELBO per set (Berger and Sebag 2019, algorithm 1), with the networks of both programs and nothing else."""
+    import torch
+    from torch.nn.functional import log_softmax, softplus
+
+    def floored(log_variance):
+        lowest = 2 * math.log(model.scale_floor)
+        return lowest + softplus(log_variance - lowest)
+
+    features = guide.encoder(x)
+    z_loc, z_log_variance = guide.whole_posterior(features).chunk(2, -1)
+    z_noise = torch.randn_like(z_loc)
+    z = z_loc + (z_log_variance / 2).exp() * z_noise
+    label = guide.label(parts)
+    label = label + guide.node_noise * torch.randn_like(label)
+    nodes = torch.cat([torch.cat([features, z], -1).unsqueeze(1).expand(-1, parts.shape[1], -1), label], -1)
+    q_loc, q_log_variance, logits = guide.part_posterior(nodes).chunk(3, -1)  # each (batch, parts, w_dim)
+    shares = log_softmax(torch.cat([logits, torch.zeros_like(logits[:, :1])], 1), 1)
+    rho, log_remainder = shares[:, :-1].exp(), shares[:, -1]
+    noise = torch.randn(q_loc.mT.shape).mT  # drawn as (batch, w_dim, parts), so that seeds agree
+    w = q_loc + (q_log_variance / 2).exp() * (noise - rho * noise.sum(1, keepdim=True))
+    p_loc, p_log_variance = model.part_prior(parts).chunk(2, -1)
+    p_log_variance = floored(p_log_variance)
+    count = parts.shape[1]
+    ratio = (q_log_variance - p_log_variance).exp() * (1 - 2 * rho + count * rho**2)
+    shift = (q_loc - p_loc) ** 2 * (-p_log_variance).exp()
+    kl_w = 0.5 * (p_log_variance - q_log_variance + shift + ratio - 1).sum() - log_remainder.sum()
+    whole = w.sum(1)
+    m_loc, m_log_variance = model.whole_prior(whole).chunk(2, -1)
+    m_log_variance = floored(m_log_variance)
+    log_ratio_z = 0.5 * ((z - m_loc) ** 2 * (-m_log_variance).exp() + m_log_variance - z_noise**2 - z_log_variance).sum()
+    x_loc, x_log_variance = model.decoder(whole, z)
+    x_log_variance = floored(x_log_variance)
+    nll = 0.5 * ((x - x_loc) ** 2 * (-x_log_variance).exp() + x_log_variance + math.log(2 * math.pi)).sum()
+    return (kl_w + log_ratio_z + nll) / len(x)
+
+
+def measure(size: str, side: str, steps: int) -> dict[str, float]:
+    """Milliseconds of a step, the median, and the peak of the process's memory in MB."""
+    import torch
+
+    from pyzoo.data.sines import Sines
+    from pyzoo.guides.compvae import compvae_sines_guide
+    from pyzoo.models.compvae import compvae_sines
+    from pyzoo.training import keep_freed_memory
+
+    torch.manual_seed(0)
+    if side != "handwritten":
+        keep_freed_memory()
+    model_sizes, guide_sizes = SIZES[size]
+    model, guide = compvae_sines(**model_sizes), compvae_sines_guide(**guide_sizes)
+    curves = Sines(lambda step: PARTS).draw(BATCH, PARTS, seed=0)
+    if side.startswith("handwritten"):
+        optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-4, betas=(0.5, 0.9))
+
+        def step():
+            optimizer.zero_grad()
+            loss = handwritten_loss(model, guide, curves.parts, curves.x)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+    else:
+        step = _our_step(model, guide, curves, side.removeprefix("ours "))
+    times = []
+    for _ in range(steps + 2):
+        started = time.perf_counter()
+        loss = step()
+        times.append(1000 * (time.perf_counter() - started))
+    assert math.isfinite(loss)
+    return {"ms": statistics.median(times[2:]), "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _our_step(model, guide, curves, precision):
+    """One step of the training loop, without a run folder."""
+    import pyro
+    import torch
+
+    from pyzoo.infer import NegativeELBO
+    from pyzoo.training import Hardware, Objective
+    from pyzoo.training.loop import set_up, take_step
+
+    pyro.enable_validation(False)
+    hardware = Hardware(device="cpu", precision=precision)
+    fabric = hardware.fabric()
+    module = NegativeELBO(model, guide)
+    objective = Objective(module, torch.optim.Adam(module.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True))
+    forward = set_up(fabric, objective)
+
+    def step():
+        with hardware.arithmetic():
+            return take_step(fabric, objective, forward, curves.batch(), 0)[0].item()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=3, metavar=("SIZE", "SIDE", "STEPS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one[0], arguments.one[1], int(arguments.one[2]))))
+        return
+    for size in arguments.sizes:
+        found = {side: [] for side in SIDES}
+        for _ in range(arguments.rounds):
+            for side in SIDES:
+                steps = "50" if size == "small" else "5"
+                command = [sys.executable, __file__, "--one", size, side, steps]
+                found[side].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        print(f"{size}, batch {BATCH}, K = {PARTS}: medians of {arguments.rounds} rounds")
+        for side, rows in found.items():
+            ratios = [row["ms"] / base["ms"] for row, base in zip(rows, found["handwritten"], strict=True)]
+            ms, megabytes = statistics.median(row["ms"] for row in rows), statistics.median(row["MB"] for row in rows)
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"  {side:25} {ms:8.1f} ms  {megabytes:6.0f} MB  {statistics.median(ratios):.2f} of handwritten ({spread})")
+
+
+if __name__ == "__main__":
+    main()

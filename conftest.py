@@ -1,0 +1,23 @@
+"""What tests and doctests share: a fixed start, one thread, and the names that every example may use."""
+
+import os
+
+# At these sizes a second thread only waits for the first; processes that tests start inherit this.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(doctest_namespace):
+    """Each test and example starts from a seed and an empty parameter store."""
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    doctest_namespace.update(pyro=pyro, dist=dist, torch=torch)
+    yield
+    pyro.clear_param_store()

@@ -1,0 +1,112 @@
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import RenyiELBO
+
+from pyzoo.infer import log_likelihood
+
+torch.manual_seed(0)
+LOADING = torch.randn(4, 2)
+X = torch.randn(5, 4)
+
+
+def model(x):
+    """Probabilistic PCA: log p(x) is known."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z @ LOADING.T, 0.5).to_event(1), obs=x)
+
+
+def guide(x):
+    precision = torch.eye(2) + LOADING.T @ LOADING / 0.25
+    covariance = precision.inverse()
+    mean = x @ LOADING @ covariance / 0.25
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.MultivariateNormal(mean, 1.3 * covariance))  # wider than the posterior: weights vary
+
+
+EXACT = dist.MultivariateNormal(torch.zeros(4), LOADING @ LOADING.T + 0.25 * torch.eye(4)).log_prob(X)
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 64, 100_000])
+def test_agrees_with_the_exact_marginal(max_rows):
+    num_samples = 300 if max_rows < 10 else 4000
+    estimate = log_likelihood(model, guide, {"x": X}, num_samples, max_rows)
+    assert estimate.shape == (5,)
+    torch.testing.assert_close(estimate, EXACT, atol=0.1 if max_rows < 10 else 0.03, rtol=0)
+
+
+def test_one_sample_is_the_elbo():
+    torch.manual_seed(0)
+    estimates = torch.stack([log_likelihood(model, guide, {"x": X}, 1) for _ in range(300)]).mean(0).sum()
+    elbo = -pyro.infer.Trace_ELBO(num_particles=2000, vectorize_particles=True).loss(model, guide, X)
+    assert estimates.item() == pytest.approx(elbo, abs=0.1)
+    assert estimates < EXACT.sum()
+
+
+def test_agrees_with_pyros_renyi_elbo_of_one_example():
+    ours = log_likelihood(model, guide, {"x": X[:1]}, 4000)
+    theirs = -RenyiELBO(alpha=0, num_particles=4000, vectorize_particles=True).loss(model, guide, X[:1])
+    assert ours.item() == pytest.approx(theirs, abs=0.05)
+
+
+def test_penalties_are_left_out():
+    def penalised(x):
+        guide(x)
+        pyro.factor("penalty/g/rate", torch.tensor(100.0), has_rsample=True)
+
+    torch.manual_seed(0)
+    with_penalty = log_likelihood(model, penalised, {"x": X}, 50)
+    torch.manual_seed(0)
+    torch.testing.assert_close(with_penalty, log_likelihood(model, guide, {"x": X}, 50))
+
+
+def test_plates_inside_the_batch():
+    def inner(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0))
+            with pyro.plate("pixels", 4, dim=-1):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def inner_guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(x.mean(-1, keepdim=True) * 0.8, 0.5))
+
+    exact = dist.MultivariateNormal(torch.zeros(4), torch.eye(4) + 1.0).log_prob(X)
+    torch.testing.assert_close(log_likelihood(inner, inner_guide, {"x": X}, 4000), exact, atol=0.05, rtol=0)
+
+
+def test_a_shared_site_raises():
+    def shared(x):
+        pyro.sample("c", dist.Normal(0.0, 1.0))
+        guide(x)
+
+    with pytest.raises(ValueError, match="'c'"):
+        log_likelihood(model, shared, {"x": X}, 10)
+
+
+@pytest.mark.parametrize("bad", [{"num_samples": 0}, {"max_rows": 0}])
+def test_bad_sizes_raise(bad):
+    with pytest.raises(ValueError, match="at least 1"):
+        log_likelihood(model, guide, {"x": X}, **bad)
+
+
+@pytest.mark.slow
+def test_memory_of_5000_samples_for_10000_images():
+    import resource
+
+    images = torch.rand(10_000, 784)
+    weight = torch.randn(784, 20) / 28
+
+    def big_model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 20), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ weight.T, 1.0).to_event(1), obs=x)
+
+    def big_guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x @ weight / 10, 1.0).to_event(1))
+
+    assert torch.isfinite(log_likelihood(big_model, big_guide, {"x": images}, 5000)).all()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # kilobytes

@@ -1,0 +1,225 @@
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyzoo.infer import NegativeELBO, TraceKL_ELBO
+
+X = torch.tensor([0.5, -1.0, 2.0])
+
+
+class Model(pyro.nn.PyroModule):
+    """z ~ N(0, 1), y ~ N(z, 0.5), x ~ N(y, 1)."""
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            y = pyro.sample("y", dist.Normal(z, 0.5))
+            pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+
+
+class Guide(pyro.nn.PyroModule):
+    """Draws z, then y given z; y is marked if asked for. Both may be: the model draws z before y too."""
+
+    def __init__(self, marked=("y", "z"), scale_z=0.7):
+        super().__init__("guide")
+        self.layer = nn.Linear(1, 2)
+        self.scale_z = scale_z
+        self.marked = marked
+
+    def forward(self, x):
+        loc_z, loc_y = self.layer(x.unsqueeze(-1)).unbind(-1)
+        infer = {name: {"kl": "analytic"} if name in self.marked else {} for name in "yz"}
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(loc_z, self.scale_z), infer=infer["z"])
+            pyro.sample("y", dist.Normal(loc_y + 0.5 * z, 0.6), infer=infer["y"])
+
+
+@pytest.mark.parametrize("marked", [(), ("y",), ("z",), ("y", "z")])
+def test_value_and_gradient_agree_with_pyros(marked):
+    from pyzoo.testing import check_elbo
+
+    check_elbo(Model("model"), Guide(marked), {"x": X}, num_samples=400)
+
+
+def test_check_elbo_catches_an_invalid_mark():
+    from pyzoo.testing import check_elbo
+
+    class Backwards(Guide):
+        """Draws y first: the model's distribution of y depends on the later z, so y's mark is wrong."""
+
+        def forward(self, x):
+            loc_z, loc_y = self.layer(x.unsqueeze(-1)).unbind(-1)
+            with pyro.plate("data", len(x)):
+                y = pyro.sample("y", dist.Normal(loc_y, 0.6), infer={"kl": "analytic"})
+                pyro.sample("z", dist.Normal(loc_z + y, 0.3))
+
+    with pytest.raises(AssertionError, match="analytic mark"):
+        check_elbo(Model("model"), Backwards(), {"x": X}, num_samples=600)
+
+
+def test_terms_equal_a_hand_written_twin():
+    guide = Guide()
+    torch.manual_seed(3)
+    terms = TraceKL_ELBO().terms(Model("model"), guide, x=X)
+    torch.manual_seed(3)
+    loc_z, loc_y = guide.layer(X.unsqueeze(-1)).unbind(-1)
+    z = loc_z + 0.7 * torch.randn(3)
+    loc_y = loc_y + 0.5 * z
+    y = loc_y + 0.6 * torch.randn(3)
+    kl_z = 0.5 * (0.7**2 + loc_z**2 - 1) - math.log(0.7)
+    kl_y = 0.5 * (0.6**2 / 0.25 + (loc_y - z) ** 2 / 0.25 - 1) + math.log(0.5 / 0.6)
+    nll = 0.5 * (X - y) ** 2 + 0.5 * math.log(2 * math.pi)
+    expected = {"z": kl_z.sum(), "y": kl_y.sum(), "x": nll.sum()}
+    assert list(terms) == ["z", "y", "x"]
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value)
+
+
+def test_terms_sum_to_the_loss_and_weights_scale_them():
+    model, guide = Model("model"), Guide()
+    elbo = TraceKL_ELBO(kl_weights={"z": 0.25, "y": torch.tensor(2.0)})
+    torch.manual_seed(0)
+    terms = elbo.terms(model, guide, x=X)
+    torch.manual_seed(0)
+    loss = elbo.differentiable_loss(model, guide, x=X)
+    torch.testing.assert_close(loss, 0.25 * terms["z"] + 2 * terms["y"] + terms["x"])
+    torch.manual_seed(0)
+    assert elbo.loss(model, guide, x=X) == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_particles_average(vectorize):
+    model, guide = Model("model"), Guide(marked=())
+    many = TraceKL_ELBO(num_particles=3000, vectorize_particles=True, max_plate_nesting=1).loss(model, guide, x=X)
+    few = TraceKL_ELBO(num_particles=200, vectorize_particles=vectorize, max_plate_nesting=1).loss(model, guide, x=X)
+    exact = TraceKL_ELBO(num_particles=2000, vectorize_particles=True).loss(model, Guide_like(guide), x=X)
+    assert many == pytest.approx(exact, abs=0.3)
+    assert few == pytest.approx(exact, abs=1.0)
+
+
+def Guide_like(guide):
+    other = Guide()
+    other.load_state_dict(guide.state_dict())
+    return other
+
+
+def test_plain_svi_trains():
+    model, guide = Model("model"), Guide()
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), TraceKL_ELBO())
+    losses = [svi.step(x=X) for _ in range(200)]
+    assert sum(losses[-20:]) < sum(losses[:20])
+    assert svi.evaluate_loss(x=X) == pytest.approx(sum(losses[-20:]) / 20, abs=2)
+
+
+def test_factors_of_model_and_guide():
+    penalty = torch.tensor(3.0)
+
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("penalty/model/term", -2 * penalty)
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+    def guide():
+        pyro.sample("z", dist.Normal(0.0, 1.0), infer={"kl": "analytic"})
+        pyro.factor("penalty/guide/term", penalty, has_rsample=True)
+
+    terms = TraceKL_ELBO().terms(model, guide)
+    assert terms["penalty/model/term"] == 6
+    assert terms["penalty/guide/term"] == 3  # a guide's log-factor is subtracted from the ELBO
+    torch.manual_seed(0)
+    ours = TraceKL_ELBO(num_particles=500).loss(model, guide)
+    torch.manual_seed(0)
+    assert ours == pytest.approx(Trace_ELBO(num_particles=500).loss(model, guide), rel=1e-3)
+
+
+def test_scale_and_mask():
+    mask = torch.tensor([True, False, True])
+
+    def both(program):
+        return pyro.poutine.scale(pyro.poutine.mask(program, mask=mask), 2.0)
+
+    guide = Guide()
+    terms = TraceKL_ELBO().terms(both(Model("model")), both(guide), x=X)
+    loc_z = guide.layer(X.unsqueeze(-1))[:, 0]
+    kl_z = 0.5 * (0.7**2 + loc_z**2 - 1) - math.log(0.7)
+    torch.testing.assert_close(terms["z"], 2 * kl_z[mask].sum())
+
+
+def test_two_scales_raise():
+    with pytest.raises(ValueError, match="'z' is scaled by 2"):
+        TraceKL_ELBO().terms(Model("model"), pyro.poutine.scale(Guide(), 2.0), x=X)
+
+
+def test_what_is_not_reparameterised_raises():
+    def model():
+        b = pyro.sample("b", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(b, 1.0), obs=torch.tensor(0.0))
+
+    def guide():
+        pyro.sample("b", dist.Bernoulli(0.3))
+
+    with pytest.raises(NotImplementedError, match=r"'b'.*TraceGraph_ELBO"):
+        TraceKL_ELBO().terms(model, guide)
+
+
+def test_a_mark_without_a_closed_form_raises():
+    def model():
+        z = pyro.sample("z", dist.StudentT(3.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(0.0))
+
+    def guide():
+        pyro.sample("z", dist.Normal(0.0, 1.0), infer={"kl": "analytic"})
+
+    with pytest.raises(NotImplementedError, match=r"'z'.*from Normal to StudentT"):
+        TraceKL_ELBO().terms(model, guide)
+
+
+def test_a_step_traces_into_one_graph_without_a_sync():
+    module = NegativeELBO(Model("model"), Guide(), {"z": 1.0})
+    params, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+
+    def step(params, buffers, x):
+        loss, _ = torch.func.functional_call(module, (params, buffers), kwargs={"x": x})
+        return loss, torch.autograd.grad(loss, list(params.values()))
+
+    with pyro.validation_enabled(False):
+        graph = make_fx(step)(params, buffers, X)
+        targets = {str(node.target) for node in graph.graph.nodes}
+        assert not {t for t in targets if "aten.item" in t or "_local_scalar" in t}
+        torch.manual_seed(5)
+        traced = graph(params, buffers, X)
+        torch.manual_seed(5)
+        eager = step(params, buffers, X)
+    torch.testing.assert_close(traced, eager)
+    torch.manual_seed(5)
+    heavier = graph(params, {"kl_weight_z": torch.tensor(3.0)}, X)[0]  # the weight is read, not baked in
+    assert heavier > traced[0]
+
+
+def test_negative_elbo_is_per_example_and_saves_its_weights():
+    module = NegativeELBO(Model("model"), Guide(), {"z": 0.5})
+    torch.manual_seed(0)
+    loss, terms = module(x=X)
+    torch.manual_seed(0)
+    summed = module.elbo.terms(module.model, module.guide, x=X)
+    torch.testing.assert_close(terms, {name: term.detach() / 3 for name, term in summed.items()})
+    torch.testing.assert_close(loss, 0.5 * terms["z"] + terms["y"] + terms["x"])
+    assert loss.requires_grad
+    assert not terms["z"].requires_grad
+    assert module.state_dict()["kl_weight_z"] == 0.5
+
+
+def test_two_instances_train_independently():
+    modules = [NegativeELBO(Model("model"), Guide()) for _ in range(2)]
+    for module in modules:
+        before = module.guide.layer.weight.detach().clone()
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        module(x=X)[0].backward()
+        optimizer.step()
+        assert not torch.equal(before, module.guide.layer.weight)

@@ -1,0 +1,199 @@
+import pyro
+import pytest
+import torch
+from compvae_step import handwritten_loss
+from torch import nn
+
+from pyzoo.data.colors import Colors
+from pyzoo.data.sines import Sines
+from pyzoo.guides.compvae import GraphBlock, compvae_colors_guide, compvae_sines_guide
+from pyzoo.infer import AtMean, NegativeELBO, TraceKL_ELBO, log_likelihood
+from pyzoo.models.compvae import compvae_colors, compvae_sines
+from pyzoo.testing import check_elbo, check_svi
+
+
+def sines(**changes):
+    model = compvae_sines(w_dim=12, z_dim=4, prior_width=16, decoder_width=40, foreign_scale=changes.pop("foreign_scale", 1.0))
+    guide = compvae_sines_guide(w_dim=12, z_dim=4, encoder_width=40, z_width=16, graph_widths=(16, 16), label_dim=10, **changes)
+    return model, guide
+
+
+def colors(**changes):
+    model = compvae_colors(w_dim=16, z_dim=4, place_width=4, part_width=16, prior_width=16, decoder_width=256)
+    guide = compvae_colors_guide(w_dim=16, z_dim=4, encoder_width=64, graph_widths=(16, 16), place_width=4, **changes)
+    return model, guide
+
+
+def batch(problem, size=5, parts=3):
+    source = {"sines": Sines, "colors": Colors}[problem](lambda step: parts)
+    return source.draw(size, parts, seed=1).batch()
+
+
+PAIRS = {"sines": sines, "colors": colors}
+problems = pytest.mark.parametrize("problem", PAIRS)
+
+
+def count(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "block", "expected"),
+    [
+        # By hand from tables 1 to 12; the papers' README gives 143 million, and 270 million for the authors' code.
+        (compvae_sines, compvae_sines_guide, "paper", 143_248_510),
+        (compvae_sines, compvae_sines_guide, "wide", 269_958_366),
+        (compvae_colors, compvae_colors_guide, "paper", 184_857_036),
+    ],
+)
+def test_sizes_of_the_tables(model, guide, block, expected):
+    with torch.device("meta"):
+        assert count(model(), guide(graph_block=block)) == expected
+
+
+@problems
+def test_one_svi_step_moves_every_parameter(problem):
+    check_svi(*PAIRS[problem](), batch(problem))
+
+
+@problems
+def test_analytic_marks_are_valid(problem):
+    torch.manual_seed(2)
+    model, guide = PAIRS[problem]()
+    for module in (model.decoder, model.whole_prior):  # a wide p(x | ...) keeps the Monte Carlo error of the comparison small
+        for p in module.parameters():
+            p.data.mul_(0.3)
+    check_elbo(model, guide, batch(problem, size=3), num_samples=60)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize("foreign_scale", [1.0, 0.2])
+def test_sines_elbo_equals_the_hand_written_one(parts, foreign_scale):
+    model, guide = (module.double() for module in sines(foreign_scale=foreign_scale))
+    given = batch("sines", parts=parts)
+    given["x"] = given["x"].double()
+    module = NegativeELBO(model, guide)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(7)
+        expected = handwritten_loss(model, guide, given["parts"], given["x"])
+        torch.manual_seed(7)
+        loss, _ = module(**given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-8)
+    parameters = list(module.parameters())
+    ours, theirs = (torch.autograd.grad(value, parameters) for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+
+
+@problems
+def test_generates_any_number_of_parts(problem):
+    model, _ = PAIRS[problem]()
+    for parts in (1, 2, 9):
+        given = batch(problem, parts=parts)
+        x = given.pop("x")
+        assert model(**given).shape == x.shape
+
+
+@problems
+def test_order_of_the_parts_does_not_matter(problem):
+    model, guide = PAIRS[problem]()
+    given, order = batch(problem, parts=4), torch.tensor([2, 0, 3, 1])
+    permuted = {key: value if key == "x" else value[:, order] for key, value in given.items()}
+    epsilon = torch.randn_like(guide.label(given["parts"], given.get("positions")))
+
+    def whole(given, epsilon):
+        with AtMean({"z", "w"}):
+            trace = pyro.poutine.trace(pyro.condition(guide, {"epsilon": epsilon})).get_trace(**given)
+        return trace.nodes["w"]["value"]
+
+    first, second = whole(given, epsilon), whole(permuted, epsilon[:, order])
+    torch.testing.assert_close(first[..., order], second)  # equivariant
+    z = torch.zeros(5, 4)
+    torch.testing.assert_close(model.decoder(first.sum(-1), z), model.decoder(second.sum(-1), z))
+
+
+def test_equal_parts_get_different_latents_only_by_their_noise():
+    _, guide = sines()
+    given = {"parts": torch.zeros(2, 2, dtype=torch.long), "x": torch.randn(2, 200)}
+    _, quiet = sines(node_noise=0.0)
+    quiet.load_state_dict(guide.state_dict())
+    means = {}
+    for name, program in {"noisy": guide, "quiet": quiet}.items():
+        with AtMean({"z", "w"}):
+            means[name] = pyro.poutine.trace(program).get_trace(**given).nodes["w"]["value"]
+    assert not torch.allclose(means["noisy"][..., 0], means["noisy"][..., 1])
+    torch.testing.assert_close(means["quiet"][..., 0], means["quiet"][..., 1])
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_graph_block_is_equation_5(wide):
+    block = GraphBlock(6, 4, wide)
+    nodes = torch.randn(2, 3, 6)
+    for i in range(3):
+        others = sum(block.message(nodes[:, j]) for j in range(3) if j != i)
+        expected = block.update(torch.cat([nodes[:, i], block.received(others)], -1))
+        torch.testing.assert_close(block(nodes)[:, i], expected)
+
+
+@problems
+def test_standard_deviations_of_p_have_a_floor(problem):
+    model, guide = PAIRS[problem]()
+    given = batch(problem)
+    for network in (model.part_prior, model.whole_prior, model.decoder):
+        for p in network.parameters():
+            p.data.mul_(30)  # log-variances far below the floor
+    trace = pyro.poutine.trace(pyro.poutine.replay(model, pyro.poutine.trace(guide).get_trace(**given))).get_trace(**given)
+    for name in ("w", "z", "x"):
+        assert trace.nodes[name]["fn"].base_dist.scale.min() >= 0.001 * (1 - 1e-5)
+
+
+def test_division_of_labour_at_the_start():
+    prior = compvae_sines(num_categories=3, w_dim=6, foreign_scale=0.1).part_prior
+    scale = (prior.log_variance.weight / 2).exp()
+    expected = torch.tensor([[1, 0.1, 0.1] * 2, [0.1, 1, 0.1] * 2, [0.1, 0.1, 1] * 2])
+    torch.testing.assert_close(scale.detach(), expected)
+
+
+@problems
+def test_float64(problem):
+    model, guide = (module.double() for module in PAIRS[problem]())
+    given = {key: value.double() if value.is_floating_point() else value for key, value in batch(problem).items()}
+    terms = TraceKL_ELBO().terms(model, guide, **given)
+    assert {term.dtype for term in terms.values()} == {torch.float64}
+
+
+@problems
+def test_distribution_parameters_stay_in_float32_under_autocast(problem):
+    model, guide = PAIRS[problem]()
+    given = batch(problem)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = TraceKL_ELBO().terms(model, guide, **given)
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+
+
+@problems
+def test_likelihood_of_a_pair(problem):
+    model, guide = PAIRS[problem]()
+    given = batch(problem)
+    values = log_likelihood(model, guide, given, num_samples=20, max_rows=30)
+    assert values.shape == (5,)
+    assert torch.isfinite(values).all()
+
+
+@problems
+def test_a_few_steps_train(problem):
+    model, guide = PAIRS[problem]()
+    module = NegativeELBO(model, guide)
+    optimizer = torch.optim.Adam(module.parameters(), lr=2e-3)
+    given = batch(problem, size=32)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss, _ = module(**given)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 50.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])

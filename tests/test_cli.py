@@ -1,0 +1,348 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from tiny import COLORS, SINES, flags
+
+from pyzoo import cli
+
+TINY = {"compvae-sines": SINES, "compvae-colors": COLORS}
+QUIET = {"checkpoint_seconds": 1e6}
+
+
+def train(recipe, out, *more, **fields):
+    arguments = flags({**TINY[recipe], **QUIET, **fields})
+    return cli.main(["train", recipe, *arguments, "--device", "cpu", "--no-progress", "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for recipe in TINY:
+        assert train(recipe, folder / recipe) == 0
+    return folder
+
+
+def bad(capsys, *arguments):
+    """The one line that bad input gets."""
+    capsys.readouterr()
+    assert cli.main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("pyzoo: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_list(capsys):
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["compvae-colors", "compvae-sines"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train"], ["train", "--help"]])
+def test_usage(arguments, capsys):
+    assert cli.main(arguments) == (2 if "--help" not in arguments else 0)
+    assert "usage: pyzoo" in capsys.readouterr().out
+
+
+def test_help_of_a_recipe_lists_its_fields(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "compvae-sines", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for flag in ("--steps", "--parts", "--z-weight", "--device", "--precision", "--preset", "--out", "--devices"):
+        assert flag in out
+    assert "Largest number of parts in training" in out
+
+
+@pytest.mark.parametrize("recipe", TINY)
+def test_a_run_folder_is_complete(trained, recipe):
+    run = trained / recipe
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.json", "metrics.csv", "results.json", "figures", "checkpoints", "log.txt"}
+    config = json.loads((run / "config.json").read_text())
+    assert config["recipe"] == recipe
+    assert config["fields"]["w_dim"] == 8
+    results = json.loads((run / "results.json").read_text())
+    assert results["scale_floor"] == config["fields"]["scale_floor"]
+    assert results["step"] == 30
+    wanted = {
+        "reconstruction_r2",
+        "subset_r2",
+        "subset_r2_sampled",
+        "subset_r2_repeated",
+        "order_gap",
+        "sum_of_parts_gap",
+        "nats_w",
+    }
+    assert wanted <= results["metrics"].keys()
+    with open(run / "metrics.csv") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [5, 10, 15, 20, 25, 30]
+    assert "trained 30 steps" in (run / "log.txt").read_text()
+    for picture in (run / "figures").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_of_the_paper(trained):
+    sines = {path.stem for path in (trained / "compvae-sines" / "figures").iterdir()}
+    assert {name.split("_")[0] for name in sines} == {"figure2", "figure4", "figure5", "figure6", "figure10", "subsets"}
+    colors = {path.stem for path in (trained / "compvae-colors" / "figures").iterdir()}
+    assert {name.split("_")[0] for name in colors} == {"figure3", "figure7", "figure8", "subsets"}
+
+
+def test_evaluate_and_figures_again(trained, capsys):
+    run = trained / "compvae-sines"
+    before = json.loads((run / "results.json").read_text())
+    picture = (run / "figures" / "figure6_composition.png").read_bytes()
+    (run / "results.json").unlink()
+    (run / "figures" / "figure6_composition.png").unlink()
+    assert cli.main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert json.loads((run / "results.json").read_text())["metrics"] == before["metrics"]
+    assert cli.main(["figures", str(run)]) == 0
+    assert (run / "figures" / "figure6_composition.png").read_bytes() == picture
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parts", "shape"), [("compvae-sines", "3 7 7", (4, 200)), ("compvae-colors", "red blue", (4, 3, 32, 32))]
+)
+def test_sample(trained, tmp_path, recipe, parts, shape):
+    numpy = pytest.importorskip("numpy")
+    for suffix in ("png", "npz"):
+        out = tmp_path / f"samples.{suffix}"
+        assert cli.main(["sample", str(trained / recipe), "--count", "4", "--parts", *parts.split(), "--out", str(out)]) == 0
+    drawn = numpy.load(tmp_path / "samples.npz")
+    assert drawn["x"].shape == shape
+    assert (drawn["parts"] == ([2, 6, 6] if "sines" in recipe else [0, 2])).all()
+    assert cli.main(["sample", str(trained / recipe)]) == 0
+    assert (trained / recipe / "samples.png").exists()
+    (trained / recipe / "samples.png").unlink()
+
+
+def test_resume_continues_with_the_recipe_of_the_folder(tmp_path, capsys):
+    assert train("compvae-sines", tmp_path / "run") == 0
+    assert cli.main(["resume", str(tmp_path / "run"), "--no-progress"]) == 0
+    assert "resuming compvae-sines" in capsys.readouterr().out
+
+
+def test_the_default_folder_is_named_after_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = flags({**SINES, **QUIET, "steps": 1, "seed": 3})
+    assert cli.main(["train", "compvae-sines", *arguments, "--no-progress"]) == 0
+    assert (tmp_path / "runs" / "compvae-sines-small-seed3" / "results.json").exists()
+
+
+# Bad input: one line, exit code 2, nothing lost ---------------------------------------------------------------------
+
+
+def test_unknown_names_show_the_nearest(capsys):
+    assert "nearest: train" in bad(capsys, "trian", "compvae-sines")
+    assert "unknown recipe 'compvae-sine'; nearest: compvae-sines" in bad(capsys, "train", "compvae-sine")
+    assert "there are: compvae-colors, compvae-sines" in bad(capsys, "train", "zzz")
+    assert "unknown preset of compvae-sines 'smal'; nearest: small" in bad(capsys, "train", "compvae-sines", "--preset", "smal")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--steps", "-5"),
+        ("--steps", "many"),
+        ("--parts", "0"),
+        ("--batch-size", "0"),
+        ("--learning-rate", "-1"),
+        ("--clip-norm", "0"),
+        ("--decoder-width", "30"),
+        ("--graph-block", "narrow"),
+        ("--graph-widths", "0"),
+        ("--precision", "fp8"),
+        ("--device", "tpu"),
+        ("--devices", "0"),
+        ("--num-nodes", "0"),
+        ("--no-such-flag", "1"),
+        ("--log-every", "0"),
+    ],
+)
+def test_bad_flags(capsys, tmp_path, flag, value):
+    line = bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run", flag, value)
+    assert flag in line
+    assert value.lstrip("-") in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_cuda(capsys, tmp_path):
+    assert "no CUDA device" in bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run", "--device", "cuda")
+
+
+def test_bad_output_folders(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert "can't make the run folder" in bad(capsys, "train", "compvae-sines", "--out", tmp_path / "file")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    assert "not empty" in bad(capsys, "train", "compvae-sines", "--out", tmp_path / "full")
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_not_writable(capsys, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "can't make the run folder" in bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run")
+
+
+def test_an_existing_run_is_not_overwritten(capsys, trained):
+    run = trained / "compvae-sines"
+    before = (run / "results.json").read_bytes()
+    assert f"pyzoo resume {run}" in bad(capsys, "train", "compvae-sines", "--out", run)
+    assert (run / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "figures", "sample"])
+def test_bad_run_folders(capsys, tmp_path, command):
+    assert "which run?" in bad(capsys, command)
+    assert "is not a run folder" in bad(capsys, command, tmp_path)
+    assert "is not a run folder" in bad(capsys, command, tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json" in bad(capsys, command, tmp_path)
+    (tmp_path / "config.json").write_text('{"recipe": "gone", "fields": {}, "hardware": {}}')
+    assert "installed recipe" in bad(capsys, command, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "figures", "sample"])
+def test_bad_checkpoints(capsys, tmp_path, command):
+    run = tmp_path / "run"
+    assert train("compvae-sines", run, steps=2) == 0
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: len(content) // 2])
+    assert "is damaged" in bad(capsys, command, run)
+    state = torch.load(__import__("io").BytesIO(content), weights_only=True)
+    torch.save({**state, "recipe": "compvae-colors"}, checkpoint)
+    assert "is of recipe compvae-colors" in bad(capsys, command, run)
+    checkpoint.unlink()
+    if command != "resume":
+        assert "no checkpoint yet" in bad(capsys, command, run)
+
+
+def test_bad_samples(capsys, trained, tmp_path):
+    run = trained / "compvae-sines"
+    assert "--count" in bad(capsys, "sample", run, "--count", "0")
+    assert "'11' is not a frequency from 1 to 10" in bad(capsys, "sample", run, "--parts", "3", "11")
+    assert "must end in .png or .npz" in bad(capsys, "sample", run, "--out", tmp_path / "x.jpg")
+    assert "can't write" in bad(capsys, "sample", run, "--out", tmp_path / "no" / "x.png")
+    assert "'mauve' is not one of red" in bad(capsys, "sample", trained / "compvae-colors", "--parts", "mauve")
+
+
+def test_a_full_disk(capsys, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def full(*arguments, **options):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(torch, "save", full)
+    line = bad(capsys, "train", "compvae-sines", *flags({**SINES, "steps": 2}), "--no-progress", "--out", run)
+    assert "No space left on device" in line
+    monkeypatch.undo()
+    assert cli.main(["resume", str(run), "--no-progress"]) == 0
+
+
+# The command as a process -------------------------------------------------------------------------------------------
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pyzoo.cli", *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        **options,
+    )
+
+
+def wait_for(path, process):
+    while not list(path.glob("checkpoints/step-*.pt")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_how_to_resume(tmp_path, number):
+    run = tmp_path / "run"
+    process = start("train", "compvae-sines", *flags({**SINES, "steps": 100_000}), "--no-progress", "--out", run)
+    wait_for(run, process)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + number
+    assert re.search(rf"stopped by {number.name} after step \d+; continue with 'pyzoo resume {run}'", output)
+
+
+def parameters(run):
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    return torch.load(newest, weights_only=True)["objectives"][0]["module"]
+
+
+def kill_and_resume(tmp_path, kills, steps):
+    """Runs undisturbed and with SIGKILLs at random moments; the parameters of both."""
+    fields = flags({**SINES, "steps": steps})
+    assert cli.main(["train", "compvae-sines", *fields, "--no-progress", "--out", str(tmp_path / "undisturbed")]) == 0
+    run = tmp_path / "killed"
+    process = start("train", "compvae-sines", *fields, "--no-progress", "--out", run)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(kills):
+        wait_for(run, process)
+        time.sleep(2.0 * torch.rand((), generator=generator).item())
+        process.kill()
+        process.communicate()
+        process = start("resume", run, "--no-progress")
+    assert process.wait(timeout=300) == 0, process.stdout.read()
+    return parameters(tmp_path / "undisturbed"), parameters(run)
+
+
+def test_sigkill_and_resume_end_bit_identical(tmp_path):
+    first, second = kill_and_resume(tmp_path, kills=2, steps=300)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_ten_sigkills_end_bit_identical(tmp_path):
+    first, second = kill_and_resume(tmp_path, kills=10, steps=2000)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Both ranks end alike, the run is complete, and no parameter strays far from one process's run."""
+    run = tmp_path / "run"
+    fields = flags({**SINES, "steps": 6})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = start(
+        "train", "compvae-sines", *fields, "--no-progress", "--device", "cpu", "--devices", 2, "--out", run, env=environment
+    )
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert (run / "results.json").exists()
+    assert output.count("trained 6 steps") == 1
+
+
+def test_import_needs_neither_torchvision_nor_matplotlib():
+    code = (
+        "import sys, pyzoo, pyzoo.training, pyzoo.infer, pyzoo.recipes.compvae, pyzoo.cli, pyzoo.testing\n"
+        "assert not {'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules), 'imported too much'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_import_changes_no_global_state():
+    code = (
+        "import torch, pyro\n"
+        "def state(): return (torch.get_default_dtype(), torch.get_num_threads(), torch.get_float32_matmul_precision(),\n"
+        "    torch.distributions.Distribution._validate_args, pyro.settings.get(), torch.get_rng_state().tolist())\n"
+        "before = state()\n"
+        "import pyzoo.cli, pyzoo.training, pyzoo.infer, pyzoo.recipes.compvae, pyzoo.recipes.compvae_figures, pyzoo.testing\n"
+        "assert state() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

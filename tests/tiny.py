@@ -1,0 +1,49 @@
+"""Recipes small enough to train in a test."""
+
+from pyzoo.recipes.compvae import CompVAEColors, CompVAESines
+
+SINES = {
+    "steps": 30,
+    "batch_size": 8,
+    "parts": 3,
+    "grow_every": 10,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,  # after every step
+    "evaluation_sets": 12,
+    "w_dim": 8,
+    "z_dim": 3,
+    "graph_widths": (8,),
+    "prior_width": 8,
+    "decoder_width": 40,
+    "encoder_width": 40,
+    "z_width": 8,
+    "label_dim": 6,
+    "z_weight": 2.0,
+    "z_weight_steps": 20,
+    "halve_every": 12,
+    "learning_rate": 1e-3,
+}
+COLORS = {
+    **{k: v for k, v in SINES.items() if k not in ("z_width", "label_dim", "decoder_width", "encoder_width")},
+    "decoder_width": 256,
+    "encoder_width": 64,
+    "part_width": 8,
+    "place_width": 4,
+}
+
+
+def sines(**changes) -> CompVAESines:
+    return CompVAESines(**{**SINES, **changes})
+
+
+def colors(**changes) -> CompVAEColors:
+    return CompVAEColors(**{**COLORS, **changes})
+
+
+def flags(fields: dict) -> list[str]:
+    """The fields as flags of ``pyzoo train``."""
+    arguments = []
+    for name, value in fields.items():
+        values = value if isinstance(value, tuple) else (value,)
+        arguments += ["--" + name.replace("_", "-"), *map(str, values)]
+    return arguments

@@ -1,0 +1,85 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from pyzoo.errors import UsageError
+from pyzoo.training.checkpoint import CheckpointFolder
+
+STATE = {"recipe": "r", "step": 1, "objectives": [{"a": torch.arange(3)}]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CheckpointFolder(tmp_path / "checkpoints", keep=2)
+
+
+def test_round_trip_and_only_the_newest_are_kept(folder):
+    for step in (1, 2, 10, 300):
+        folder.save(step, {**STATE, "step": step})
+    assert [path.name for path in folder.files()] == ["step-00000010.pt", "step-00000300.pt"]
+    loaded = folder.load()
+    assert loaded["step"] == 300
+    assert torch.equal(loaded["objectives"][0]["a"], torch.arange(3))
+
+
+def test_no_partial_file_is_left(folder):
+    folder.save(1, STATE)
+    assert [path.name for path in folder.path.iterdir()] == ["step-00000001.pt"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "another file of torch's"])
+def test_a_damaged_checkpoint_is_named_and_so_is_the_one_before(folder, damage):
+    folder.save(1, STATE)
+    newest = folder.save(2, STATE)
+    content = newest.read_bytes()
+    if damage == "another file of torch's":
+        torch.save([1, 2], newest)
+    else:
+        newest.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "text": b"hello"}[damage])
+    with pytest.raises(UsageError, match=r"step-00000002\.pt is damaged.*delete it to go back to step-00000001\.pt") as caught:
+        folder.load()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_checkpoint(folder):
+    with pytest.raises(UsageError, match="no checkpoint yet"):
+        folder.load()
+
+
+def test_code_is_not_loaded(folder):
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    folder.path.mkdir()
+    torch.save({**STATE, "evil": Evil()}, folder.path / "step-00000001.pt")
+    with pytest.raises(UsageError, match="damaged"):
+        folder.load()
+
+
+@pytest.mark.parametrize("when", ["write", "sync"])
+def test_a_full_disk_leaves_the_last_good_checkpoint(folder, monkeypatch, when):
+    good = folder.save(1, STATE)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(*{"write": (torch, "save", full), "sync": (os, "fsync", full)}[when])
+    with pytest.raises(UsageError, match=f"No space left on device; the last good checkpoint is {good}"):
+        folder.save(2, STATE)
+    monkeypatch.undo()
+    assert folder.load()["step"] == 1
+    assert [path.name for path in folder.path.iterdir()] == [good.name]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_torchs_own_error_for_a_full_disk(folder, monkeypatch):
+    folder.save(1, STATE)
+    real = open
+    monkeypatch.setattr(
+        "builtins.open", lambda path, mode="r", *a, **k: real("/dev/full" if mode == "wb" else path, mode, *a, **k)
+    )
+    with pytest.raises(UsageError, match="last good checkpoint"):
+        folder.save(2, {**STATE, "big": torch.zeros(1_000_000)})
