@@ -26,7 +26,7 @@ SIZES = {
         {"w_dim": 64, "z_dim": 8, "encoder_width": 200, "z_width": 128, "graph_widths": (256,), "label_dim": 64},
     ),
 }
-SIDES = ("handwritten", "handwritten, kept memory", "ours fp32", "ours bf16")
+SIDES = ("handwritten", "handwritten, kept memory", "ours fp32 eager", "ours fp32 traced", "ours bf16 traced")
 
 
 def handwritten_loss(model, guide, parts, x):
@@ -92,7 +92,7 @@ def measure(size: str, side: str, steps: int) -> dict[str, float]:
             return loss.item()
 
     else:
-        step = _our_step(model, guide, curves, side.removeprefix("ours "))
+        step = _our_step(model, guide, curves, *side.split()[1:])
     times = []
     for _ in range(steps + 2):
         started = time.perf_counter()
@@ -102,25 +102,25 @@ def measure(size: str, side: str, steps: int) -> dict[str, float]:
     return {"ms": statistics.median(times[2:]), "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def _our_step(model, guide, curves, precision):
+def _our_step(model, guide, curves, precision, engine):
     """One step of the training loop, without a run folder."""
     import pyro
     import torch
 
     from pyzoo.infer import NegativeELBO
     from pyzoo.training import Hardware, Objective
-    from pyzoo.training.loop import set_up, take_step
+    from pyzoo.training.loop import gradients_of, take_step
 
     pyro.enable_validation(False)
-    hardware = Hardware(device="cpu", precision=precision)
+    hardware = Hardware(device="cpu", precision=precision, engine=engine)
     fabric = hardware.fabric()
     module = NegativeELBO(model, guide)
     objective = Objective(module, torch.optim.Adam(module.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True))
-    forward = set_up(fabric, objective)
+    gradients = gradients_of(fabric, objective, engine)
 
     def step():
         with hardware.arithmetic():
-            return take_step(fabric, objective, forward, curves.batch(), 0)[0].item()
+            return take_step(objective, gradients, curves.batch(), 0)[0].item()
 
     return step
 

@@ -12,7 +12,7 @@ ALLOWED = {  # what else of pyzoo a folder may import, besides itself, pyzoo.err
     "nn": ("distributions",),
     "infer": ("distributions",),
     "evaluation": ("distributions",),
-    "training": (),
+    "training": ("infer",),
     "plotting": (),
     "testing": ("infer", "distributions"),
     "cli": ("training",),

@@ -3,5 +3,6 @@
 from pyzoo.infer.at_mean import AtMean
 from pyzoo.infer.importance import log_likelihood
 from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO
+from pyzoo.infer.traced import TracedStep
 
-__all__ = ["AtMean", "NegativeELBO", "TraceKL_ELBO", "log_likelihood"]
+__all__ = ["AtMean", "NegativeELBO", "TraceKL_ELBO", "TracedStep", "log_likelihood"]

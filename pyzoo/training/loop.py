@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import pyro
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyzoo.errors import UsageError
+from pyzoo.infer import TracedStep
 from pyzoo.random import derive_seed
 from pyzoo.training.recipe import Objective, Recipe
 from pyzoo.training.run_folder import RunFolder
 
 __all__ = ["Hardware", "NonFiniteLoss", "Stopped", "Trainer"]
+
+Gradients = Callable[[Mapping[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 
 
 class NonFiniteLoss(RuntimeError):
@@ -47,6 +50,9 @@ class Hardware:
     """Processes or GPUs on each machine; each takes its slice of the batch."""
     num_nodes: int = 1
     """Machines."""
+    engine: Literal["eager", "traced", "compiled"] = "eager"
+    """eager runs model and guide as they stand, as do several processes in any case; traced runs the arithmetic of their first
+    run, bit-identical but deaf to Python that changes; compiled compiles that, which takes minutes and pays in long runs."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes"):
@@ -111,7 +117,7 @@ class Trainer:
         self.seconds = 0.0
         self._sums: dict[str, Tensor] = {}  # of the terms since the last row of metrics.csv
         self._signal: int | None = None
-        self._forwards = [set_up(self.fabric, objective) for objective in self.objectives]
+        self._gradients = [gradients_of(self.fabric, objective, self.hardware.engine) for objective in self.objectives]
         self._restore()
 
     @property
@@ -141,9 +147,9 @@ class Trainer:
             while self.step < self.recipe.steps:
                 torch.manual_seed(derive_seed(self.recipe.seed, "noise", self.step, self.fabric.global_rank))
                 batch = self._slice(source.batch(self.step, self.recipe.batch_size))
-                for objective, forward in zip(self.objectives, self._forwards, strict=True):
+                for objective, gradients in zip(self.objectives, self._gradients, strict=True):
                     if self.step % objective.every == 0:
-                        self._take_step(objective, forward, batch)
+                        self._take_step(objective, gradients, batch)
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 bar.update()
@@ -197,9 +203,9 @@ class Trainer:
         rank, world = self.fabric.global_rank, self.fabric.world_size
         return batch if world == 1 else {key: value.tensor_split(world)[rank] for key, value in batch.items()}
 
-    def _take_step(self, objective: Objective, forward: nn.Module, batch: Mapping[str, Tensor]) -> None:
+    def _take_step(self, objective: Objective, gradients: Gradients, batch: Mapping[str, Tensor]) -> None:
         try:
-            loss, terms = take_step(self.fabric, objective, forward, batch, self.step)
+            loss, terms = take_step(objective, gradients, batch, self.step)
         except NonFiniteLoss as error:
             raise NonFiniteLoss(f"{error}; {self._last_good()}") from None
         for name, value in {"loss": loss, **terms, "count": loss.new_ones(())}.items():
@@ -245,16 +251,25 @@ class Trainer:
         return bool(self.fabric.all_reduce(mine, reduce_op="sum") > 0)
 
 
-def set_up(fabric: Fabric, objective: Objective) -> nn.Module:
-    """Moves an objective to the launcher's device; returns what to call instead of its module."""
-    objective.module.to(fabric.device)
-    forward = fabric.setup_module(objective.module)
+def gradients_of(fabric: Fabric, objective: Objective, engine: str) -> Gradients:
+    """Moves an objective to the launcher's device; returns what computes its loss and terms, and leaves its gradient."""
+    module = objective.module.to(fabric.device)
+    forward = fabric.setup_module(module)
     objective.optimizer = fabric.setup_optimizers(objective.optimizer)
-    return forward
+    if engine != "eager" and fabric.world_size == 1:
+        return TracedStep(module, compiled=engine == "compiled", context=fabric.autocast)
+
+    def gradients(batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        objective.optimizer.zero_grad()
+        loss, terms = forward(**batch)
+        fabric.backward(loss)
+        return loss.detach(), terms
+
+    return gradients
 
 
 def take_step(
-    fabric: Fabric, objective: Objective, forward: nn.Module, batch: Mapping[str, Tensor], step: int
+    objective: Objective, gradients: Gradients, batch: Mapping[str, Tensor], step: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of an objective's optimiser; returns the loss and its terms, detached.
 
@@ -263,12 +278,10 @@ def take_step(
     """
     for name, schedule in objective.schedules.items():
         objective.module.get_buffer(name).fill_(schedule(step))
-    objective.optimizer.zero_grad()
-    loss, terms = forward(**batch)
+    loss, terms = gradients(batch)
     if not math.isfinite(loss.item()):
         bad = [f"'{name}' is {value.item()}" for name, value in terms.items() if not math.isfinite(value.item())]
         raise NonFiniteLoss(f"loss is {loss.item()} at step {step}: term {', '.join(bad) or 'none'}")
-    fabric.backward(loss)
     if objective.clip_norm is not None:
         parameters = [parameter for group in objective.optimizer.param_groups for parameter in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, objective.clip_norm)
@@ -277,4 +290,4 @@ def take_step(
         objective.scheduler.step()
     if objective.after_step is not None:
         objective.after_step()
-    return loss.detach(), terms
+    return loss, terms

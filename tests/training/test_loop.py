@@ -239,6 +239,14 @@ def test_bf16_trains_close_to_fp32(undisturbed, tmp_path):
     assert ours == pytest.approx(theirs, rel=0.05)
 
 
+def test_traced_is_bit_identical(undisturbed, tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    t = Trainer(sines(), run, Hardware("cpu", engine="traced"), progress=False)
+    t.train()
+    assert_same(state(undisturbed), state(t))
+    assert rows(undisturbed.run) == rows(run)
+
+
 def test_evaluation_and_figures_move_nothing(undisturbed):
     before = state(undisturbed)
     torch.manual_seed(3)
