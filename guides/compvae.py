@@ -75,8 +75,12 @@ class CompVAEGuide(PyroModule):
             nodes = torch.cat([whole, label + self.node_noise * epsilon], dim=-1)  # h^(0) of eq. 5: (batch, parts, features)
             w_loc, w_log_variance, rho_logits = self.part_posterior(nodes).mT.chunk(3, dim=1)  # each (batch, w_dim, parts)
             w_scale = scale_from_log_variance(w_log_variance)
-            q = CorrelatedNormal(w_loc, w_scale, rho_logits=rho_logits).to_event(1)
+            q = self.parts_given(w_loc, w_scale, rho_logits)
             pyro.sample("w", q, infer={"kl": "analytic"})  # q({w_i} | x, z, {l_i})
+
+    def parts_given(self, loc: Tensor, scale: Tensor, rho_logits: Tensor) -> dist.TorchDistribution:
+        """Appendix C's distribution of all w_i, from three tensors of shape (batch, w_dim, parts)."""
+        return CorrelatedNormal(loc, scale, rho_logits=rho_logits).to_event(1)
 
 
 class GraphBlock(nn.Module):
@@ -126,6 +130,7 @@ def compvae_sines_guide(
     label_dim: int = 1024,
     graph_block: str = "paper",
     node_noise: float = 1.0,
+    kind: type[CompVAEGuide] = CompVAEGuide,
 ) -> CompVAEGuide:
     """The guide of :func:`pyzoo.models.compvae.compvae_sines`, with the networks of tables 3 to 6.
 
@@ -139,9 +144,9 @@ def compvae_sines_guide(
         label_dim: features of a part's embedding; table 6's 2080 inputs are 800 + 256 + 1024.
         graph_block: "paper" for table 4, or "wide" for the authors' public code.
         node_noise: standard deviation of the noise that tells parts of one category apart.
+        kind: the class to make, for a variant of the guide with the same networks.
     """
-    channels = encoder_width // 5, encoder_width // 10, encoder_width // 20
-    last, middle, first = channels
+    first, middle, last = encoder_width // 20, encoder_width // 10, encoder_width // 5
     encoder = nn.Sequential(  # table 3
         nn.Unflatten(1, (1, 200)),
         nn.Conv1d(1, first, 10, stride=5),  # (batch, channels, 39)
@@ -168,7 +173,7 @@ def compvae_sines_guide(
         Head(nn.Linear(z_width, 2 * z_dim)),
     )
     part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, 3 * w_dim, graph_block == "wide")  # table 6
-    return CompVAEGuide(encoder, whole_posterior, LabelEmbedding(num_categories, label_dim), part_posterior, node_noise)
+    return kind(encoder, whole_posterior, LabelEmbedding(num_categories, label_dim), part_posterior, node_noise)
 
 
 class LabelEmbedding(nn.Module):
@@ -194,6 +199,7 @@ def compvae_colors_guide(
     place_width: int = 32,
     graph_block: str = "paper",
     node_noise: float = 1.0,
+    kind: type[CompVAEGuide] = CompVAEGuide,
 ) -> CompVAEGuide:
     """The guide of :func:`pyzoo.models.compvae.compvae_colors`, with the networks of tables 4 and 10 to 12.
 
@@ -206,6 +212,7 @@ def compvae_colors_guide(
         place_width: features of a part's position, and of its colour; table 12's 2112 inputs are 1024 + 1024 + 32 + 32.
         graph_block: "paper" for table 4, or "wide" for the authors' public code.
         node_noise: standard deviation of the noise that tells equal parts apart.
+        kind: the class to make, for a variant of the guide with the same networks.
     """
     last, fourth, second, first = encoder_width // 16, 3 * encoder_width // 64, encoder_width // 32, encoder_width // 64
     encoder = nn.Sequential(  # table 10
@@ -226,7 +233,7 @@ def compvae_colors_guide(
     whole_posterior = nn.Sequential(Residual(encoder_width), nn.ELU(), Head(nn.Linear(encoder_width, 2 * z_dim)))  # table 11
     label = PlaceEmbedding(num_categories, place_width)
     part_posterior = _graph(encoder_width + z_dim + 2 * place_width, graph_widths, 3 * w_dim, graph_block == "wide")  # table 12
-    return CompVAEGuide(encoder, whole_posterior, label, part_posterior, node_noise)
+    return kind(encoder, whole_posterior, label, part_posterior, node_noise)
 
 
 class PlaceEmbedding(nn.Module):
