@@ -108,13 +108,13 @@ class GraphBlock(nn.Module):
         return self.update(torch.cat([nodes, self.received(others)], dim=-1))  # f
 
 
-def _graph(in_features: int, widths: tuple[int, ...], out_features: int, wide: bool) -> nn.Sequential:
+def _graph(in_features: int, widths: tuple[int, ...], w_dim: int, wide: bool, w_scale: float = 1.0) -> nn.Sequential:
     """GraphBlocks one after another, and a linear layer for each node (tables 6 and 12)."""
     layers = []
     for width in widths:
         layers += [GraphBlock(in_features, width, wide), nn.ELU()]
         in_features = width
-    return nn.Sequential(*layers, Head(nn.Linear(in_features, out_features)))
+    return nn.Sequential(*layers, Head(nn.Linear(in_features, 3 * w_dim), slice(w_dim, 2 * w_dim), w_scale))
 
 
 # Sines: appendix A.1.2 ----------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def compvae_sines_guide(
         nn.ELU(),
         Head(nn.Linear(z_width, 2 * z_dim)),
     )
-    part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, 3 * w_dim, graph_block == "wide")  # table 6
+    part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, w_dim, graph_block == "wide")  # table 6
     return kind(encoder, whole_posterior, LabelEmbedding(num_categories, label_dim), part_posterior, node_noise)
 
 
@@ -199,6 +199,7 @@ def compvae_colors_guide(
     place_width: int = 32,
     graph_block: str = "paper",
     node_noise: float = 1.0,
+    w_scale: float = 1.0,
     kind: type[CompVAEGuide] = CompVAEGuide,
 ) -> CompVAEGuide:
     """The guide of :func:`pyzoo.models.compvae.compvae_colors`, with the networks of tables 4 and 10 to 12.
@@ -212,6 +213,7 @@ def compvae_colors_guide(
         place_width: features of a part's position, and of its colour; table 12's 2112 inputs are 1024 + 1024 + 32 + 32.
         graph_block: "paper" for table 4, or "wide" for the authors' public code.
         node_noise: standard deviation of the noise that tells equal parts apart.
+        w_scale: initial scale of q(w_i | ...), before the shared noise is subtracted.
         kind: the class to make, for a variant of the guide with the same networks.
     """
     last, fourth, second, first = encoder_width // 16, 3 * encoder_width // 64, encoder_width // 32, encoder_width // 64
@@ -232,7 +234,9 @@ def compvae_colors_guide(
     )
     whole_posterior = nn.Sequential(Residual(encoder_width), nn.ELU(), Head(nn.Linear(encoder_width, 2 * z_dim)))  # table 11
     label = PlaceEmbedding(num_categories, place_width)
-    part_posterior = _graph(encoder_width + z_dim + 2 * place_width, graph_widths, 3 * w_dim, graph_block == "wide")  # table 12
+    part_posterior = _graph(
+        encoder_width + z_dim + 2 * place_width, graph_widths, w_dim, graph_block == "wide", w_scale
+    )  # table 12
     return kind(encoder, whole_posterior, label, part_posterior, node_noise)
 
 

@@ -163,6 +163,8 @@ def compvae_colors(
     prior_width: int = 1024,
     decoder_width: int = 2048,
     scale_floor: float = 0.001,
+    w_scale: float = 1.0,
+    x_scale: float = 1.0,
 ) -> CompVAE:
     """CompVAE for RGB images of 32x32 pixels, with the networks of tables 7 to 9.
 
@@ -173,15 +175,17 @@ def compvae_colors(
         place_width: features of a part's position, and of its colour, before they are joined.
         part_width: hidden units of p(w_i | l_i).
         prior_width: hidden units of p(z | sum w).
-        decoder_width: hidden units of p(x | z, sum w), a multiple of 64: its convolutions start from (width / 16, 4, 4).
+        decoder_width: hidden units of p(x | z, sum w), a multiple of 256: its convolutions start from (width / 16, 4, 4).
         scale_floor: smallest standard deviation of w, z and x.
+        w_scale: initial standard deviation of p(w_i | l_i).
+        x_scale: initial standard deviation of p(x | z, sum w), in units of x, which runs from 0 to 1.
     """
     return CompVAE(
-        PlacePrior(num_categories, w_dim, place_width, part_width),
+        PlacePrior(num_categories, w_dim, place_width, part_width, w_scale),
         nn.Sequential(  # table 8
             nn.Linear(w_dim, prior_width), nn.ELU(), Residual(prior_width), nn.ELU(), Head(nn.Linear(prior_width, 2 * z_dim))
         ),
-        ImageDecoder(w_dim, z_dim, decoder_width),
+        ImageDecoder(w_dim, z_dim, decoder_width, x_scale),
         scale_floor,
     )
 
@@ -189,11 +193,13 @@ def compvae_colors(
 class PlacePrior(nn.Module):
     """p(w_i | l_i) where a part is a colour at a position (table 7)."""
 
-    def __init__(self, num_categories: int, w_dim: int, place_width: int, part_width: int) -> None:
+    def __init__(self, num_categories: int, w_dim: int, place_width: int, part_width: int, scale: float) -> None:
         super().__init__()
         self.color = nn.Embedding(num_categories, place_width)
         self.place = nn.Sequential(nn.Linear(2, place_width), nn.ELU())
-        self.joint = nn.Sequential(nn.Linear(2 * place_width, part_width), nn.ELU(), Head(nn.Linear(part_width, 2 * w_dim)))
+        self.joint = nn.Sequential(
+            nn.Linear(2 * place_width, part_width), nn.ELU(), Head(nn.Linear(part_width, 2 * w_dim), slice(w_dim, None), scale)
+        )
 
     def forward(self, parts: Tensor, positions: Tensor) -> Tensor:
         return self.joint(torch.cat([self.place(positions), self.color(parts)], dim=-1))  # (batch, parts, 2 * w_dim)
@@ -202,7 +208,7 @@ class PlacePrior(nn.Module):
 class ImageDecoder(nn.Module):
     """p(x | z, sum w) for RGB images of 32x32 pixels (table 9); one variance for the three channels of a pixel."""
 
-    def __init__(self, w_dim: int, z_dim: int, width: int) -> None:
+    def __init__(self, w_dim: int, z_dim: int, width: int, scale: float) -> None:
         super().__init__()
         # Table 9 adds Residual(2048) of the sum to Linear(1024, 2048) of z: the sum of w must be as wide as the decoder.
         self.from_whole = nn.Sequential(Residual(w_dim), *([] if w_dim == width else [nn.Linear(w_dim, width)]))
@@ -220,7 +226,7 @@ class ImageDecoder(nn.Module):
             nn.Upsample(scale_factor=2, mode="bilinear"),
             nn.Conv2d(third, last, 5, padding=2),
             nn.ELU(),
-            Head(nn.Conv2d(last, 4, 5, padding=2)),
+            Head(nn.Conv2d(last, 4, 5, padding=2), slice(3, 4), scale),
         )
 
     def forward(self, whole: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

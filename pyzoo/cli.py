@@ -97,7 +97,7 @@ def _list(arguments: list[str]) -> int:
     from pyzoo.training import recipes
 
     for name, recipe in recipes().items():
-        print(f"{name:16} {recipe.paper}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
+        print(f"{name:16}{recipe.paper}; {recipe.data}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
     return 0
 
 

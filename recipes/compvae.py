@@ -31,7 +31,7 @@ __all__ = ["CompVAEColors", "CompVAERecipe", "CompVAESines"]
 class CompVAERecipe(Recipe):
     """What both problems share: the training of section 4.3 and the metrics."""
 
-    paper: ClassVar[str] = "Berger and Sebag, ECML PKDD 2019"
+    paper: ClassVar[str] = "Berger and Sebag 2019"
 
     parts: int = 16
     """Largest number of parts in training; the current maximum starts at 2."""
@@ -151,6 +151,7 @@ class CompVAESines(CompVAERecipe):
     """
 
     name: ClassVar[str] = "compvae-sines"
+    data: ClassVar[str] = "generated curves"
     shows: ClassVar[str] = "taking a curve apart into sines, and putting others together"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
@@ -263,6 +264,7 @@ class CompVAEColors(CompVAERecipe):
     """
 
     name: ClassVar[str] = "compvae-colors"
+    data: ClassVar[str] = "generated images"
     shows: ClassVar[str] = "composing an image from coloured sites, one by one"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
@@ -296,11 +298,17 @@ class CompVAEColors(CompVAERecipe):
     """Hidden units of p(x | z, sum w)."""
     encoder_width: int = 1024
     """Features of the preprocessed image."""
+    w_scale: float = 1.0
+    """Initial standard deviation of a part's latent, in model and guide."""
+    x_scale: float = 1.0
+    """Initial standard deviation of x, whose values run from 0 to 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("place_width", "part_width", "prior_width"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("w_scale", "x_scale"):
+            self.require(getattr(self, field) > 0, field, "positive")
         self.require(self.decoder_width % 256 == 0 and self.decoder_width > 0, "decoder_width", "a multiple of 256")
         self.require(self.encoder_width % 64 == 0 and self.encoder_width > 0, "encoder_width", "a multiple of 64")
 
@@ -315,6 +323,8 @@ class CompVAEColors(CompVAERecipe):
             prior_width=self.prior_width,
             decoder_width=self.decoder_width,
             scale_floor=self.scale_floor,
+            w_scale=self.w_scale,
+            x_scale=self.x_scale,
         )
         guide = compvae_colors_guide(
             **shared,
@@ -322,6 +332,7 @@ class CompVAEColors(CompVAERecipe):
             graph_widths=self.graph_widths,
             graph_block=self.graph_block,
             node_noise=self.node_noise,
+            w_scale=self.w_scale,
         )
         return model, guide
 

@@ -1,7 +1,8 @@
 """What is measured of a trained CompVAE.
 
 All R2 are over fresh sets, pooled over their entries (:func:`pyzoo.evaluation.pooled_r2`), from posterior means unless it says
-otherwise. A name ends in ``/K3`` where the sets have three parts; without that they have the largest trained number.
+otherwise. A name ends in ``/K3`` where the sets have three parts; without that they have the largest trained number (of
+distinct ones, unless it says repeated).
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,8 +32,10 @@ def evaluate(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device
     with pyro.validation_enabled(False), torch.random.fork_rng():
         for count in range(1, largest + 1):
             metrics |= {f"{name}/K{count}": value for name, value in _r2(recipe, module, device, count).items()}
-        headline = {name.removesuffix(f"/K{largest}"): v for name, v in metrics.items() if name.endswith(f"/K{largest}")}
-        metrics = {**headline, **metrics}
+        # Without a suffix: the largest trained number of parts, or the largest at which all of them can be told apart.
+        distinct = max(count for count in range(1, largest + 1) if recipe.can_be_distinct(count))
+        counts = {name.split("/")[0]: largest if "repeated" in name else distinct for name in metrics}
+        metrics = {**{name: metrics[f"{name}/K{count}"] for name, count in counts.items()}, **metrics}
         for count in sorted({(3 * largest + 1) // 2, 2 * largest, 30}):
             if count > largest:
                 metrics |= {f"{name}/K{count}": value for name, value in _r2(recipe, module, device, count).items()}

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import TINY
 
 from pyzoo.training import recipes
+from test_cli import TINY
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 

@@ -1,5 +1,7 @@
 """Last layers, whose outputs are the parameters of a distribution."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,8 @@ class Head(nn.Module):
 
     Args:
         layer: the last layer, linear or convolutional.
+        log_variance: which of its outputs, or channels, are log-variances.
+        scale: the standard deviation that those start from. A density that starts far too wide hardly pulls at its mean.
 
     Example:
         >>> head = Head(torch.nn.Linear(4, 2))
@@ -22,9 +26,12 @@ class Head(nn.Module):
         torch.float32
     """
 
-    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d, log_variance: slice | None = None, scale: float = 1.0) -> None:
         super().__init__()
         self.layer = layer
+        if log_variance is not None:
+            with torch.no_grad():
+                layer.bias[log_variance] += 2 * math.log(scale)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):

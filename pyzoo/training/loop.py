@@ -99,7 +99,7 @@ class Trainer:
         progress: show a progress bar.
 
     Raises:
-        UsageError: the checkpoint is damaged or another recipe's.
+        UsageError: the checkpoint is damaged or another recipe's, or the batch can't be shared by the processes.
     """
 
     def __init__(self, recipe: Recipe, run: RunFolder, hardware: Hardware | None = None, progress: bool = True) -> None:
@@ -109,6 +109,8 @@ class Trainer:
         self.hardware = hardware or Hardware()
         self.fabric = self.hardware.fabric()
         self.fabric.launch()
+        if recipe.batch_size % self.fabric.world_size:
+            raise UsageError(f"--batch-size {recipe.batch_size} can't be shared equally by {self.fabric.world_size} processes")
         self.device = self.fabric.device
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(recipe.seed, "init"))

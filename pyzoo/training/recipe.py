@@ -72,6 +72,8 @@ class Recipe:
     """What the command calls it."""
     paper: ClassVar[str]
     """Authors and year."""
+    data: ClassVar[str]
+    """What it is trained on."""
     shows: ClassVar[str]
     """One line: what one sees."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]

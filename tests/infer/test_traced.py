@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny import sines
 from torch import nn
 from torch.distributions import Distribution
 
 from pyzoo.infer import NegativeELBO, TracedStep
+from tiny import sines
 
 
 def module_and_batches():

@@ -1,9 +1,9 @@
 import pyro
 import pytest
 import torch
-from compvae_step import handwritten_loss
 from torch import nn
 
+from compvae_step import handwritten_loss
 from pyzoo.data.colors import Colors
 from pyzoo.data.sines import Sines
 from pyzoo.guides.compvae import GraphBlock, compvae_colors_guide, compvae_sines_guide

@@ -1,16 +1,20 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import colors, sines
+from lightning_fabric import Fabric
 from torch import nn
 
 from pyzoo.errors import UsageError
 from pyzoo.training import Hardware, NonFiniteLoss, Objective, RunFolder, Stopped, Trainer
+from tiny import colors, sines
 
 
 def trainer(path, recipe=None, **options):
@@ -266,3 +270,50 @@ def test_on_cuda(tmp_path, precision):
     t = Trainer(sines(), run, Hardware("cuda", precision=precision), progress=False)
     t.train()
     assert t.recipe.evaluate(t.module, t.device)["order_gap"] < 1e-3
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from pyzoo.recipes.compvae import CompVAESines
+from pyzoo.training import Hardware, Objective, RunFolder, Trainer
+from tiny import sines
+
+class NoNoise(torch.nn.Module):
+    '''A loss that depends on the batch alone, so that one process and two must agree.'''
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(200, 3)
+    def forward(self, parts, x):
+        loss = self.layer(x).square().mean(-1).mean()
+        return loss, {"x": loss.detach()}
+
+if __name__ == "__main__":
+    recipe = sines(steps=4)
+    def objectives():
+        module = NoNoise()
+        return [Objective(module, torch.optim.SGD(module.parameters(), lr=0.01))]
+    recipe.objectives = objectives
+    trainer = Trainer(recipe, RunFolder(Path(sys.argv[2])), Hardware("cpu", devices=int(sys.argv[1])), progress=False)
+    trainer.train()
+    if trainer.fabric.is_global_zero:
+        torch.save(trainer.module.state_dict(), sys.argv[2] + "/end.pt")
+"""
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    ends = []
+    for devices in (1, 2):
+        run = RunFolder.create(tmp_path / str(devices), {})
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run([sys.executable, script, str(devices), run.path], check=True, env=environment, timeout=120)
+        ends.append(torch.load(run.path / "end.pt", weights_only=True))
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_a_batch_that_processes_cannot_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(Fabric, "world_size", 3)
+    with pytest.raises(UsageError, match="can't be shared equally by 3"):
+        trainer(tmp_path / "run")
