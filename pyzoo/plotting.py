@@ -58,23 +58,30 @@ def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
     axes.set_title(title, fontsize=9)
 
 
-def loss_history(history: Sequence[Mapping[str, float]], names: Mapping[str, str], title: str) -> Figure:
-    """Columns of metrics.csv over the training steps, on a scale that is linear near zero and logarithmic beyond.
+def loss_history(
+    history: Sequence[Mapping[str, float]], panels: Mapping[str, Mapping[str, str]], title: str, window: int = 5
+) -> Figure:
+    """Columns of metrics.csv over the training steps.
 
     Args:
         history: the rows.
-        names: columns to draw, and their labels in the legend.
+        panels: for each panel its heading, and in it the columns to draw with their labels in the legend.
         title: of the figure.
+        window: rows to average over, since batches differ in their number of parts.
     """
-    figure, [[axes]] = figure_grid(1, 1, title, cell=(6.4, 3.6))
-    colors = matplotlib.color_sequences["tab10"]
+    figure, [axes] = figure_grid(1, len(panels), title, cell=(4.6, 3.2))
+    colors = iter(matplotlib.color_sequences["tab10"])
     steps = [row["step"] for row in history]
-    for color, (name, label) in zip(colors, names.items(), strict=False):
-        axes.plot(steps, [row[name] for row in history], label=label, color=color, linewidth=1.2)
-    axes.set_yscale("symlog", linthresh=1.0)
-    axes.axhline(0, color="black", linewidth=0.5)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("nats per example")
-    axes.grid(alpha=0.25, linewidth=0.5)
-    axes.legend(fontsize=8)
+    for cell, (heading, names) in zip(axes, panels.items(), strict=True):
+        for name, label in names.items():
+            values = torch.tensor([row[name] for row in history], dtype=torch.float64)
+            means = [values[max(0, i + 1 - window) : i + 1].mean().item() for i in range(len(values))]
+            cell.plot(steps, means, label=label, color=next(colors), linewidth=1.4)
+        cell.axhline(0, color="black", linewidth=0.5)
+        cell.set_title(heading, fontsize=9)
+        cell.set_xlabel("training step", fontsize=8)
+        cell.set_ylabel("nats per example", fontsize=8)
+        cell.tick_params(labelsize=7)
+        cell.grid(alpha=0.25, linewidth=0.5)
+        cell.legend(fontsize=8)
     return figure

@@ -155,15 +155,15 @@ class CompVAESines(CompVAERecipe):
     shows: ClassVar[str] = "taking a curve apart into sines, and putting others together"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
-            "steps": 6000,
+            "steps": 8000,
             "batch_size": 64,
             "parts": 4,
             "grow_every": 600,
             "learning_rate": 1e-3,
-            "halve_every": 1200,
+            "halve_every": 1600,
             "clip_norm": 50.0,
             "z_weight": 5.0,
-            "z_weight_steps": 4200,
+            "z_weight_steps": 5600,
             "foreign_scale": 0.2,
             "w_dim": 64,
             "z_dim": 8,
@@ -268,13 +268,17 @@ class CompVAEColors(CompVAERecipe):
     shows: ClassVar[str] = "composing an image from coloured sites, one by one"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
-            "steps": 8000,
+            "steps": 12_000,
             "batch_size": 64,
             "parts": 4,
             "grow_every": 600,
             "learning_rate": 1e-3,
-            "halve_every": 1600,
+            "halve_every": 2400,
             "clip_norm": 50.0,
+            "z_weight": 5.0,
+            "z_weight_steps": 8400,
+            "w_scale": 0.1,
+            "x_scale": 0.2,
             "node_noise": 0.0,
             "w_dim": 256,
             "z_dim": 32,

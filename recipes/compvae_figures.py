@@ -26,9 +26,12 @@ _MODEL = {"color": "tab:blue"}
 
 def losses(history: Sequence[Mapping[str, float]], problem: str, paper_figure: int) -> Figure:
     """Where the nats go while the model trains."""
-    names = {"w": "KL of the parts' latents w", "z": "log-ratio of the whole's latent z", "x": "-log p(x | z, w)", "loss": "loss"}
-    title = f"{problem}: information in the parts and in the whole, and reconstruction (the paper's figure {paper_figure})"
-    return loss_history(history, names, title)
+    panels = {
+        "information in the latents": {"w": "parts, KL of w", "z": "whole, log-ratio of z"},
+        "reconstruction and loss": {"x": "-log p(x | z, w)", "loss": "loss, with z's weight"},
+    }
+    title = f"{problem}: how the nats divide between parts and whole (the paper's figure {paper_figure})"
+    return loss_history(history, panels, title)
 
 
 # Sines --------------------------------------------------------------------------------------------------------------
@@ -77,11 +80,11 @@ def intrinsic_variance(recipe: "CompVAESines", module: NegativeELBO, device: tor
     """Figure 5: one frequency, many draws of its latent."""
     frequencies = [f for f in (1, 2, 4, 8) if f <= recipe.num_frequencies]
     draws = [generate(module, {"parts": torch.full((6, 1), f - 1, device=device)})["x"] for f in frequencies]
-    truth = [recipe.source(device).draw(500, 1, f).x.abs().max().item() for f in frequencies]
+    limit = 1.1 * max(curves.abs().max().item() for curves in draws)
     title = "One part drawn six times from the model: amplitude and phase vary, the frequency stays (the paper's figure 5)"
     figure, axes = figure_grid(1, len(frequencies), title, cell=(2.8, 1.9))
     for cell, f, curves in zip(axes[0], frequencies, draws, strict=True):
-        show_curves(cell, {"": curves}, 1.2 * max(truth), f"frequency {f}")
+        show_curves(cell, {"": curves}, limit, f"frequency {f}")
     return figure
 
 

@@ -135,6 +135,8 @@ class Trainer:
             Stopped: SIGINT or SIGTERM came; the run can be resumed.
             UsageError: a checkpoint could not be written.
         """
+        if self.fabric.is_global_zero:
+            self.run.forget_metrics_after(self.step)  # rows since the checkpoint are written again
         source = self.recipe.source(self.device)
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         bar = tqdm(
@@ -184,7 +186,6 @@ class Trainer:
 
     def _restore(self) -> None:
         if not self.run.checkpoints.files():
-            self.run.forget_metrics_after(0)
             return
         state = self.run.checkpoints.load()
         if state["recipe"] != self.recipe.name:
@@ -197,8 +198,6 @@ class Trainer:
             raise UsageError(f"the checkpoint in {self.run.path} does not fit the recipe in its config.json: {reason}") from error
         self.step, self.seconds = state["step"], state["seconds"]
         self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
-        if self.fabric.is_global_zero:
-            self.run.forget_metrics_after(self.step)
 
     def _slice(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """This process's share of the global batch."""

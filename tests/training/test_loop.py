@@ -100,6 +100,15 @@ def test_resume_before_the_first_checkpoint_starts_again(undisturbed, tmp_path):
     assert rows(undisturbed.run) == rows(t.run)
 
 
+def test_loading_a_run_that_is_under_way_leaves_it_alone(tmp_path):
+    first = trainer(tmp_path / "run")
+    first.train()
+    first.run.append_metrics({"step": 35, "loss": 1.0})  # as if training had gone on since the checkpoint
+    before = (first.run.path / "metrics.csv").read_bytes()
+    trainer(tmp_path / "run")
+    assert (first.run.path / "metrics.csv").read_bytes() == before
+
+
 def test_resume_of_a_finished_run_does_nothing(undisturbed):
     again = trainer(undisturbed.run.path)
     again.train()
