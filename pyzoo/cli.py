@@ -112,6 +112,7 @@ def _train(arguments: list[str]) -> int:
     _lookup(preset, kind.presets, f"preset of {kind.name}")
     prog = f"pyzoo train {kind.name}"
     recipe, hardware, flags = _parse(arguments[1:], prog, [kind.preset(preset), Hardware(), RunFlags(preset)], kind.__doc__)
+    device = hardware.accelerator
     path = flags.out or Path("runs") / f"{recipe.name}-{preset}-seed{recipe.seed}"
     if not _is_first_process():  # launched by the first one, which has made the folder
         return _run(recipe, RunFolder.open(path), hardware, flags.progress)
@@ -123,15 +124,13 @@ def _train(arguments: list[str]) -> int:
         "versions": _versions(),
     }
     run = RunFolder.create(path, config)
-    _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {hardware.device}; run folder {path}")
+    _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {device}; run folder {path}")
     return _run(recipe, run, hardware, flags.progress)
 
 
 def _resume(arguments: list[str]) -> int:
-    from pyzoo.training import Hardware
 
-    run, recipe, rest = _open(arguments, "resume")
-    saved = Hardware(**run.config()["hardware"])
+    run, recipe, saved, rest = _open(arguments, "resume")
     hardware, flags = _parse(rest, "pyzoo resume RUN", [saved, _Progress()], "Continues a run where it stopped.")
     if _is_first_process():
         _say(run, f"resuming {recipe.name} in {run.path}")
@@ -241,30 +240,32 @@ def _draw(trainer, recipe, run) -> None:
 
 
 def _open(arguments: list[str], command: str):
-    """The run folder that a command names, its recipe, and the other arguments."""
-    from pyzoo.training import RunFolder, recipes
+    """The run folder that a command names, its recipe and hardware, and the other arguments."""
+    from pyzoo.training import Hardware, RunFolder, recipes
 
     if not arguments:
         raise UsageError(f"which run? usage: pyzoo {command} RUN")
     if arguments[0] in ("-h", "--help"):
-        arguments = [arguments[-1], *arguments[:-1]]
+        print(f"usage: pyzoo {command} RUN [flags]; 'pyzoo {command} RUN --help', with a run folder, lists the flags")
+        raise SystemExit(0)
     run = RunFolder.open(Path(arguments[0]))
     config = run.config()
     try:
         kind, fields = recipes()[config["recipe"]], config["fields"]
         lists = {field.name for field in dataclasses.fields(kind) if "tuple" in str(field.type)}
         recipe = kind(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
+        hardware = Hardware(**config["hardware"])
     except (KeyError, TypeError) as error:
         raise UsageError(f"{run.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
-    return run, recipe, arguments[1:]
+    return run, recipe, hardware, arguments[1:]
 
 
 def _load(arguments: list[str], command: str, description: str, flags: Any = None):
     """A trained run, from its newest checkpoint."""
-    from pyzoo.training import Hardware, Trainer
+    from pyzoo.training import Trainer
 
-    run, recipe, rest = _open(arguments, command)
-    saved = Hardware(**{**run.config()["hardware"], "device": "auto", "devices": 1, "num_nodes": 1})
+    run, recipe, saved, rest = _open(arguments, command)
+    saved = dataclasses.replace(saved, device="auto", devices=1, num_nodes=1)
     hardware, *others = _parse(rest, f"pyzoo {command} RUN", [saved] + ([flags] if flags else []), description)
     if not run.checkpoints.files():
         raise UsageError(f"{run.path} has no checkpoint yet: train it with 'pyzoo resume {run.path}'")

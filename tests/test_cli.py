@@ -209,8 +209,14 @@ def test_bad_run_folders(capsys, tmp_path, command):
     assert "is not a run folder" in bad(capsys, command, tmp_path / "nowhere")
     (tmp_path / "config.json").write_text("{")
     assert "config.json" in bad(capsys, command, tmp_path)
-    (tmp_path / "config.json").write_text('{"recipe": "gone", "fields": {}, "hardware": {}}')
-    assert "installed recipe" in bad(capsys, command, tmp_path)
+    for config in (
+        '{"recipe": "gone", "fields": {}, "hardware": {}}',
+        '{"recipe": "compvae-sines", "fields": {"colour": 1}, "hardware": {}}',
+        '{"recipe": "compvae-sines", "fields": {}, "hardware": {"gpus": 1}}',
+        "[]",
+    ):
+        (tmp_path / "config.json").write_text(config)
+        assert "installed recipe" in bad(capsys, command, tmp_path)
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "figures", "sample"])
@@ -227,6 +233,24 @@ def test_bad_checkpoints(capsys, tmp_path, command):
     checkpoint.unlink()
     if command != "resume":
         assert "no checkpoint yet" in bad(capsys, command, run)
+
+
+def test_a_run_of_a_gpu_can_go_on_without_one(trained, tmp_path):
+    run = tmp_path / "run"
+    assert train("compvae-sines", run, steps=2) == 0
+    config = json.loads((run / "config.json").read_text())
+    config["hardware"]["device"] = "cuda"
+    (run / "config.json").write_text(json.dumps(config))
+    assert cli.main(["resume", str(run), "--device", "cpu", "--no-progress"]) == 0
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "figures", "sample"])
+def test_help_of_a_run_command(trained, command, capsys):
+    for arguments in (["--help"], [str(trained / "compvae-sines"), "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([command, *arguments])
+        assert stop.value.code == 0
+        assert "usage: pyzoo " + command in capsys.readouterr().out
 
 
 def test_bad_samples(capsys, trained, tmp_path):

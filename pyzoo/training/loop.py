@@ -58,17 +58,24 @@ class Hardware:
         for name in ("devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def accelerator(self) -> str:
+        """ "cuda" or "cpu".
+
+        Raises:
+            UsageError: CUDA is asked for and there is none.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UsageError("--device cuda: this machine, or this build of torch, has no CUDA device")
-        if self.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
 
     def fabric(self) -> Fabric:
         """The launcher: devices, processes, and autocast on a GPU."""
-        precision = "bf16-mixed" if self.precision == "bf16" and self.device == "cuda" else "32-true"
+        precision = "bf16-mixed" if self.precision == "bf16" and self.accelerator == "cuda" else "32-true"
         strategy = "ddp" if self.devices * self.num_nodes > 1 else "auto"
         return Fabric(
-            accelerator=self.device, devices=self.devices, num_nodes=self.num_nodes, precision=precision, strategy=strategy
+            accelerator=self.accelerator, devices=self.devices, num_nodes=self.num_nodes, precision=precision, strategy=strategy
         )
 
     @contextlib.contextmanager
@@ -78,7 +85,7 @@ class Hardware:
         That is as fast there as autocast, keeps no copies of the weights, and leaves everything but the products alone.
         """
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium" if self.precision == "bf16" and self.device == "cpu" else before)
+        torch.set_float32_matmul_precision("medium" if self.precision == "bf16" and self.accelerator == "cpu" else before)
         try:
             yield
         finally:

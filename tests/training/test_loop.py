@@ -240,8 +240,8 @@ def test_hardware_out_of_range(options):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_no_cuda():
     with pytest.raises(UsageError, match="no CUDA device"):
-        Hardware("cuda")
-    assert Hardware("auto").device == "cpu"
+        _ = Hardware("cuda").accelerator
+    assert Hardware("auto").accelerator == "cpu"
 
 
 def test_bf16_trains_close_to_fp32(undisturbed, tmp_path):
