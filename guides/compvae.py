@@ -8,7 +8,7 @@ Source: Berger and Sebag (2019), section 3.3.1 (eq. 5); networks from appendix A
   term stays a sampled log-ratio: z cannot be integrated out with w, which is drawn given z, held fixed.
 - The noise eps_i that tells equal parts apart is N(0, 1). It is an auxiliary variable with the same density in p and q: the
   two cancel, so it is a site of the guide alone, with its score masked.
-- Tables 6 and 12 print ELU on, or after, rows that put out log-variances; there is none here.
+- Table 6 prints ELU on the row that puts out log-variances; there is none here.
 - The authors' public code has wider blocks than table 4: ``graph_block="wide"``.
 """
 
@@ -108,11 +108,13 @@ class GraphBlock(nn.Module):
         return self.update(torch.cat([nodes, self.received(others)], dim=-1))  # f
 
 
-def _graph(in_features: int, widths: tuple[int, ...], w_dim: int, wide: bool, w_scale: float = 1.0) -> nn.Sequential:
+def _graph(in_features: int, widths: tuple[int, ...], w_dim: int, graph_block: str, w_scale: float = 1.0) -> nn.Sequential:
     """GraphBlocks one after another, and a linear layer for each node (tables 6 and 12)."""
+    if graph_block not in ("paper", "wide"):
+        raise ValueError(f"graph_block is 'paper' or 'wide', not '{graph_block}'.")
     layers = []
     for width in widths:
-        layers += [GraphBlock(in_features, width, wide), nn.ELU()]
+        layers += [GraphBlock(in_features, width, graph_block == "wide"), nn.ELU()]
         in_features = width
     return nn.Sequential(*layers, Head(nn.Linear(in_features, 3 * w_dim), slice(w_dim, 2 * w_dim), w_scale))
 
@@ -172,7 +174,7 @@ def compvae_sines_guide(
         nn.ELU(),
         Head(nn.Linear(z_width, 2 * z_dim)),
     )
-    part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, w_dim, graph_block == "wide")  # table 6
+    part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, w_dim, graph_block)  # table 6
     return kind(encoder, whole_posterior, LabelEmbedding(num_categories, label_dim), part_posterior, node_noise)
 
 
@@ -234,9 +236,7 @@ def compvae_colors_guide(
     )
     whole_posterior = nn.Sequential(Residual(encoder_width), nn.ELU(), Head(nn.Linear(encoder_width, 2 * z_dim)))  # table 11
     label = PlaceEmbedding(num_categories, place_width)
-    part_posterior = _graph(
-        encoder_width + z_dim + 2 * place_width, graph_widths, w_dim, graph_block == "wide", w_scale
-    )  # table 12
+    part_posterior = _graph(encoder_width + z_dim + 2 * place_width, graph_widths, w_dim, graph_block, w_scale)  # table 12
     return kind(encoder, whole_posterior, label, part_posterior, node_noise)
 
 

@@ -88,7 +88,7 @@ def compvae_sines(
         w_dim: features of a part's latent.
         z_dim: features of the whole's latent.
         prior_width: hidden units of p(z | sum w).
-        decoder_width: hidden units of p(x | z, sum w), a multiple of 20: its convolutions start from (width / 5, 5).
+        decoder_width: hidden units of p(x | z, sum w), a multiple of 40: its convolutions start from (width / 5, 5).
         residuals: residual blocks of the decoder.
         scale_floor: smallest standard deviation of w, z and x.
         foreign_scale: initial standard deviation of p(w_i | l_i) in another category's features (:class:`LabelPrior`).

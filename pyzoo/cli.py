@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -85,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # what read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"pyzoo: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("pyzoo: interrupted", file=sys.stderr)
         return 130
@@ -96,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _list(arguments: list[str]) -> int:
     from pyzoo.training import recipes
 
+    if arguments:
+        raise UsageError(f"'pyzoo list' takes no arguments, got {' '.join(arguments)}")
     for name, recipe in recipes().items():
         print(f"{name:16}{recipe.paper}; {recipe.data}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
     return 0
@@ -113,6 +118,7 @@ def _train(arguments: list[str]) -> int:
     prog = f"pyzoo train {kind.name}"
     recipe, hardware, flags = _parse(arguments[1:], prog, [kind.preset(preset), Hardware(), RunFlags(preset)], kind.__doc__)
     device = hardware.accelerator
+    hardware.require_equal_shares(recipe.batch_size)
     path = flags.out or Path("runs") / f"{recipe.name}-{preset}-seed{recipe.seed}"
     if not _is_first_process():  # launched by the first one, which has made the folder
         return _run(recipe, RunFolder.open(path), hardware, flags.progress)
@@ -125,6 +131,7 @@ def _train(arguments: list[str]) -> int:
     }
     run = RunFolder.create(path, config)
     _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {device}; run folder {path}")
+    run.log(_described(hardware))
     return _run(recipe, run, hardware, flags.progress)
 
 
@@ -133,7 +140,7 @@ def _resume(arguments: list[str]) -> int:
     run, recipe, saved, rest = _open(arguments, "resume")
     hardware, flags = _parse(rest, "pyzoo resume RUN", [saved, _Progress()], "Continues a run where it stopped.")
     if _is_first_process():
-        _say(run, f"resuming {recipe.name} in {run.path}")
+        _say(run, f"resuming {recipe.name} in {run.path} with {_described(hardware)}")
     return _run(recipe, run, hardware, flags.progress)
 
 
@@ -155,11 +162,13 @@ def _sample(arguments: list[str]) -> int:
 
     if flags.count < 1:
         raise UsageError(f"--count must be at least 1, got {flags.count}")
+    if flags.count > 64 and (flags.out is None or flags.out.suffix == ".png"):
+        raise UsageError(f"--count: a picture holds at most 64, got {flags.count}; draw more into an .npz")
     path = flags.out or run.path / "samples.png"
     if path.suffix not in (".png", ".npz"):
         raise UsageError(f"--out must end in .png or .npz, got {path}")
     torch.manual_seed(flags.sample_seed)
-    samples = recipe.sample(trainer.module, trainer.device, flags.count, flags.parts)
+    samples = recipe.sample(trainer.module, trainer.device, flags.count, flags.parts, flags.sample_seed)
     try:
         if path.suffix == ".png":
             recipe.picture(samples).savefig(path, dpi=150)
@@ -180,6 +189,12 @@ def _sample(arguments: list[str]) -> int:
 class _Progress:
     progress: bool = True
     """Show a progress bar."""
+
+
+@dataclasses.dataclass
+class _Place:
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
 
 
 def _run(recipe, run, hardware, progress: bool) -> int:
@@ -213,6 +228,7 @@ def _measure(trainer, recipe, run) -> None:
         "step": trainer.step,
         "training_seconds": round(trainer.seconds, 1),
         "scale_floor": getattr(recipe, "scale_floor", None),
+        "hardware": dataclasses.asdict(trainer.hardware),
         "parameters": sum(parameter.numel() for parameter in trainer.module.parameters()),
         "versions": _versions(),
         "machine": f"{platform.machine()}, {trainer.device}",
@@ -252,8 +268,8 @@ def _open(arguments: list[str], command: str):
     config = run.config()
     try:
         kind, fields = recipes()[config["recipe"]], config["fields"]
-        lists = {field.name for field in dataclasses.fields(kind) if "tuple" in str(field.type)}
-        recipe = kind(**{name: tuple(value) if name in lists else value for name, value in fields.items()})
+        # JSON has lists for tuples
+        recipe = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
         hardware = Hardware(**config["hardware"])
     except (KeyError, TypeError) as error:
         raise UsageError(f"{run.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
@@ -265,11 +281,14 @@ def _load(arguments: list[str], command: str, description: str, flags: Any = Non
     from pyzoo.training import Trainer
 
     run, recipe, saved, rest = _open(arguments, command)
-    saved = dataclasses.replace(saved, device="auto", devices=1, num_nodes=1)
-    hardware, *others = _parse(rest, f"pyzoo {command} RUN", [saved] + ([flags] if flags else []), description)
+    place, *others = _parse(rest, f"pyzoo {command} RUN", [_Place()] + ([flags] if flags else []), description)
+    hardware = dataclasses.replace(saved, device=place.device, devices=1, num_nodes=1)
     if not run.checkpoints.files():
         raise UsageError(f"{run.path} has no checkpoint yet: train it with 'pyzoo resume {run.path}'")
-    return Trainer(recipe, run, hardware, progress=False), recipe, run, others[0] if others else None
+    trainer = Trainer(recipe, run, hardware, progress=False)
+    # What is measured and drawn is what was trained so far.
+    recipe = dataclasses.replace(recipe, steps=max(1, min(recipe.steps, trainer.step)))
+    return trainer, recipe, run, others[0] if others else None
 
 
 def _parse(arguments: list[str], prog: str, defaults: list[Any], description: str | None) -> list[Any]:
@@ -291,13 +310,14 @@ def _parse(arguments: list[str], prog: str, defaults: list[Any], description: st
 
 
 def _peek(arguments: list[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can be read."""
+    """The value of a flag that must be known before the others can be read; the last one counts."""
+    value = None
     for index, argument in enumerate(arguments):
         if argument.startswith(flag + "="):
-            return argument.removeprefix(flag + "=")
-        if argument == flag and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None
+            value = argument.removeprefix(flag + "=")
+        elif argument == flag and index + 1 < len(arguments):
+            value = arguments[index + 1]
+    return value
 
 
 def _lookup(name: str, known: Mapping[str, Any], what: str) -> Any:
@@ -311,6 +331,10 @@ def _say(run, line: str) -> None:
     """Prints a line and keeps it in the run's log."""
     print(line, flush=True)
     run.log(line)
+
+
+def _described(hardware) -> str:
+    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(hardware).items())
 
 
 def _is_first_process() -> bool:

@@ -46,9 +46,9 @@ class CompVAERecipe(Recipe):
     clip_norm: float | None = None
     """Largest norm of the gradient."""
     z_weight: float = 1.0
-    """Weight of z's term at the start; it goes to 1 over z_weight_steps. Above 1 it sends information to the parts."""
+    """Weight of z's term at the start; above 1 it sends information to the parts."""
     z_weight_steps: int = 0
-    """Steps until z's weight is 1."""
+    """Steps over which z's weight goes to 1; with 0 it stays as it is."""
     w_dim: int = 1024
     """Features of a part's latent."""
     z_dim: int = 256
@@ -66,8 +66,9 @@ class CompVAERecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("parts", "grow_every", "halve_every", "w_dim", "z_dim", "evaluation_sets"):
+        for field in ("parts", "grow_every", "halve_every", "w_dim", "z_dim"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
+        self.require(self.evaluation_sets >= 2, "evaluation_sets", "at least 2")
         for field in ("learning_rate", "lowest_rate", "scale_floor"):
             self.require(getattr(self, field) > 0, field, "positive")
         for field in ("z_weight", "z_weight_steps", "node_noise"):
@@ -101,7 +102,7 @@ class CompVAERecipe(Recipe):
         return [Objective(module, optimizer, scheduler, schedules, clip_norm=self.clip_norm)]
 
     def _z_weight(self, step: int) -> float:
-        progress = min(1.0, step / self.z_weight_steps) if self.z_weight_steps else 1.0
+        progress = min(1.0, step / self.z_weight_steps) if self.z_weight_steps else 0.0
         return self.z_weight + (1.0 - self.z_weight) * progress
 
     # Metrics --------------------------------------------------------------------------------------------------------
@@ -114,6 +115,9 @@ class CompVAERecipe(Recipe):
         """Whether that many parts can all be told apart from x."""
         raise NotImplementedError
 
+    can_repeat: ClassVar[bool]
+    """Whether parts drawn at random may be impossible to tell apart."""
+
     def evaluate(self, module: NegativeELBO, device: torch.device) -> dict[str, float]:
         return compvae_metrics.evaluate(self, module, device)
 
@@ -124,13 +128,15 @@ class CompVAERecipe(Recipe):
         raise NotImplementedError
 
     @torch.no_grad()
-    def sample(self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None) -> dict[str, Tensor]:
-        batch = self.described(count, None if parts is None else self.parse_parts(parts), device)
+    def sample(
+        self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
+    ) -> dict[str, Tensor]:
+        batch = self.described(count, None if parts is None else self.parse_parts(parts), device, seed)
         return {**batch, "x": compvae_metrics.generate(module, batch)["x"]}
 
-    def described(self, count: int, categories: Tensor | None, device: torch.device) -> dict[str, Tensor]:
+    def described(self, count: int, categories: Tensor | None, device: torch.device, seed: int) -> dict[str, Tensor]:
         """Descriptions of sets to generate: these categories for all, or random ones of the largest trained number."""
-        seed = derive_seed(self.seed, "sample", torch.initial_seed())
+        seed = derive_seed(self.seed, "sample", seed)
         num_parts = self.trained_parts if categories is None else len(categories)
         batch = self.draw(self.source(device), count, num_parts, seed, repeated=True).batch()
         del batch["x"]
@@ -152,6 +158,7 @@ class CompVAESines(CompVAERecipe):
 
     name: ClassVar[str] = "compvae-sines"
     data: ClassVar[str] = "generated curves"
+    can_repeat: ClassVar[bool] = True
     shows: ClassVar[str] = "taking a curve apart into sines, and putting others together"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
@@ -198,8 +205,9 @@ class CompVAESines(CompVAERecipe):
         super().__post_init__()
         for field in ("num_frequencies", "prior_width", "z_width", "label_dim"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
-        for field in ("decoder_width", "encoder_width"):
-            self.require(getattr(self, field) % 20 == 0 and getattr(self, field) > 0, field, "a multiple of 20")
+        for field, unit in {"decoder_width": 40, "encoder_width": 20}.items():
+            value = getattr(self, field)
+            self.require(value % unit == 0 and value > 0, field, f"a multiple of {unit}")
         self.require(self.foreign_scale > 0, "foreign_scale", "positive")
 
     def source(self, device: torch.device) -> Sines:
@@ -265,18 +273,19 @@ class CompVAEColors(CompVAERecipe):
 
     name: ClassVar[str] = "compvae-colors"
     data: ClassVar[str] = "generated images"
+    can_repeat: ClassVar[bool] = False
     shows: ClassVar[str] = "composing an image from coloured sites, one by one"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
-            "steps": 12_000,
+            "steps": 10_000,
             "batch_size": 64,
             "parts": 4,
             "grow_every": 600,
-            "learning_rate": 1e-3,
-            "halve_every": 2000,
+            "learning_rate": 5e-4,
+            "halve_every": 2500,
             "clip_norm": 50.0,
             "z_weight": 5.0,
-            "z_weight_steps": 6000,
+            "z_weight_steps": 5000,
             "w_scale": 0.1,
             "x_scale": 0.2,
             "node_noise": 0.0,

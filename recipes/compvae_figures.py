@@ -63,7 +63,7 @@ def aggregation(recipe: "CompVAESines", module: NegativeELBO, source: Sines) -> 
     latents = infer_latents(module, curves.batch())
     rows = {
         "data": (curves.x, sum(alone)),
-        "model": (decode(module, latents["w"].sum(-1), latents["z"]), sum(decode(module, w) for w in latents["w"].unbind(-1))),
+        "model": (decode(module, latents["w"].sum(-1)), sum(decode(module, w) for w in latents["w"].unbind(-1))),
     }
     title = f"The whole is not the sum of its parts: {count} sines, C = {recipe.nonlinearity:g} (the paper's figure 2)"
     figure, axes = figure_grid(2, 3, title, cell=(3.2, 1.9))

@@ -58,13 +58,10 @@ def _chunks(
 
 
 def _r2(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device, num_parts: int) -> dict[str, float]:
-    distinct = recipe.can_be_distinct(num_parts)
-    found = _r2_of(recipe, module, device, num_parts, repeated=not distinct)
-    if not distinct:
-        names = {"reconstruction_r2": "reconstruction_r2_repeated", "subset_r2": "subset_r2_repeated"}
-        return {names[name]: value for name, value in found.items() if name in names}
-    if num_parts > 1:
-        found["subset_r2_repeated"] = _r2_of(recipe, module, device, num_parts, repeated=True)["subset_r2"]
+    found = _r2_of(recipe, module, device, num_parts, repeated=False) if recipe.can_be_distinct(num_parts) else {}
+    if recipe.can_repeat and num_parts > 1:
+        repeated = _r2_of(recipe, module, device, num_parts, repeated=True)
+        found |= {f"{name}_repeated": repeated[name] for name in ("reconstruction_r2", "subset_r2")}
     return found
 
 
@@ -86,11 +83,14 @@ def _r2_of(
 
 
 def _sum_of_parts_gap(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device, num_parts: int) -> dict[str, float]:
-    """Section 4.1's question: does the whole know more than its parts? R2(x, decode(sum w)) - R2(x, sum of decode(w_i))."""
+    """Section 4.1's question: is the whole the sum of its parts? R2(x, decode(sum w)) - R2(x, sum of decode(w_i)).
+
+    z is at its mean under p on both sides, so that the difference is in the adding alone.
+    """
     wholes, sums, targets = [], [], []
     for _, truth, _ in _chunks(recipe, device, num_parts, repeated=not recipe.can_be_distinct(num_parts)):
         latents = infer_latents(module, truth.batch())
-        wholes.append(decode(module, latents["w"].sum(-1), latents["z"]))
+        wholes.append(decode(module, latents["w"].sum(-1)))
         sums.append(sum(decode(module, w) for w in latents["w"].unbind(-1)))
         targets.append(truth.x)
     whole, parts, target = torch.cat(wholes), torch.cat(sums), torch.cat(targets)
@@ -100,10 +100,10 @@ def _sum_of_parts_gap(recipe: "CompVAERecipe", module: NegativeELBO, device: tor
 def _order_gap(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device, num_parts: int) -> float:
     """The largest change of a decoded value when the parts are permuted, each with its noise: rounding."""
     largest = 0.0
-    for _, truth, _ in _chunks(recipe, device, num_parts, repeated=True):
+    for _, truth, generator in _chunks(recipe, device, num_parts, repeated=True):
         batch = truth.batch()
         epsilon = torch.randn_like(module.guide.label(batch["parts"], batch.get("positions")))
-        order = torch.arange(num_parts, device=device).flip(0)
+        order = torch.randperm(num_parts, generator=generator).to(device)
         permuted = {key: value if key == "x" else value[:, order] for key, value in batch.items()}
         first, second = (
             infer_latents(module, given, {"epsilon": noise}) for given, noise in [(batch, epsilon), (permuted, epsilon[:, order])]

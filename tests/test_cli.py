@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,7 +78,6 @@ def test_a_run_folder_is_complete(trained, recipe):
         "reconstruction_r2",
         "subset_r2",
         "subset_r2_sampled",
-        "subset_r2_repeated",
         "order_gap",
         "sum_of_parts_gap",
         "nats_w",
@@ -166,6 +166,11 @@ def test_unknown_names_show_the_nearest(capsys):
         ("--num-nodes", "0"),
         ("--no-such-flag", "1"),
         ("--log-every", "0"),
+        ("--learning-rate", "inf"),
+        ("--z-weight", "inf"),
+        ("--nonlinearity", "nan"),
+        ("--evaluation-sets", "1"),
+        ("--decoder-width", "20"),
     ],
 )
 def test_bad_flags(capsys, tmp_path, flag, value):
@@ -178,6 +183,20 @@ def test_bad_flags(capsys, tmp_path, flag, value):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_no_cuda(capsys, tmp_path):
     assert "no CUDA device" in bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run", "--device", "cuda")
+
+
+def test_a_batch_that_processes_cannot_share(capsys, tmp_path):
+    line = bad(capsys, "train", "compvae-sines", "--devices", "3", "--out", tmp_path / "run")
+    assert "--batch-size 64 can't be shared equally by 3 processes" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_the_place_of_a_file(capsys, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "compvae-sines", run)
+    (run / "log.txt").unlink()
+    (run / "log.txt").mkdir()
+    assert "log.txt: Is a directory" in bad(capsys, "evaluate", run)
 
 
 def test_bad_output_folders(capsys, tmp_path):
@@ -256,6 +275,7 @@ def test_help_of_a_run_command(trained, command, capsys):
 def test_bad_samples(capsys, trained, tmp_path):
     run = trained / "compvae-sines"
     assert "--count" in bad(capsys, "sample", run, "--count", "0")
+    assert "at most 64" in bad(capsys, "sample", run, "--count", "65")
     assert "'11' is not a frequency from 1 to 10" in bad(capsys, "sample", run, "--parts", "3", "11")
     assert "must end in .png or .npz" in bad(capsys, "sample", run, "--out", tmp_path / "x.jpg")
     assert "can't write" in bad(capsys, "sample", run, "--out", tmp_path / "no" / "x.png")

@@ -31,7 +31,8 @@ class CorrelatedNormal(TorchDistribution):
     In matrix form :math:`w \sim \mathcal{N}(\mu, D S S^\top D)` with :math:`D = \mathrm{diag}(\sigma)` and
     :math:`S = I - \rho \mathbf{1}^\top`. Sampling, density, entropy and the KL to a diagonal normal cost O(K): by Sherman
     and Morrison :math:`S^{-1} = I + \rho \mathbf{1}^\top / r` and :math:`\det S = r`, where :math:`r = 1 - \sum_i \rho_i`.
-    As r goes to 0 (equal scales) the sum becomes certain, while every single term stays as uncertain as before.
+    As r goes to 0 (equal scales) the sum becomes certain, while every single term stays as uncertain as before. Samples,
+    entropy and KL use log r and bear any r; log_prob and the precision need 1 / r, which in float32 bears logits up to 80.
 
     Source: Berger and Sebag (2019), "Compositional Variational Auto-Encoder", appendix C. Two of its equations are misprinted:
     eq. 7, the variance of the sum, is right only in its limit (see :meth:`marginal_sum`), and eq. 9, the KL to a diagonal
@@ -190,11 +191,17 @@ class CorrelatedNormal(TorchDistribution):
         return self._half_log_det + 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
 
 
+def _require_equal_size(q: CorrelatedNormal, p: torch.distributions.Distribution) -> None:
+    if q.event_shape != p.event_shape:
+        raise ValueError(f"KL from a distribution over {q.event_shape[0]} terms to one over {p.event_shape[0]}.")
+
+
 @register_kl(CorrelatedNormal, Independent)
 def _kl_correlated_diagonal(q: CorrelatedNormal, p: Independent) -> Tensor:
     """Eq. 9 corrected; O(K). Under ``to_event`` Pyro strips the shared event dimensions and comes here."""
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
+    _require_equal_size(q, p)
     ratio = (q.scale / p.base_dist.scale).square()
     shift = ((q.loc - p.base_dist.loc) / p.base_dist.scale).square()
     return 0.5 * (shift + q._trace_weight * ratio - ratio.log() - 1).sum(-1) - q._log_remainder
@@ -203,6 +210,7 @@ def _kl_correlated_diagonal(q: CorrelatedNormal, p: Independent) -> Tensor:
 @register_kl(CorrelatedNormal, MultivariateNormal)
 def _kl_correlated_dense(q: CorrelatedNormal, p: MultivariateNormal) -> Tensor:
     """Trace and shift together are the squares of one triangular solve; O(K^3), for p's sake."""
+    _require_equal_size(q, p)
     shift = (p.loc - q.loc).unsqueeze(-1)
     columns = torch.cat([q.scale_factor.expand(*shift.shape[:-1], -1), shift], -1)
     squares = torch.linalg.solve_triangular(p.scale_tril, columns, upper=False).square().sum((-2, -1))

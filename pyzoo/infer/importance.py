@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -34,7 +36,8 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
         (examples,), in nats.
 
     Raises:
-        ValueError: a site is outside the plate over the examples, or num_samples or max_rows is below 1.
+        ValueError: a site is outside the plate over the examples, the batch's tensors differ in length, or num_samples or
+            max_rows is below 1.
 
     Example:
         >>> def model(x):
@@ -49,9 +52,11 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
     """
     if num_samples < 1 or max_rows < 1:
         raise ValueError(f"num_samples and max_rows must be at least 1, got {num_samples} and {max_rows}.")
-    examples = len(next(iter(batch.values())))
-    blocks = [{key: value[i : i + max_rows] for key, value in batch.items()} for i in range(0, examples, max_rows)]
-    return torch.cat([_block(model, guide, part, num_samples, max_rows) for part in blocks])
+    sizes = {len(value) for value in batch.values()}
+    if len(sizes) != 1:
+        raise ValueError(f"The tensors of a batch must have the examples along their first dimension, got sizes {sorted(sizes)}.")
+    blocks = [{key: value[i : i + max_rows] for key, value in batch.items()} for i in range(0, sizes.pop(), max_rows)]
+    return torch.cat([torch.zeros(0), *(_block(model, guide, part, num_samples, max_rows) for part in blocks)])
 
 
 def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows: int) -> Tensor:
@@ -71,19 +76,32 @@ def _log_weights(model, guide, rows: Mapping[str, Tensor], size: int) -> Tensor:
     model, guide = (block(program, hide_fn=lambda site: site["name"].startswith("penalty/")) for program in (model, guide))
     guide_trace = trace(guide).get_trace(**rows)
     model_trace = trace(replay(model, trace=guide_trace)).get_trace(**rows)
-    return _joint(model_trace, size) - _joint(guide_trace, size)
+    plate = _plate([*_scored(model_trace), *_scored(guide_trace)], size)
+    return _joint(model_trace, plate, size) - _joint(guide_trace, plate, size)
 
 
-def _joint(program_trace, size: int) -> Tensor:
-    program_trace.compute_log_prob(lambda name, site: not site_is_subsample(site))
+def _scored(program_trace) -> list[dict[str, Any]]:
+    return [site for site in program_trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
+
+
+def _plate(sites: list[dict[str, Any]], size: int) -> str:
+    """The name of the plate over the rows: one of their number, around every site."""
+    around = [{frame.name for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == size} for site in sites]
+    common = set.intersection(*around) if around else set()
+    if not common:
+        alone = next(
+            (site["name"] for site, names in zip(sites, around, strict=True) if not names), sites[0]["name"] if sites else "none"
+        )
+        raise ValueError(f"Site '{alone}' is not in one plate over the {size} rows with all others: fix its value first.")
+    return min(common)
+
+
+def _joint(program_trace, plate: str, size: int) -> Tensor:
+    """The log-density of each row. A plate's scale is for estimates over a whole data set and does not belong here."""
     total = 0.0
-    for name, site in program_trace.nodes.items():
-        if "log_prob" not in site:
-            continue
-        log_prob = site["log_prob"]
-        dims = [frame.dim for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == size]
-        if len(dims) != 1:
-            raise ValueError(f"Site '{name}' is not in one plate over the {size} rows: fix its value before taking likelihoods.")
-        log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, (size,) + (1,) * (-dims[0] - 1)))
-        total = total + log_prob.movedim(dims[0], -1).reshape(-1, size).sum(0)
+    for site in _scored(program_trace):
+        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+        dim = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
+        log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, (size,) + (1,) * (-dim - 1)))
+        total = total + log_prob.movedim(dim, -1).reshape(-1, size).sum(0)
     return total

@@ -1,6 +1,7 @@
 """An ELBO that says where its nats go, with closed-form KLs where the guide vouches for them."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import replay, trace
 from pyro.poutine.util import site_is_subsample
-from pyro.util import check_model_guide_match
+from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
@@ -40,6 +41,7 @@ class TraceKL_ELBO(ELBO):
         vectorize_particles: draw the particles in one call, in a plate left of all others.
 
     Raises:
+        ValueError: there is a weight for an unknown site, or a marked site has another scale or mask in the model.
         NotImplementedError: a latent of the guide is not reparameterised, where ``TraceGraph_ELBO`` serves; or a marked site's
             distributions have no closed-form KL.
 
@@ -61,6 +63,8 @@ class TraceKL_ELBO(ELBO):
         max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
     ) -> None:
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
         self.kl_weights = dict(kl_weights or {})
 
@@ -71,12 +75,19 @@ class TraceKL_ELBO(ELBO):
         """
         total: dict[str, Tensor] = {}
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            for name, term in _terms(model_trace, guide_trace).items():
+            for name, term in _terms(model_trace, guide_trace, self.max_plate_nesting).items():
                 total[name] = total.get(name, 0.0) + term / self.num_particles
         return total
 
     def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The loss that these terms make."""
+        """The loss that these terms make.
+
+        Raises:
+            ValueError: a weight is for a site that is not among them.
+        """
+        unknown = self.kl_weights.keys() - terms.keys()
+        if unknown:
+            raise ValueError(f"There is a KL weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")
         return sum(term * self.kl_weights[name] if name in self.kl_weights else term for name, term in terms.items())
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
@@ -104,8 +115,9 @@ class TraceKL_ELBO(ELBO):
         return model_trace, guide_trace
 
 
-def _terms(model_trace, guide_trace) -> dict[str, Tensor]:
+def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tensor]:
     """The sites' shares of one particle, in the order of the model's story, the guide's own sites last."""
+    log_prob = partial(_log_prob, max_plate_nesting=max_plate_nesting)
     guide_sites = {name: site for name, site in guide_trace.nodes.items() if _is_scored(site)}
     terms = {}
     for name, site in model_trace.nodes.items():
@@ -113,14 +125,14 @@ def _terms(model_trace, guide_trace) -> dict[str, Tensor]:
             continue
         q = guide_sites.pop(name, None)
         if site["is_observed"] or q is None:
-            terms[name] = -_log_prob(site)
+            terms[name] = -log_prob(site)
             if q is not None:  # a name that both use for an observation, such as a factor of each
-                terms[name] = terms[name] + _log_prob(q)
+                terms[name] = terms[name] + log_prob(q)
         elif q["infer"].get("kl") == "analytic":
             terms[name] = _kl(q, site)
         else:
-            terms[name] = _log_prob(_reparameterised(q)) - _log_prob(site)
-    terms.update((name, _log_prob(_reparameterised(q))) for name, q in guide_sites.items())
+            terms[name] = log_prob(_reparameterised(q)) - log_prob(site)
+    terms.update((name, log_prob(_reparameterised(q))) for name, q in guide_sites.items())
     return terms
 
 
@@ -132,18 +144,18 @@ def _is_masked_out(site: dict[str, Any]) -> bool:
     return site["mask"] is False or getattr(site["fn"], "_mask", None) is False
 
 
-def _log_prob(site: dict[str, Any]) -> Tensor:
+def _log_prob(site: dict[str, Any], max_plate_nesting: float) -> Tensor:
     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    if is_validation_enabled():
+        check_site_shape({**site, "log_prob": log_prob}, max_plate_nesting)
     return scale_and_mask(log_prob, site["scale"], site["mask"]).sum()
 
 
 def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor:
     _reparameterised(q)
-    scales = q["scale"], p["scale"]
-    if not any(isinstance(scale, Tensor) for scale in scales) and scales[0] != scales[1]:
-        raise ValueError(
-            f"Site '{q['name']}' is scaled by {scales[0]} in the guide and {scales[1]} in the model: no KL has two scales."
-        )
+    for what in ("scale", "mask"):
+        if _differ(q[what], p[what]):
+            raise ValueError(f"Site '{q['name']}' has another {what} in the guide than in the model: no KL has two.")
     try:
         kl = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
@@ -152,6 +164,17 @@ def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor:
             f"The guide marks site '{q['name']}' as analytic, but no closed-form KL is registered from {kinds[0]} to {kinds[1]}."
         ) from None
     return scale_and_mask(kl, q["scale"], q["mask"]).sum()
+
+
+def _differ(first: Any, second: Any) -> bool:
+    """Whether scales or masks differ; tensors are read only while Pyro validates, since that waits for the device."""
+    if first is second:
+        return False
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return is_validation_enabled() and not torch.equal(first, second)
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
+        return True
+    return first != second
 
 
 def _base(fn):

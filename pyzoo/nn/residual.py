@@ -8,7 +8,7 @@ __all__ = ["Residual"]
 class Residual(nn.Module):
     """x + Linear(N, N)(ELU(Linear(N, N)(x))), over the last dimension.
 
-    Source: Berger and Sebag (2019), figure 9.
+    Source: Berger and Sebag (2019), figure 9, which our copy of the paper lacks: the layout is the authors' code's.
 
     Example:
         >>> Residual(8)(torch.zeros(2, 3, 8)).shape

@@ -29,7 +29,7 @@ class CheckpointFolder:
 
     def files(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        return sorted(self.path.glob("step-*.pt"))
+        return sorted(path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdigit())
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Writes a checkpoint and forgets all but the newest.
@@ -41,16 +41,19 @@ class CheckpointFolder:
         partial = final.with_suffix(".partial")
         try:
             self.path.mkdir(exist_ok=True)
+            for left in self.path.glob("*.partial"):  # by a kill
+                left.unlink()
             with open(partial, "wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, final)
             _sync_folder(self.path)
-        except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch follows a failed write with a RuntimeError of its own
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = cause.strerror if isinstance(cause, OSError) else f"{str(error).splitlines()[0]}; is the disk full?"
             kept = self.files()
             last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no earlier checkpoint"
             raise UsageError(f"could not write {final}: {reason}; {last}") from error

@@ -78,6 +78,11 @@ class Hardware:
             accelerator=self.accelerator, devices=self.devices, num_nodes=self.num_nodes, precision=precision, strategy=strategy
         )
 
+    def require_equal_shares(self, batch_size: int) -> None:
+        """Raises a UsageError unless each process gets as many examples as the others, and so as much weight."""
+        if batch_size % (self.devices * self.num_nodes):
+            raise UsageError(f"--batch-size {batch_size} can't be shared equally by {self.devices * self.num_nodes} processes")
+
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
         """The context to compute in: on a CPU, bf16 means that matrices in float32 are multiplied in bfloat16.
@@ -114,17 +119,16 @@ class Trainer:
         self.run = run
         self.progress = progress
         self.hardware = hardware or Hardware()
+        self.hardware.require_equal_shares(recipe.batch_size)
         self.fabric = self.hardware.fabric()
         self.fabric.launch()
-        if recipe.batch_size % self.fabric.world_size:
-            raise UsageError(f"--batch-size {recipe.batch_size} can't be shared equally by {self.fabric.world_size} processes")
         self.device = self.fabric.device
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(recipe.seed, "init"))
             self.objectives = list(recipe.objectives())
         self.step = 0
         self.seconds = 0.0
-        self._sums: dict[str, Tensor] = {}  # of the terms since the last row of metrics.csv
+        self._sums: dict[str, tuple[Tensor, int]] = {}  # of each term since the last row of metrics.csv, and how many
         self._signal: int | None = None
         self._gradients = [gradients_of(self.fabric, objective, self.hardware.engine) for objective in self.objectives]
         self._restore()
@@ -140,8 +144,12 @@ class Trainer:
         Raises:
             NonFiniteLoss: a loss is not finite; names the term.
             Stopped: SIGINT or SIGTERM came; the run can be resumed.
-            UsageError: a checkpoint could not be written.
+            UsageError: a checkpoint could not be written, or another process trains in the folder.
         """
+        with self.run.lock() if self.fabric.is_global_zero else contextlib.nullcontext():
+            self._train()
+
+    def _train(self) -> None:
         if self.fabric.is_global_zero:
             self.run.forget_metrics_after(self.step)  # rows since the checkpoint are written again
         source = self.recipe.source(self.device)
@@ -164,7 +172,7 @@ class Trainer:
                 self.step += 1
                 self.seconds = time.monotonic() - started
                 bar.update()
-                if self.step % self.recipe.log_every == 0:
+                if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
                     self._log(bar)
                 if time.monotonic() - saved > self.recipe.checkpoint_seconds and self.step < self.recipe.steps:
                     self.save()
@@ -204,7 +212,7 @@ class Trainer:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(f"the checkpoint in {self.run.path} does not fit the recipe in its config.json: {reason}") from error
         self.step, self.seconds = state["step"], state["seconds"]
-        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self._sums = {name: (total.to(self.device), count) for name, (total, count) in state["sums"].items()}
 
     def _slice(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """This process's share of the global batch."""
@@ -216,23 +224,23 @@ class Trainer:
             loss, terms = take_step(objective, gradients, batch, self.step)
         except NonFiniteLoss as error:
             raise NonFiniteLoss(f"{error}; {self._last_good()}") from None
-        for name, value in {"loss": loss, **terms, "count": loss.new_ones(())}.items():
-            self._sums[name] = self._sums.get(name, 0) + value
+        for name, value in {"loss": loss, **terms}.items():
+            name = f"{objective.name}/{name}" if objective.name else name
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + value, count + 1
 
     def _last_good(self) -> str:
         files = self.run.checkpoints.files()
         return f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
 
     def _log(self, bar: tqdm) -> None:
-        sums = {name: value.item() for name, value in self._sums.items()}
-        count = sums.pop("count")
-        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3)}
-        row.update((name, value / count) for name, value in sums.items())
+        means = {name: total.item() / count for name, (total, count) in self._sums.items()}
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3), **means}
         row["learning_rate"] = self.objectives[0].optimizer.param_groups[0]["lr"]
         self._sums = {}
         if self.fabric.is_global_zero:
             self.run.append_metrics(row)
-            bar.set_postfix_str("  ".join(f"{name} {value / count:.1f}" for name, value in sums.items()) + " nats")
+            bar.set_postfix_str("  ".join(f"{name} {mean:.1f}" for name, mean in means.items()) + " nats")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -271,7 +279,10 @@ def gradients_of(fabric: Fabric, objective: Objective, engine: str) -> Gradients
         objective.optimizer.zero_grad()
         loss, terms = forward(**batch)
         fabric.backward(loss)
-        return loss.detach(), terms
+        loss = loss.detach()
+        if fabric.world_size > 1:  # all log the same, and all stop where one's loss is not finite
+            loss, terms = (fabric.all_reduce(value, reduce_op="mean") for value in (loss, terms))
+        return loss, terms
 
     return gradients
 

@@ -1,6 +1,7 @@
 """What a recipe is: a model, its guide, data, optimiser, schedules, metrics and figures, as one dataclass."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -33,6 +34,7 @@ class Objective:
         optimizer: over the parameters that this objective moves, which need not be all of the module's.
         scheduler: of the learning rate; stepped after each of the objective's steps.
         schedules: buffers of the module and their values as functions of the training step: KL weights, temperatures.
+        name: put before the names of its terms in metrics.csv, where there is more than one objective.
         every: take a step every so many training steps.
         clip_norm: largest norm of the gradient, or None.
         after_step: called after each step of the optimiser.
@@ -42,6 +44,7 @@ class Objective:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
     schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
+    name: str = ""
     every: int = 1
     clip_norm: float | None = None
     after_step: Callable[[], None] | None = None
@@ -95,6 +98,9 @@ class Recipe:
         self.require(self.batch_size >= 1, "batch_size", "at least 1")
         self.require(self.log_every >= 1, "log_every", "at least 1")
         self.require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            self.require(not isinstance(value, float) or math.isfinite(value), field.name, "finite")
 
     def require(self, condition: bool, field: str, what: str) -> None:
         """Raises a UsageError that names the flag unless the condition holds."""
@@ -128,8 +134,13 @@ class Recipe:
         """Named figures; history is the rows of metrics.csv."""
         raise NotImplementedError
 
-    def sample(self, module: nn.Module, device: torch.device, count: int, parts: Sequence[int] | None) -> dict[str, Tensor]:
-        """Draws from the trained model: named tensors with ``count`` rows, of which ``x`` is what is drawn."""
+    def sample(
+        self, module: nn.Module, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
+    ) -> dict[str, Tensor]:
+        """Draws from the trained model: named tensors with ``count`` rows, of which ``x`` is what is drawn.
+
+        The parts are as a user calls them; None for random ones. The global seed is set already.
+        """
         raise NotImplementedError
 
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":

@@ -1,13 +1,21 @@
 """The folder of a run: everything needed to continue it, evaluate it or redraw it."""
 
+import contextlib
 import csv
 import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pyzoo.errors import UsageError
 from pyzoo.training.checkpoint import CheckpointFolder
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
 
 __all__ = ["RunFolder"]
 
@@ -81,36 +89,30 @@ class RunFolder:
             file.write(line + "\n")
 
     def append_metrics(self, row: dict[str, float]) -> None:
-        """Adds a row to metrics.csv; the first row's keys are the columns, and later ones must be among them."""
-        file_path = self.path / "metrics.csv"
-        columns = self._columns() or list(row)
-        with open(file_path, "a", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            if file.tell() == 0:
+        """Adds a row to metrics.csv; a column that the file lacks is added to it."""
+        columns = self._columns()
+        if columns and set(row) - set(columns):
+            self._write_rows([*columns, *(name for name in row if name not in columns)], self._rows())
+            columns = self._columns()
+        with open(self.path / "metrics.csv", "a", newline="") as file:
+            writer = csv.DictWriter(file, columns or list(row))
+            if not columns:
                 writer.writeheader()
             writer.writerow(row)
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv; an empty cell is nan."""
-        if not self._columns():
-            return []
-        with open(self.path / "metrics.csv", newline="") as file:
-            return [{key: float(cell) if cell else math.nan for key, cell in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(cell) if cell else math.nan for name, cell in row.items()} for row in self._rows()]
 
     def forget_metrics_after(self, step: int) -> None:
         """Drops rows that a resumed run will write again, and a last row that a kill cut short."""
-        columns = self._columns()
-        if not columns:
+        if not (self.path / "metrics.csv").exists():
             return
-        with open(self.path / "metrics.csv", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"] and int(row["step"]) <= step]
-        if not rows:
+        rows = [row for row in self._rows() if int(row["step"]) <= step]
+        if rows:
+            self._write_rows(self._columns(), rows)
+        else:
             (self.path / "metrics.csv").unlink()
-            return
-        with open(self.path / "metrics.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
 
     def _columns(self) -> list[str]:
         try:
@@ -119,7 +121,67 @@ class RunFolder:
         except FileNotFoundError:
             return []
 
+    def _rows(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv as text, without what a kill or a power cut left at its end.
+
+        Raises:
+            UsageError: something before the end is damaged.
+        """
+        columns, rows = [], []
+        try:
+            columns = self._columns()
+            if columns:
+                with open(self.path / "metrics.csv", newline="") as file:
+                    rows = list(csv.DictReader(file))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.path / 'metrics.csv'} is damaged ({error}): move it away to go on without it") from error
+        whole = [_is_whole(row) for row in rows]
+        good = whole.index(False) if False in whole else len(rows)
+        if (columns and "step" not in columns) or any(whole[good:]):
+            raise UsageError(f"{self.path / 'metrics.csv'} is damaged: move it away to go on without it")
+        return rows[:good]
+
+    def _write_rows(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        partial = self.path / "metrics.csv.partial"
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path / "metrics.csv")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder, where the system has file locks; reading is free.
+
+        Raises:
+            UsageError: another process trains in it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with open(self.path / "config.json") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(f"another process is training in {self.path}") from error
+            yield
+
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         partial = self.path / (name + ".partial")
         partial.write_text(json.dumps(value, indent=2) + "\n")
         partial.replace(self.path / name)
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    """Whether a row of metrics.csv has all its cells, and numbers in them."""
+    try:
+        return (
+            None not in row
+            and None not in row.values()
+            and int(row["step"]) >= 0
+            and all(float(c or 0) or True for c in row.values())
+        )
+    except (KeyError, ValueError):
+        return False

@@ -76,6 +76,14 @@ def test_kl_under_to_event():
     torch.testing.assert_close(joint, kl_divergence(q, p.to_event(1)).sum(-1))
 
 
+def test_kl_between_different_sizes_raises():
+    q = make((), 1, 0)
+    three = torch.zeros(3, dtype=torch.float64)
+    for p in (dist.Normal(three, 1.0).to_event(1), dist.MultivariateNormal(three, torch.eye(3, dtype=torch.float64))):
+        with pytest.raises(ValueError, match="over 1 terms to one over 3"):
+            kl_divergence(q, p)
+
+
 def test_no_kl_to_what_is_not_normal():
     with pytest.raises(NotImplementedError):
         kl_divergence(make((), 3, 0), dist.Laplace(torch.zeros(3), 1.0).to_event(1))

@@ -77,6 +77,41 @@ def test_plates_inside_the_batch():
     torch.testing.assert_close(log_likelihood(inner, inner_guide, {"x": X}, 4000), exact, atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("samples", [2, 3])
+def test_an_inner_plate_of_the_number_of_rows(samples):
+    def inner(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0))
+            with pyro.plate("pixels", 4, dim=-1):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def inner_guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(x.mean(-1, keepdim=True) * 0.8, 0.2**0.5))  # exact: every weight is p(x)
+
+    exact = dist.MultivariateNormal(torch.zeros(4), torch.eye(4) + 1.0).log_prob(X[:2])
+    torch.testing.assert_close(log_likelihood(inner, inner_guide, {"x": X[:2]}, samples), exact)
+
+
+def test_scale_of_a_subsampled_plate_is_left_out():
+    def scaled(program):
+        return pyro.poutine.scale(program, 50.0)
+
+    torch.manual_seed(0)
+    expected = log_likelihood(model, guide, {"x": X}, 10)
+    torch.manual_seed(0)
+    torch.testing.assert_close(log_likelihood(scaled(model), scaled(guide), {"x": X}, 10), expected)
+
+
+def test_no_examples():
+    assert log_likelihood(model, guide, {"x": X[:0]}, 10).shape == (0,)
+
+
+def test_tensors_of_different_lengths_raise():
+    with pytest.raises(ValueError, match=r"sizes \[3, 5\]"):
+        log_likelihood(model, guide, {"x": X, "y": X[:3]}, 10)
+
+
 def test_a_shared_site_raises():
     def shared(x):
         pyro.sample("c", dist.Normal(0.0, 1.0))

@@ -152,8 +152,31 @@ def test_scale_and_mask():
 
 
 def test_two_scales_raise():
-    with pytest.raises(ValueError, match="'z' is scaled by 2"):
+    with pytest.raises(ValueError, match="'z' has another scale"):
         TraceKL_ELBO().terms(Model("model"), pyro.poutine.scale(Guide(), 2.0), x=X)
+
+
+def test_two_masks_raise():
+    mask = torch.tensor([True, False, True])
+    for other in (None, ~mask):
+        guide = Guide() if other is None else pyro.poutine.mask(Guide(), mask=other)
+        with pytest.raises(ValueError, match="'z' has another mask"):
+            TraceKL_ELBO().terms(pyro.poutine.mask(Model("model"), mask=mask), guide, x=X)
+
+
+def test_a_forgotten_to_event_raises():
+    def model():
+        with pyro.plate("data", 6):
+            pyro.sample("x", dist.Normal(0.0, 1.0).expand([4, 6]), obs=torch.zeros(4, 6))
+
+    with pytest.raises(ValueError, match="shape"):
+        TraceKL_ELBO().terms(model, lambda: None)
+
+
+@pytest.mark.parametrize("bad", [{"num_particles": 0}, {"kl_weights": {"q": 2.0}}])
+def test_bad_arguments_raise(bad):
+    with pytest.raises(ValueError, match=r"num_particles|'q'"):
+        TraceKL_ELBO(**bad).differentiable_loss(Model("model"), Guide(), x=X)
 
 
 def test_what_is_not_reparameterised_raises():

@@ -149,6 +149,11 @@ def test_standard_deviations_of_p_have_a_floor(problem):
         assert trace.nodes[name]["fn"].base_dist.scale.min() >= 0.001 * (1 - 1e-5)
 
 
+def test_a_misspelt_graph_block_raises():
+    with pytest.raises(ValueError, match="'wdie'"):
+        sines(graph_block="wdie")
+
+
 def test_division_of_labour_at_the_start():
     prior = compvae_sines(num_categories=3, w_dim=6, foreign_scale=0.1).part_prior
     scale = (prior.log_variance.weight / 2).exp()

@@ -38,7 +38,7 @@ def test_small_is_the_default_preset_and_fields_replace():
 def test_weight_of_z_ends_at_one():
     schedule = sines(z_weight=5.0, z_weight_steps=10).objectives()[0].schedules["kl_weight_z"]
     assert [schedule(step) for step in (0, 5, 10, 99)] == [5.0, 3.0, 1.0, 1.0]
-    assert sines(z_weight=5.0, z_weight_steps=0).objectives()[0].schedules["kl_weight_z"](0) == 1.0
+    assert sines(z_weight=5.0, z_weight_steps=0).objectives()[0].schedules["kl_weight_z"](99) == 5.0
 
 
 def test_random_subsets_are_proper_and_of_all_sizes():
@@ -112,7 +112,7 @@ def test_metric_names(make):
     names = {"reconstruction_r2", "subset_r2", "subset_r2_sampled"}
     for count in (2, 3, 5, 6):  # up to the trained 3, 1.5 and 2 times that
         assert {f"{name}/K{count}" for name in names} <= metrics.keys()
-    assert "subset_r2_repeated/K30" in metrics
+    assert ("subset_r2_repeated/K30" in metrics) == (make is sines)
     assert metrics["subset_r2"] == metrics["subset_r2/K3"]
     assert {"order_gap", "sum_of_parts_gap", "nats_w", "nats_z", "nats_x", "elbo"} <= metrics.keys()
     assert metrics["order_gap"] < 1e-5

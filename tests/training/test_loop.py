@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from pyzoo.errors import UsageError
@@ -190,7 +189,7 @@ def test_several_objectives_take_turns(tmp_path):
 
     first, second = Player(a, b), Player(b, a)
     objectives = [
-        Objective(first, torch.optim.SGD([a], lr=0.1), schedules={"weight": lambda step: step + 1.0}),
+        Objective(first, torch.optim.SGD([a], lr=0.1), name="a", schedules={"weight": lambda step: step + 1.0}),
         Objective(
             second,
             torch.optim.SGD([b], lr=0.1),
@@ -199,9 +198,10 @@ def test_several_objectives_take_turns(tmp_path):
             after_step=lambda: after.append(1),
         ),
     ]
-    recipe = sines(steps=3)
+    recipe = sines(steps=3, log_every=1)
     recipe.objectives = lambda: objectives
-    trainer(tmp_path / "run", recipe).train()
+    t = trainer(tmp_path / "run", recipe)
+    t.train()
     x, y = 1.0, 1.0
     for step in range(3):
         x -= 0.1 * (step + 1) * y
@@ -209,6 +209,10 @@ def test_several_objectives_take_turns(tmp_path):
             y -= 0.1 * x
     assert (a.item(), b.item()) == pytest.approx((x, y))
     assert len(after) == 2
+    logged = t.run.metrics()
+    assert logged[0]["a/loss"] == logged[0]["a/value"] == 1.0
+    assert logged[0]["loss"] == pytest.approx(0.9)  # the second player's, after the first has moved
+    assert math.isnan(logged[1]["loss"])
 
 
 def test_gradients_are_clipped(tmp_path):
@@ -322,7 +326,20 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     torch.testing.assert_close(ends[0], ends[1])
 
 
-def test_a_batch_that_processes_cannot_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(Fabric, "world_size", 3)
+def test_a_batch_that_processes_cannot_share(tmp_path):
     with pytest.raises(UsageError, match="can't be shared equally by 3"):
-        trainer(tmp_path / "run")
+        Trainer(sines(), RunFolder.create(tmp_path / "run", {}), Hardware("cpu", devices=3))
+
+
+def test_two_trainers_in_one_folder(tmp_path):
+    t = trainer(tmp_path / "run")
+    with t.run.lock(), pytest.raises(UsageError, match="another process is training"):
+        trainer(tmp_path / "run").train()
+    assert not t.run.checkpoints.files()
+    t.train()
+
+
+def test_the_last_steps_are_logged_too(tmp_path):
+    t = trainer(tmp_path / "run", sines(steps=7))
+    t.train()
+    assert [row["step"] for row in t.run.metrics()] == [5, 7]

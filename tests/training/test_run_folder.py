@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from pyzoo.errors import UsageError
@@ -31,6 +33,33 @@ def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path):
         file.write("10,0.")
     run.forget_metrics_after(10)
     assert run.metrics() == [{"step": 5, "loss": 1.0, "w": 2.0}]
+
+
+@pytest.mark.parametrize("end", ["10,0.", "10,\0\0,1", "x,1,2"])
+def test_what_a_power_cut_leaves_at_the_end_is_dropped(tmp_path, end):
+    run = RunFolder.create(tmp_path / "run", {})
+    run.append_metrics({"step": 5, "loss": 1.0, "w": 2.0})
+    with open(run.path / "metrics.csv", "a") as file:
+        file.write(end)
+    assert run.metrics() == [{"step": 5, "loss": 1.0, "w": 2.0}]
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"step,loss\n5,x\n10,1.0\n", b"\xff\xfe\n"])
+def test_damage_elsewhere_is_said(tmp_path, content):
+    run = RunFolder.create(tmp_path / "run", {})
+    (run.path / "metrics.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=r"metrics\.csv is damaged"):
+        run.forget_metrics_after(100)
+    assert (run.path / "metrics.csv").read_bytes() == content
+
+
+def test_a_column_that_comes_later(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    run.append_metrics({"step": 5, "a": 1.0})
+    run.append_metrics({"step": 10, "b": 2.0})
+    first, second = run.metrics()
+    assert (first["a"], second["b"]) == (1.0, 2.0)
+    assert math.isnan(first["b"])
 
 
 def test_what_exists_is_never_overwritten(tmp_path):
