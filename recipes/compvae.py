@@ -6,6 +6,7 @@ to 1e-6, batches of 256, the number of parts uniform on 1 to a maximum that star
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -45,10 +46,12 @@ class CompVAERecipe(Recipe):
     """The learning rate is not halved below this."""
     clip_norm: float | None = None
     """Largest norm of the gradient."""
+    w_weight: float = 1.0
+    """Weight of the KL of w at the start; above 1 the parts' descriptions have to explain what they can."""
     z_weight: float = 1.0
     """Weight of z's term at the start; above 1 it sends information to the parts."""
-    z_weight_steps: int = 0
-    """Steps over which z's weight goes to 1; with 0 it stays as it is."""
+    weight_steps: int = 0
+    """Steps over which both weights go to 1; with 0 they stay as they are."""
     w_dim: int = 1024
     """Features of a part's latent."""
     z_dim: int = 256
@@ -71,7 +74,7 @@ class CompVAERecipe(Recipe):
         self.require(self.evaluation_sets >= 2, "evaluation_sets", "at least 2")
         for field in ("learning_rate", "lowest_rate", "scale_floor"):
             self.require(getattr(self, field) > 0, field, "positive")
-        for field in ("z_weight", "z_weight_steps", "node_noise"):
+        for field in ("w_weight", "z_weight", "weight_steps", "node_noise"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
         self.require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive")
         self.require(min(self.graph_widths, default=1) >= 1, "graph_widths", "at least 1 each")
@@ -92,18 +95,18 @@ class CompVAERecipe(Recipe):
         raise NotImplementedError
 
     def objectives(self) -> list[Objective]:
-        module = NegativeELBO(*self.networks(), kl_weights={"z": 1.0})
+        module = NegativeELBO(*self.networks(), kl_weights={"w": 1.0, "z": 1.0})
         optimizer = torch.optim.Adam(module.parameters(), lr=self.learning_rate, betas=(0.5, 0.9), fused=True)
         lowest = self.lowest_rate / self.learning_rate
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, max(0.5 ** (step // self.halve_every), lowest))
         )
-        schedules = {"kl_weight_z": self._z_weight}
+        schedules = {"kl_weight_w": partial(self._weight, self.w_weight), "kl_weight_z": partial(self._weight, self.z_weight)}
         return [Objective(module, optimizer, scheduler, schedules, clip_norm=self.clip_norm)]
 
-    def _z_weight(self, step: int) -> float:
-        progress = min(1.0, step / self.z_weight_steps) if self.z_weight_steps else 0.0
-        return self.z_weight + (1.0 - self.z_weight) * progress
+    def _weight(self, first: float, step: int) -> float:
+        progress = min(1.0, step / self.weight_steps) if self.weight_steps else 0.0
+        return first + (1.0 - first) * progress
 
     # Metrics --------------------------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ class CompVAESines(CompVAERecipe):
             "halve_every": 1600,
             "clip_norm": 50.0,
             "z_weight": 5.0,
-            "z_weight_steps": 5600,
+            "weight_steps": 5600,
             "foreign_scale": 0.2,
             "w_dim": 64,
             "z_dim": 8,
@@ -284,8 +287,9 @@ class CompVAEColors(CompVAERecipe):
             "learning_rate": 5e-4,
             "halve_every": 2500,
             "clip_norm": 50.0,
-            "z_weight": 5.0,
-            "z_weight_steps": 5000,
+            "w_weight": 20.0,
+            "z_weight": 20.0,
+            "weight_steps": 6000,
             "w_scale": 0.1,
             "x_scale": 0.2,
             "node_noise": 0.0,

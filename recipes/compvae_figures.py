@@ -28,7 +28,7 @@ def losses(history: Sequence[Mapping[str, float]], problem: str, paper_figure: i
     """Where the nats go while the model trains."""
     panels = {
         "information in the latents": {"w": "parts, KL of w", "z": "whole, log-ratio of z"},
-        "reconstruction and loss": {"x": "-log p(x | z, w)", "loss": "loss, with z's weight"},
+        "reconstruction and loss": {"x": "-log p(x | z, w)", "loss": "loss, with its weights"},
     }
     title = f"{problem}: how the nats divide between parts and whole (the paper's figure {paper_figure})"
     return loss_history(history, panels, title)

@@ -19,7 +19,7 @@ SINES = {
     "z_width": 8,
     "label_dim": 6,
     "z_weight": 2.0,
-    "z_weight_steps": 20,
+    "weight_steps": 20,
     "halve_every": 12,
     "learning_rate": 1e-3,
 }

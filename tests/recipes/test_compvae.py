@@ -36,9 +36,9 @@ def test_small_is_the_default_preset_and_fields_replace():
 
 
 def test_weight_of_z_ends_at_one():
-    schedule = sines(z_weight=5.0, z_weight_steps=10).objectives()[0].schedules["kl_weight_z"]
+    schedule = sines(z_weight=5.0, weight_steps=10).objectives()[0].schedules["kl_weight_z"]
     assert [schedule(step) for step in (0, 5, 10, 99)] == [5.0, 3.0, 1.0, 1.0]
-    assert sines(z_weight=5.0, z_weight_steps=0).objectives()[0].schedules["kl_weight_z"](99) == 5.0
+    assert sines(z_weight=5.0, weight_steps=0).objectives()[0].schedules["kl_weight_z"](99) == 5.0
 
 
 def test_random_subsets_are_proper_and_of_all_sizes():
