@@ -20,8 +20,8 @@ def scale_from_log_variance(log_variance: Tensor, floor: float = 0.0) -> Tensor:
         floor: smallest standard deviation; 0 for none.
 
     Example:
-        >>> scale_from_log_variance(torch.tensor([0.0, -100.0]), floor=0.001)
-        tensor([1.0000, 0.0010])
+        >>> scale_from_log_variance(torch.tensor([0.0, -100.0]), floor=0.1)
+        tensor([1.0050, 0.1000])
     """
     if floor > 0:
         lowest = 2 * math.log(floor)
