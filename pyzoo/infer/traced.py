@@ -53,6 +53,8 @@ class TracedStep:
         params, buffers = dict(self.module.named_parameters()), dict(self.module.named_buffers())
         inputs = params, buffers, dict(batch)
         trained = tuple(name for name, p in params.items() if p.requires_grad)
+        for name in trained:
+            params[name].grad = None  # else the last gradient takes up memory beside the next
         key = trained, self.module.training, tuple((k, v.shape, v.dtype, v.device) for k, v in batch.items())
         if key not in self._graphs:
             self._graphs[key] = self._trace(trained, inputs)
