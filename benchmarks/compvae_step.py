@@ -147,9 +147,8 @@ def main() -> None:
             ratios = [row["ms"] / base["ms"] for row, base in zip(rows, found[arguments.sides[0]], strict=True)]
             ms, megabytes = statistics.median(row["ms"] for row in rows), statistics.median(row["MB"] for row in rows)
             spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(
-                f"  {side:25} {ms:8.1f} ms  {megabytes:6.0f} MB  {statistics.median(ratios):.2f} of {arguments.sides[0]} ({spread})"
-            )
+            ratio = f"{statistics.median(ratios):.2f} of {arguments.sides[0]} ({spread})"
+            print(f"  {side:25} {ms:8.1f} ms  {megabytes:6.0f} MB  {ratio}")
 
 
 if __name__ == "__main__":
