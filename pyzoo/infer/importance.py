@@ -56,7 +56,9 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
     if len(sizes) != 1:
         raise ValueError(f"The tensors of a batch must have the examples along their first dimension, got sizes {sorted(sizes)}.")
     blocks = [{key: value[i : i + max_rows] for key, value in batch.items()} for i in range(0, sizes.pop(), max_rows)]
-    return torch.cat([torch.zeros(0), *(_block(model, guide, part, num_samples, max_rows) for part in blocks)])
+    if not blocks:
+        return torch.zeros(0, device=next(iter(batch.values())).device)
+    return torch.cat([_block(model, guide, part, num_samples, max_rows) for part in blocks])
 
 
 def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows: int) -> Tensor:
