@@ -34,10 +34,11 @@ def handwritten_loss(model, guide, parts, x):
     import torch
     from torch.nn.functional import log_softmax, softplus
 
-    def floored(log_variance):
-        lowest = 2 * math.log(model.scale_floor)
+    def floored(log_variance, floor=model.scale_floor):
+        lowest = 2 * math.log(floor)
         return lowest + softplus(log_variance - lowest)
 
+    x_floor = model.x_floor.item()
     features = guide.encoder(x)
     z_loc, z_log_variance = guide.whole_posterior(features).chunk(2, -1)
     z_noise = torch.randn_like(z_loc)
@@ -61,7 +62,7 @@ def handwritten_loss(model, guide, parts, x):
     m_log_variance = floored(m_log_variance)
     log_ratio_z = 0.5 * ((z - m_loc) ** 2 * (-m_log_variance).exp() + m_log_variance - z_noise**2 - z_log_variance).sum()
     x_loc, x_log_variance = model.decoder(whole, z)
-    x_log_variance = floored(x_log_variance)
+    x_log_variance = floored(x_log_variance, x_floor)
     nll = 0.5 * ((x - x_loc) ** 2 * (-x_log_variance).exp() + x_log_variance + math.log(2 * math.pi)).sum()
     return (kl_w + log_ratio_z + nll) / len(x)
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pyzoo.nn import Head, Residual, scale_from_log_variance
 
-__all__ = ["CompVAE", "compvae_colors", "compvae_sines"]
+__all__ = ["CompVAE", "PlaceEmbedding", "compvae_colors", "compvae_sines"]
 
 
 class CompVAE(PyroModule):
@@ -32,7 +32,7 @@ class CompVAE(PyroModule):
         part_prior: network from (parts, positions) to the mean and log-variance of each w_i, (batch, parts, 2 * w_dim).
         whole_prior: network from the sum of the w_i, (batch, w_dim), to z's mean and log-variance, (batch, 2 * z_dim).
         decoder: network from that sum and z to the mean and log-variance of x, which broadcast against x.
-        scale_floor: smallest standard deviation of w, z and x, in the units of each.
+        scale_floor: smallest standard deviation of w, z and x, in the units of each. The buffer ``x_floor``, x's, starts from it.
 
     Example:
         >>> model = compvae_sines(w_dim=16, z_dim=4, prior_width=32, decoder_width=40)
@@ -46,6 +46,7 @@ class CompVAE(PyroModule):
         self.whole_prior = whole_prior
         self.decoder = decoder
         self.scale_floor = scale_floor
+        self.register_buffer("x_floor", torch.tensor(scale_floor))  # a buffer, so that a schedule can move it
 
     def forward(self, parts: Tensor, positions: Tensor | None = None, x: Tensor | None = None) -> Tensor:
         """Draws the parts' w, then z for the whole, then x; returns x.
@@ -55,17 +56,21 @@ class CompVAE(PyroModule):
             positions: where each part is, (batch, parts, 2), for parts that have a place.
             x: the observed whole, (batch, ...), or None to draw it.
         """
-        w_loc, w_log_variance = self.part_prior(parts, positions).mT.chunk(2, dim=1)  # each (batch, w_dim, parts)
+        w_loc, w_scale = self.w_prior(parts, positions)
         with pyro.plate("data", len(parts)):
-            w_scale = scale_from_log_variance(w_log_variance, self.scale_floor)
             w = pyro.sample("w", dist.Normal(w_loc, w_scale).to_event(2))  # p(w_i | l_i)
             whole = w.sum(-1)  # order-invariant: (batch, w_dim)
             z_loc, z_log_variance = self.whole_prior(whole).chunk(2, dim=-1)  # each (batch, z_dim)
             z_scale = scale_from_log_variance(z_log_variance, self.scale_floor)
             z = pyro.sample("z", dist.Normal(z_loc, z_scale).to_event(1))  # p(z | sum_i w_i)
             x_loc, x_log_variance = self.decoder(whole, z)
-            x_scale = scale_from_log_variance(x_log_variance, self.scale_floor)
+            x_scale = scale_from_log_variance(x_log_variance, self.x_floor)
             return pyro.sample("x", dist.Normal(x_loc, x_scale).to_event(x_loc.dim() - 1), obs=x)  # p(x | z, sum_i w_i)
+
+    def w_prior(self, parts: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(w_i | l_i), each (batch, w_dim, parts)."""
+        loc, log_variance = self.part_prior(parts, positions).mT.chunk(2, dim=1)
+        return loc, scale_from_log_variance(log_variance, self.scale_floor)
 
 
 # Sines: appendix A.1.1 ----------------------------------------------------------------------------------------------
@@ -159,6 +164,7 @@ def compvae_colors(
     w_dim: int = 2048,
     z_dim: int = 1024,
     place_width: int = 32,
+    place_gain: float = 1.0,
     part_width: int = 1024,
     prior_width: int = 1024,
     decoder_width: int = 2048,
@@ -173,6 +179,7 @@ def compvae_colors(
         w_dim: features of a part's latent.
         z_dim: features of the whole's latent.
         place_width: features of a part's position, and of its colour, before they are joined.
+        place_gain: factor on the initial weights of the position (:class:`PlaceEmbedding`).
         part_width: hidden units of p(w_i | l_i).
         prior_width: hidden units of p(z | sum w).
         decoder_width: hidden units of p(x | z, sum w), a multiple of 256: its convolutions start from (width / 16, 4, 4).
@@ -181,7 +188,7 @@ def compvae_colors(
         x_scale: initial standard deviation of p(x | z, sum w), in units of x, which runs from 0 to 1.
     """
     return CompVAE(
-        PlacePrior(num_categories, w_dim, place_width, part_width, w_scale),
+        PlacePrior(num_categories, w_dim, place_width, part_width, place_gain, w_scale),
         nn.Sequential(  # table 8
             nn.Linear(w_dim, prior_width), nn.ELU(), Residual(prior_width), nn.ELU(), Head(nn.Linear(prior_width, 2 * z_dim))
         ),
@@ -190,19 +197,50 @@ def compvae_colors(
     )
 
 
+class PlaceEmbedding(nn.Module):
+    """Features of a part's position, ELU(Linear(2, width)), beside features of its category, Embedding(categories, width).
+
+    Source: Berger and Sebag (2019), tables 7 and 12.
+
+    Args:
+        num_categories: how many categories there are.
+        width: features of the position, and of the category.
+        gain: factor on the initial weights of the position's layer. As torch draws them, its features are a third as large as the
+            category's and nearly linear over [-1, 1], and the network behind both takes long to hear them.
+
+    Shape: integers (batch, parts) and positions (batch, parts, 2) to (batch, parts, 2 * width).
+
+    Example:
+        >>> PlaceEmbedding(5, width=32)(torch.tensor([[0, 3]]), torch.zeros(1, 2, 2)).shape
+        torch.Size([1, 2, 64])
+    """
+
+    def __init__(self, num_categories: int, width: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.category = nn.Embedding(num_categories, width)
+        self.place = nn.Linear(2, width)
+        with torch.no_grad():
+            self.place.weight *= gain
+            self.place.bias *= gain
+
+    def forward(self, parts: Tensor, positions: Tensor) -> Tensor:
+        return torch.cat([nn.functional.elu(self.place(positions)), self.category(parts)], dim=-1)
+
+
 class PlacePrior(nn.Module):
     """p(w_i | l_i) where a part is a colour at a position (table 7)."""
 
-    def __init__(self, num_categories: int, w_dim: int, place_width: int, part_width: int, scale: float) -> None:
+    def __init__(
+        self, num_categories: int, w_dim: int, place_width: int, part_width: int, place_gain: float, scale: float
+    ) -> None:
         super().__init__()
-        self.color = nn.Embedding(num_categories, place_width)
-        self.place = nn.Sequential(nn.Linear(2, place_width), nn.ELU())
+        self.label = PlaceEmbedding(num_categories, place_width, place_gain)
         self.joint = nn.Sequential(
             nn.Linear(2 * place_width, part_width), nn.ELU(), Head(nn.Linear(part_width, 2 * w_dim), slice(w_dim, None), scale)
         )
 
     def forward(self, parts: Tensor, positions: Tensor) -> Tensor:
-        return self.joint(torch.cat([self.place(positions), self.color(parts)], dim=-1))  # (batch, parts, 2 * w_dim)
+        return self.joint(self.label(parts, positions))  # (batch, parts, 2 * w_dim)
 
 
 class ImageDecoder(nn.Module):

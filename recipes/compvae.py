@@ -62,8 +62,14 @@ class CompVAERecipe(Recipe):
     """Table 4's blocks, or the wider ones of the authors' public code."""
     node_noise: float = 1.0
     """Standard deviation of the noise that tells equal parts apart in the guide."""
+    relative_guide: bool = False
+    """Give q(w | x, z, l) relative to p(w | l), so that the likelihood trains the prior too."""
     scale_floor: float = 0.001
     """Smallest standard deviation in the model, of w, z and x alike."""
+    x_floor: float | None = None
+    """Smallest standard deviation of x at the start of training; by default that of the others."""
+    x_floor_steps: int = 0
+    """Steps over which x's goes down, geometrically, to that of the others; with 0 it stays as it is."""
     evaluation_sets: int = 2000
     """Fresh sets that each metric is measured on."""
 
@@ -74,8 +80,9 @@ class CompVAERecipe(Recipe):
         self.require(self.evaluation_sets >= 2, "evaluation_sets", "at least 2")
         for field in ("learning_rate", "lowest_rate", "scale_floor"):
             self.require(getattr(self, field) > 0, field, "positive")
-        for field in ("w_weight", "z_weight", "weight_steps", "node_noise"):
+        for field in ("w_weight", "z_weight", "weight_steps", "x_floor_steps", "node_noise"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
+        self.require(self.x_floor is None or self.x_floor > 0, "x_floor", "positive")
         self.require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive")
         self.require(min(self.graph_widths, default=1) >= 1, "graph_widths", "at least 1 each")
 
@@ -101,12 +108,20 @@ class CompVAERecipe(Recipe):
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, max(0.5 ** (step // self.halve_every), lowest))
         )
-        schedules = {"kl_weight_w": partial(self._weight, self.w_weight), "kl_weight_z": partial(self._weight, self.z_weight)}
+        schedules = {
+            "kl_weight_w": partial(self._weight, self.w_weight),
+            "kl_weight_z": partial(self._weight, self.z_weight),
+            "model.x_floor": self._x_floor,
+        }
         return [Objective(module, optimizer, scheduler, schedules, clip_norm=self.clip_norm)]
 
     def _weight(self, first: float, step: int) -> float:
         progress = min(1.0, step / self.weight_steps) if self.weight_steps else 0.0
         return first + (1.0 - first) * progress
+
+    def _x_floor(self, step: int) -> float:
+        progress = min(1.0, step / self.x_floor_steps) if self.x_floor_steps else 0.0
+        return (self.x_floor or self.scale_floor) ** (1 - progress) * self.scale_floor**progress
 
     # Metrics --------------------------------------------------------------------------------------------------------
 
@@ -175,6 +190,7 @@ class CompVAESines(CompVAERecipe):
             "z_weight": 5.0,
             "weight_steps": 5600,
             "foreign_scale": 0.2,
+            "relative_guide": True,
             "w_dim": 64,
             "z_dim": 8,
             "graph_widths": (256,),
@@ -233,6 +249,7 @@ class CompVAESines(CompVAERecipe):
             label_dim=self.label_dim,
             graph_block=self.graph_block,
             node_noise=self.node_noise,
+            w_prior=model.w_prior if self.relative_guide else None,
         )
         return model, guide
 
@@ -285,10 +302,15 @@ class CompVAEColors(CompVAERecipe):
             "parts": 4,
             "grow_every": 600,
             "learning_rate": 5e-4,
-            "halve_every": 2500,
+            "halve_every": 2000,
             "clip_norm": 50.0,
-            "z_weight": 5.0,
-            "weight_steps": 5000,
+            "w_weight": 4.0,
+            "z_weight": 20.0,
+            "weight_steps": 7000,
+            "x_floor": 0.3,
+            "x_floor_steps": 4000,
+            "relative_guide": True,
+            "place_gain": 12.0,
             "w_scale": 0.1,
             "x_scale": 0.2,
             "node_noise": 0.0,
@@ -306,6 +328,8 @@ class CompVAEColors(CompVAERecipe):
 
     place_width: int = 32
     """Features of a part's position, and of its colour."""
+    place_gain: float = 1.0
+    """Factor on the initial weights of the position, in model and guide."""
     part_width: int = 1024
     """Hidden units of p(w_i | l_i)."""
     prior_width: int = 1024
@@ -323,7 +347,7 @@ class CompVAEColors(CompVAERecipe):
         super().__post_init__()
         for field in ("place_width", "part_width", "prior_width"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
-        for field in ("w_scale", "x_scale"):
+        for field in ("w_scale", "x_scale", "place_gain"):
             self.require(getattr(self, field) > 0, field, "positive")
         self.require(self.decoder_width % 256 == 0 and self.decoder_width > 0, "decoder_width", "a multiple of 256")
         self.require(self.encoder_width % 64 == 0 and self.encoder_width > 0, "encoder_width", "a multiple of 64")
@@ -332,7 +356,8 @@ class CompVAEColors(CompVAERecipe):
         return Colors(self.max_parts, seed=self.seed, device=device)
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
-        shared = {"num_categories": len(COLORS), "w_dim": self.w_dim, "z_dim": self.z_dim, "place_width": self.place_width}
+        shared = {"num_categories": len(COLORS), "w_dim": self.w_dim, "z_dim": self.z_dim}
+        shared |= {"place_width": self.place_width, "place_gain": self.place_gain}
         model = compvae_colors(
             **shared,
             part_width=self.part_width,
@@ -348,7 +373,8 @@ class CompVAEColors(CompVAERecipe):
             graph_widths=self.graph_widths,
             graph_block=self.graph_block,
             node_noise=self.node_noise,
-            w_scale=self.w_scale,
+            w_prior=model.w_prior if self.relative_guide else None,
+            w_scale=1.0 if self.relative_guide else self.w_scale,
         )
         return model, guide
 

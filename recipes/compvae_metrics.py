@@ -39,6 +39,7 @@ def evaluate(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device
         for count in sorted({(3 * largest + 1) // 2, 2 * largest, 30}):
             if count > largest:
                 metrics |= {f"{name}/K{count}": value for name, value in _r2(recipe, module, device, count).items()}
+        metrics["label_r2"] = _label_r2(recipe, module, device, distinct)
         metrics |= _sum_of_parts_gap(recipe, module, device, largest)
         metrics["order_gap"] = _order_gap(recipe, module, device, largest)
         metrics |= _nats(recipe, module, device, largest)
@@ -80,6 +81,16 @@ def _r2_of(
         for name, w in {"subset_r2": latents["w"], "subset_r2_sampled": sampled}.items():
             pairs.setdefault(name, []).append((target, decode(module, (w * keep.unsqueeze(1)).sum(-1))))
     return {name: pooled_r2(*(torch.cat(side) for side in zip(*sides, strict=True))) for name, sides in pairs.items()}
+
+
+def _label_r2(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device, num_parts: int) -> float:
+    """What the labels alone tell the model of x, with w and z at their means under p. A sine's label tells next to nothing."""
+    targets, outputs = [], []
+    for _, truth, _ in _chunks(recipe, device, num_parts, repeated=False):
+        batch = truth.batch()
+        targets.append(truth.x)
+        outputs.append(decode(module, module.model.w_prior(batch["parts"], batch.get("positions"))[0].sum(-1)))
+    return pooled_r2(torch.cat(targets), torch.cat(outputs))
 
 
 def _sum_of_parts_gap(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device, num_parts: int) -> dict[str, float]:

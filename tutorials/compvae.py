@@ -111,9 +111,10 @@ for logit in (-4.0, 0.0, 4.0):
 # train compvae-sines` does the same with checkpoints, metrics and pictures; `SVI` with `TraceKL_ELBO()` or
 # `Trace_ELBO()` works too.)
 #
-# Two settings decide whether the parts come out clean. `foreign_scale=0.2` above starts the prior from a division of
-# labour: each frequency varies in features of its own. And z's weight starts at 5, so that what belongs to a part
-# goes into w and not into z.
+# Three settings decide whether the parts come out clean. `foreign_scale=0.2` above starts the prior from a division of
+# labour: each frequency varies in features of its own. z's weight starts at 5, so that what belongs to a part goes
+# into w and not into z. And the guide gives w relative to the model's prior: with `w_prior` its networks say how far
+# w is from the mean of p(w | l), in standard deviations, so that the likelihood trains the prior along with the guide.
 
 
 # %%
@@ -137,7 +138,8 @@ def train(model, guide, steps):
 
 
 guide_sizes = {"encoder_width": 200, "z_width": 128, "graph_widths": (256,), "label_dim": 64}
-module = train(model, compvae_sines_guide(**sizes, **guide_sizes), STEPS)
+guide = compvae_sines_guide(**sizes, **guide_sizes, w_prior=model.w_prior)
+module = train(model, guide, STEPS)
 
 # %% [markdown]
 # ## 5. Drawing from it
@@ -214,8 +216,8 @@ class IndependentGuide(CompVAEGuide):
         return dist.Normal(loc, scale).to_event(2)
 
 
-guide = compvae_sines_guide(**sizes, **guide_sizes, kind=IndependentGuide)
 fresh = compvae_sines(**sizes, prior_width=128, decoder_width=200, foreign_scale=0.2)
+guide = compvae_sines_guide(**sizes, **guide_sizes, w_prior=fresh.w_prior, kind=IndependentGuide)
 independent = train(fresh, guide, STEPS)
 
 # %% [markdown]
@@ -242,5 +244,5 @@ picture(independent, "The same curve taken apart, with independent normals").sav
 # ## What next
 #
 # - `pyzoo train compvae-sines --help` lists everything that can be changed without touching code.
-# - Take `foreign_scale` back to 1, or z's weight, and watch the parts blur.
+# - Take `foreign_scale` back to 1, or z's weight, or leave out `w_prior`, and watch the parts blur.
 # - `pyzoo train compvae-colors` composes images instead. `recipes/compvae.py` shows how a recipe is put together.

@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 __all__ = ["scale_from_log_variance"]
 
 
-def scale_from_log_variance(log_variance: Tensor, floor: float = 0.0) -> Tensor:
+def scale_from_log_variance(log_variance: Tensor, floor: float | Tensor = 0.0) -> Tensor:
     r"""Standard deviation of a log-variance, kept smoothly above a floor.
 
     .. math:: \sigma = \exp(v' / 2), \quad v' = \log f^2 + \mathrm{softplus}(v - \log f^2)
@@ -17,13 +17,14 @@ def scale_from_log_variance(log_variance: Tensor, floor: float = 0.0) -> Tensor:
 
     Args:
         log_variance: any shape, any real number.
-        floor: smallest standard deviation; 0 for none.
+        floor: smallest standard deviation; 0 for none. A 0-dim tensor, which must be positive, is not read here, so that a
+            compiled step follows a schedule of it.
 
     Example:
         >>> scale_from_log_variance(torch.tensor([0.0, -100.0]), floor=0.1)
         tensor([1.0050, 0.1000])
     """
-    if floor > 0:
-        lowest = 2 * math.log(floor)
+    if isinstance(floor, Tensor) or floor > 0:
+        lowest = 2 * (floor.log() if isinstance(floor, Tensor) else math.log(floor))
         log_variance = lowest + softplus(log_variance - lowest)
     return (log_variance / 2).exp()

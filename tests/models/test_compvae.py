@@ -8,18 +8,22 @@ from pyzoo.data.colors import Colors
 from pyzoo.data.sines import Sines
 from pyzoo.guides.compvae import GraphBlock, compvae_colors_guide, compvae_sines_guide
 from pyzoo.infer import AtMean, NegativeELBO, TraceKL_ELBO, log_likelihood
-from pyzoo.models.compvae import compvae_colors, compvae_sines
+from pyzoo.models.compvae import PlaceEmbedding, compvae_colors, compvae_sines
 from pyzoo.testing import check_elbo, check_svi
 
 
 def sines(**changes):
     model = compvae_sines(w_dim=12, z_dim=4, prior_width=16, decoder_width=40, foreign_scale=changes.pop("foreign_scale", 1.0))
+    if changes.pop("relative", False):
+        changes["w_prior"] = model.w_prior
     guide = compvae_sines_guide(w_dim=12, z_dim=4, encoder_width=40, z_width=16, graph_widths=(16, 16), label_dim=10, **changes)
     return model, guide
 
 
 def colors(**changes):
-    model = compvae_colors(w_dim=16, z_dim=4, place_width=4, part_width=16, prior_width=16, decoder_width=256)
+    model = compvae_colors(w_dim=16, z_dim=4, place_width=4, part_width=16, prior_width=16, decoder_width=256, w_scale=0.3)
+    if changes.pop("relative", False):
+        changes["w_prior"] = model.w_prior
     guide = compvae_colors_guide(w_dim=16, z_dim=4, encoder_width=64, graph_widths=(16, 16), place_width=4, **changes)
     return model, guide
 
@@ -31,6 +35,7 @@ def batch(problem, size=5, parts=3):
 
 PAIRS = {"sines": sines, "colors": colors}
 problems = pytest.mark.parametrize("problem", PAIRS)
+relative_or_not = pytest.mark.parametrize("relative", [False, True])
 
 
 def count(*modules):
@@ -52,14 +57,16 @@ def test_sizes_of_the_tables(model, guide, block, expected):
 
 
 @problems
-def test_one_svi_step_moves_every_parameter(problem):
-    check_svi(*PAIRS[problem](), batch(problem))
+@relative_or_not
+def test_one_svi_step_moves_every_parameter(problem, relative):
+    check_svi(*PAIRS[problem](relative=relative), batch(problem))
 
 
 @problems
-def test_analytic_marks_are_valid(problem):
+@relative_or_not
+def test_analytic_marks_are_valid(problem, relative):
     torch.manual_seed(2)
-    model, guide = PAIRS[problem]()
+    model, guide = PAIRS[problem](relative=relative)
     for module in (model.decoder, model.whole_prior):  # a wide p(x | ...) keeps the Monte Carlo error of the comparison small
         for p in module.parameters():
             p.data.mul_(0.3)
@@ -127,6 +134,30 @@ def test_equal_parts_get_different_latents_only_by_their_noise():
     torch.testing.assert_close(means["quiet"][..., 0], means["quiet"][..., 1])
 
 
+@problems
+def test_a_relative_guide_deviates_from_the_prior_in_units_of_its_scale(problem):
+    _, guide = PAIRS[problem]()
+    model, relative = PAIRS[problem](relative=True)
+    relative.load_state_dict(guide.state_dict())  # no parameters but its own
+    given, q = batch(problem), {}
+    for program in (guide, relative):
+        torch.manual_seed(3)
+        q[program] = pyro.poutine.trace(program).get_trace(**given).nodes["w"]["fn"].base_dist
+    loc, scale = model.w_prior(given["parts"], given.get("positions"))
+    torch.testing.assert_close(q[relative].loc, loc + scale * q[guide].loc)
+    torch.testing.assert_close(q[relative].scale, scale * q[guide].scale)
+    torch.testing.assert_close(q[relative].rho, q[guide].rho)
+
+
+@problems
+@relative_or_not
+def test_only_with_a_relative_guide_the_likelihood_trains_the_prior(problem, relative):
+    model, guide = PAIRS[problem](relative=relative)
+    x = TraceKL_ELBO().terms(model, guide, **batch(problem))["x"]
+    gradients = torch.autograd.grad(x, list(model.part_prior.parameters()), allow_unused=True)
+    assert all((gradient is not None) == relative for gradient in gradients)
+
+
 @pytest.mark.parametrize("wide", [False, True])
 def test_graph_block_is_equation_5(wide):
     block = GraphBlock(6, 4, wide)
@@ -159,6 +190,17 @@ def test_division_of_labour_at_the_start():
     scale = (prior.log_variance.weight / 2).exp()
     expected = torch.tensor([[1, 0.1, 0.1] * 2, [0.1, 1, 0.1] * 2, [0.1, 0.1, 1] * 2])
     torch.testing.assert_close(scale.detach(), expected)
+
+
+def test_gain_of_the_place_is_a_factor():
+    given, embeddings = batch("colors"), []
+    for gain in (1.0, 4.0):
+        torch.manual_seed(0)
+        embeddings.append(PlaceEmbedding(5, 8, gain))
+    plain, strong = (embedding(given["parts"], given["positions"]) for embedding in embeddings)
+    torch.testing.assert_close(plain[..., 8:], strong[..., 8:])  # the category's features
+    expected = nn.functional.elu(4 * embeddings[0].place(given["positions"]))
+    torch.testing.assert_close(strong[..., :8], expected)
 
 
 @problems

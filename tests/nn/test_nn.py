@@ -20,6 +20,11 @@ def test_scale_has_a_floor_and_is_the_exponential_far_above(floor):
     assert (scale.diff() > 0).all()
 
 
+def test_floor_may_be_a_tensor():
+    v = torch.linspace(-20, 5, 9)
+    torch.testing.assert_close(scale_from_log_variance(v, torch.tensor(0.1)), scale_from_log_variance(v, 0.1))
+
+
 def test_head_keeps_its_precision_under_autocast():
     head = Head(nn.Linear(64, 8))
     x = torch.randn(5, 64)

@@ -1,8 +1,10 @@
 import math
 
+import pyro
 import pytest
 import torch
 
+from pyzoo.data.colors import COLORS
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import pooled_r2
 from pyzoo.recipes import compvae_metrics
@@ -39,6 +41,24 @@ def test_weight_of_z_ends_at_one():
     schedule = sines(z_weight=5.0, weight_steps=10).objectives()[0].schedules["kl_weight_z"]
     assert [schedule(step) for step in (0, 5, 10, 99)] == [5.0, 3.0, 1.0, 1.0]
     assert sines(z_weight=5.0, weight_steps=0).objectives()[0].schedules["kl_weight_z"](99) == 5.0
+
+
+def test_floor_of_x_goes_down_geometrically():
+    objective = colors(x_floor=0.5, x_floor_steps=10, scale_floor=0.005).objectives()[0]
+    schedule = objective.schedules["model.x_floor"]
+    assert [schedule(step) for step in (0, 5, 10, 99)] == pytest.approx([0.5, 0.05, 0.005, 0.005])
+    objective.module.get_buffer("model.x_floor").fill_(schedule(5))
+    batch = colors().source(CPU).batch(0, 4)
+    x = pyro.poutine.trace(objective.module.model).get_trace(**batch).nodes["x"]["fn"].base_dist
+    assert x.scale.min() >= 0.05
+    assert [colors(scale_floor=0.01).objectives()[0].schedules["model.x_floor"](step) for step in (0, 9)] == [0.01, 0.01]
+
+
+def test_relative_guide_is_a_flag():
+    for make in (sines, colors):
+        module = make(relative_guide=True).objectives()[0].module
+        assert module.guide.w_prior == module.model.w_prior
+        assert make().objectives()[0].module.guide.w_prior is None
 
 
 def test_random_subsets_are_proper_and_of_all_sizes():
@@ -114,9 +134,24 @@ def test_metric_names(make):
         assert {f"{name}/K{count}" for name in names} <= metrics.keys()
     assert ("subset_r2_repeated/K30" in metrics) == (make is sines)
     assert metrics["subset_r2"] == metrics["subset_r2/K3"]
-    assert {"order_gap", "sum_of_parts_gap", "nats_w", "nats_z", "nats_x", "elbo"} <= metrics.keys()
+    assert {"order_gap", "label_r2", "sum_of_parts_gap", "nats_w", "nats_z", "nats_x", "elbo"} <= metrics.keys()
     assert metrics["order_gap"] < 1e-5
     assert metrics["elbo"] == pytest.approx(-sum(metrics[f"nats_{name}"] for name in "wzx"))
+
+
+def test_label_r2_of_a_prior_that_knows_the_colours(monkeypatch):
+    recipe = colors(evaluation_sets=300)
+    module = recipe.objectives()[0].module
+    mean_color = torch.tensor(list(COLORS.values()))
+
+    def w_prior(parts, positions):
+        return mean_color[parts].mT / parts.shape[1], None  # the sum is the mean colour of the sites
+
+    monkeypatch.setattr(module.model, "w_prior", w_prior, raising=True)
+    monkeypatch.setattr(compvae_metrics, "decode", lambda module, whole: whole[..., None, None].expand(-1, -1, 32, 32))
+    images = recipe.source(CPU).draw(2000, 3, seed=1)
+    expected = pooled_r2(images.x, mean_color[images.parts].mean(1)[..., None, None].expand_as(images.x))
+    assert compvae_metrics._label_r2(recipe, module, CPU, 3) == pytest.approx(expected, abs=0.06)
 
 
 def test_headlines_of_more_parts_than_frequencies():
