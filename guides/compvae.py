@@ -11,9 +11,11 @@ Source: Berger and Sebag (2019), section 3.3.1 (eq. 5); networks from appendix A
 - Table 6 prints ELU on the row that puts out log-variances; there is none here.
 - The authors' public code has wider blocks than table 4: ``graph_block="wide"``.
 
-One thing is not the paper's, and off unless asked for. A guide that sees x learns to copy x into w, and p(w_i | l_i) is left to
-predict a code that was never made to be predicted. Where the labels say nearly everything about x, as colours and places do, it
-fails. With ``w_prior`` the guide gives w relative to p(w_i | l_i), and the likelihood trains the prior itself.
+Not the paper's, and off unless asked for (the small presets do), is a guide relative to the prior. A guide that sees x learns to
+copy x into w, and p(w_i | l_i) is left to predict a code that was never made to be predicted. Where the labels say nearly
+everything about x, as colours and places do, the prior fails at that. With ``w_prior`` the guide gives w as a deviation from
+p(w_i | l_i): w's KL then depends on the deviation alone, and the terms of x and z train the prior. ``place_gain`` and ``w_scale``
+are ours too.
 """
 
 from collections.abc import Callable
@@ -46,7 +48,8 @@ class CompVAEGuide(PyroModule):
         node_noise: standard deviation of the noise that tells parts of one category apart.
         w_prior: :meth:`pyzoo.models.compvae.CompVAE.w_prior` of the model, if q(w | ...) is to be given relative to p(w | l):
             means as deviations from its means, in units of its standard deviations, and standard deviations as multiples of its
-            own (Vahdat and Kautz 2020, "NVAE", section 3.2, residual normals). Its parameters stay the model's.
+            own (after Vahdat and Kautz 2020, "NVAE", section 3.2, whose deviations of the mean are not scaled). Its parameters
+            stay the model's, so copy and pickle the two together, as ``copy.deepcopy(NegativeELBO(model, guide))`` does.
 
     Example:
         >>> guide = compvae_sines_guide(w_dim=16, z_dim=4, encoder_width=40, z_width=32, graph_widths=(32,))

@@ -10,6 +10,8 @@ Auto-Encoder", eq. 1; networks from appendix A. How we read its gaps:
 - Tables 6 and 9 print ELU on rows that put out log-variances. No standard deviation could then fall under 0.6: none here.
 - Section 3.3 asks for a lower bound on the variances of p: all three have a smooth floor on the standard deviation, 0.001.
 - Table 9's last convolution cannot follow the one before it (24 channels against 16), and its images are 32x32: it maps 24 to 4.
+- ``foreign_scale``, ``place_gain``, ``w_scale``, ``x_scale`` and a moving ``x_floor`` are ours. Unless they are asked for the
+  model is the paper's; the small presets do (RESULTS.md says what for).
 """
 
 import math
@@ -32,7 +34,11 @@ class CompVAE(PyroModule):
         part_prior: network from (parts, positions) to the mean and log-variance of each w_i, (batch, parts, 2 * w_dim).
         whole_prior: network from the sum of the w_i, (batch, w_dim), to z's mean and log-variance, (batch, 2 * z_dim).
         decoder: network from that sum and z to the mean and log-variance of x, which broadcast against x.
-        scale_floor: smallest standard deviation of w, z and x, in the units of each. The buffer ``x_floor``, x's, starts from it.
+        scale_floor: smallest standard deviation of w, z and x, in the units of each, positive. x's own is the buffer
+            ``x_floor``: it starts here, and a schedule may move it.
+
+    Raises:
+        ValueError: scale_floor is not positive.
 
     Example:
         >>> model = compvae_sines(w_dim=16, z_dim=4, prior_width=32, decoder_width=40)
@@ -42,11 +48,13 @@ class CompVAE(PyroModule):
 
     def __init__(self, part_prior: nn.Module, whole_prior: nn.Module, decoder: nn.Module, scale_floor: float = 0.001) -> None:
         super().__init__("model")
+        if not scale_floor > 0:
+            raise ValueError(f"scale_floor must be positive, got {scale_floor}.")
         self.part_prior = part_prior
         self.whole_prior = whole_prior
         self.decoder = decoder
         self.scale_floor = scale_floor
-        self.register_buffer("x_floor", torch.tensor(scale_floor))  # a buffer, so that a schedule can move it
+        self.register_buffer("x_floor", torch.tensor(float(scale_floor)))  # a buffer, so that a schedule can move it
 
     def forward(self, parts: Tensor, positions: Tensor | None = None, x: Tensor | None = None) -> Tensor:
         """Draws the parts' w, then z for the whole, then x; returns x.

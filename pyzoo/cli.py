@@ -227,7 +227,6 @@ def _measure(trainer, recipe, run) -> None:
         "metrics": metrics,
         "step": trainer.step,
         "training_seconds": round(trainer.seconds, 1),
-        "scale_floor": getattr(recipe, "scale_floor", None),
         "hardware": dataclasses.asdict(trainer.hardware),
         "parameters": sum(parameter.numel() for parameter in trainer.module.parameters()),
         "versions": _versions(),
@@ -271,7 +270,7 @@ def _open(arguments: list[str], command: str):
         # JSON has lists for tuples
         recipe = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
         hardware = Hardware(**config["hardware"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
     return run, recipe, hardware, arguments[1:]
 
@@ -293,8 +292,8 @@ def _load(arguments: list[str], command: str, description: str, flags: Any = Non
 
 def _parse(arguments: list[str], prog: str, defaults: list[Any], description: str | None) -> list[Any]:
     """The dataclasses with what the arguments change, by tyro; its errors as one line."""
-    # A field for each dataclass; the names are seen nowhere, since their prefixes are left out.
-    fields = [(f"part{i}", tyro.conf.OmitArgPrefixes[type(default)]) for i, default in enumerate(defaults)]
+    # A field for each dataclass, named for the headings of the help.
+    fields = [(type(default).__name__.strip("_").lower(), tyro.conf.OmitArgPrefixes[type(default)]) for default in defaults]
     bundle = dataclasses.make_dataclass("flags", fields)
     errors = io.StringIO()
     try:
@@ -304,6 +303,7 @@ def _parse(arguments: list[str], prog: str, defaults: list[Any], description: st
         if stop.code in (0, None):
             raise
         lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in errors.getvalue().splitlines()[1:]]
+        lines = [line for line in lines if not re.fullmatch(r"[-+=]{3,}", line)]  # the box, where the output is not UTF-8
         end = next((i for i, line in enumerate(lines) if not line), len(lines))
         raise UsageError(f"{' '.join(lines[:end])} (see {prog} --help)") from None
     return [getattr(parsed, field.name) for field in dataclasses.fields(parsed)]

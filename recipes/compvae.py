@@ -63,13 +63,13 @@ class CompVAERecipe(Recipe):
     node_noise: float = 1.0
     """Standard deviation of the noise that tells equal parts apart in the guide."""
     relative_guide: bool = False
-    """Give q(w | x, z, l) relative to p(w | l), so that the likelihood trains the prior too."""
+    """Give q(w | x, z, l) relative to p(w | l), so that the terms of x and z train that prior, and w's KL does not."""
     scale_floor: float = 0.001
-    """Smallest standard deviation in the model, of w, z and x alike."""
+    """Smallest standard deviation of w and z, and of x where x_floor does not say otherwise."""
     x_floor: float | None = None
-    """Smallest standard deviation of x at the start of training; by default that of the others."""
+    """Smallest standard deviation of x at the start of training; by default scale_floor. The training loop moves it."""
     x_floor_steps: int = 0
-    """Steps over which x's goes down, geometrically, to that of the others; with 0 it stays as it is."""
+    """Steps over which it goes down to scale_floor, geometrically; with 0 it stays as it is."""
     evaluation_sets: int = 2000
     """Fresh sets that each metric is measured on."""
 
@@ -78,13 +78,18 @@ class CompVAERecipe(Recipe):
         for field in ("parts", "grow_every", "halve_every", "w_dim", "z_dim"):
             self.require(getattr(self, field) >= 1, field, "at least 1")
         self.require(self.evaluation_sets >= 2, "evaluation_sets", "at least 2")
-        for field in ("learning_rate", "lowest_rate", "scale_floor"):
+        for field in ("learning_rate", "lowest_rate"):
             self.require(getattr(self, field) > 0, field, "positive")
+        self.require(1e-30 <= self.scale_floor <= 1e30, "scale_floor", "between 1e-30 and 1e30")
         for field in ("w_weight", "z_weight", "weight_steps", "x_floor_steps", "node_noise"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
-        self.require(self.x_floor is None or self.x_floor > 0, "x_floor", "positive")
+        self.require(
+            self.x_floor is None or self.scale_floor <= self.x_floor <= 1e30, "x_floor", "between --scale-floor and 1e30"
+        )
+        self.require(self.x_floor_steps == 0 or self.x_floor is not None, "x_floor_steps", "0 unless --x-floor is given")
+        self.require(self.graph_block in ("paper", "wide"), "graph_block", "'paper' or 'wide'")
         self.require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive")
-        self.require(min(self.graph_widths, default=1) >= 1, "graph_widths", "at least 1 each")
+        self.require(min(self.graph_widths, default=0) >= 1, "graph_widths", "one or more, at least 1 each")
 
     # Training -------------------------------------------------------------------------------------------------------
 

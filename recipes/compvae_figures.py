@@ -30,6 +30,9 @@ def losses(history: Sequence[Mapping[str, float]], problem: str, paper_figure: i
         "information in the latents": {"w": "parts, KL of w", "z": "whole, log-ratio of z"},
         "reconstruction and loss": {"x": "-log p(x | z, w)", "loss": "loss, with its weights"},
     }
+    floors = [row.get("model.x_floor", 0.0) for row in (history[0], history[-1])]
+    if floors[0] != floors[1]:
+        panels["reconstruction and loss"]["x"] += f", while x's floor falls to {floors[1]:.2g}"
     title = f"{problem}: how the nats divide between parts and whole (the paper's figure {paper_figure})"
     return loss_history(history, panels, title)
 

@@ -43,7 +43,8 @@ def evaluate(recipe: "CompVAERecipe", module: NegativeELBO, device: torch.device
         metrics |= _sum_of_parts_gap(recipe, module, device, largest)
         metrics["order_gap"] = _order_gap(recipe, module, device, largest)
         metrics |= _nats(recipe, module, device, largest)
-    return metrics
+    # The scales that the densities above could go down to; x's may still have been on its way when training stopped.
+    return {**metrics, "scale_floor": recipe.scale_floor, "x_floor": module.model.x_floor.item()}
 
 
 def _chunks(

@@ -72,7 +72,7 @@ def test_a_run_folder_is_complete(trained, recipe):
     assert config["recipe"] == recipe
     assert config["fields"]["w_dim"] == 8
     results = json.loads((run / "results.json").read_text())
-    assert results["scale_floor"] == config["fields"]["scale_floor"]
+    assert results["metrics"]["scale_floor"] == config["fields"]["scale_floor"]
     assert results["step"] == 30
     wanted = {
         "reconstruction_r2",
@@ -81,6 +81,7 @@ def test_a_run_folder_is_complete(trained, recipe):
         "order_gap",
         "sum_of_parts_gap",
         "nats_w",
+        "x_floor",
     }
     assert wanted <= results["metrics"].keys()
     with open(run / "metrics.csv") as file:
@@ -152,6 +153,10 @@ def test_unknown_names_show_the_nearest(capsys):
     ("flag", "value"),
     [
         ("--steps", "-5"),
+        ("--x-floor", "-1"),
+        ("--x-floor", "1e+300"),
+        ("--x-floor-steps", "500"),
+        ("--scale-floor", "1e-46"),
         ("--steps", "many"),
         ("--parts", "0"),
         ("--batch-size", "0"),

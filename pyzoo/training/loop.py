@@ -210,7 +210,9 @@ class Trainer:
                 objective.load_state_dict(saved)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"the checkpoint in {self.run.path} does not fit the recipe in its config.json: {reason}") from error
+            raise UsageError(
+                f"the checkpoint in {self.run.path} does not fit the recipe in its config.json, or is another version's: {reason}"
+            ) from error
         self.step, self.seconds = state["step"], state["seconds"]
         self._sums = {name: (total.to(self.device), count) for name, (total, count) in state["sums"].items()}
 
@@ -225,9 +227,9 @@ class Trainer:
         except NonFiniteLoss as error:
             raise NonFiniteLoss(f"{error}; {self._last_good()}") from None
         for name, value in {"loss": loss, **terms}.items():
-            name = f"{objective.name}/{name}" if objective.name else name
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = total + value, count + 1
+            key = _key(objective, name)
+            total, count = self._sums.get(key, (0.0, 0))
+            self._sums[key] = total + value, count + 1
 
     def _last_good(self) -> str:
         files = self.run.checkpoints.files()
@@ -237,6 +239,8 @@ class Trainer:
         means = {name: total.item() / count for name, (total, count) in self._sums.items()}
         row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3), **means}
         row["learning_rate"] = self.objectives[0].optimizer.param_groups[0]["lr"]
+        for objective in self.objectives:
+            row |= {_key(objective, name): objective.module.get_buffer(name).item() for name in objective.schedules}
         self._sums = {}
         if self.fabric.is_global_zero:
             self.run.append_metrics(row)
@@ -265,6 +269,11 @@ class Trainer:
             return self._signal is not None
         mine = torch.tensor(float(self._signal is not None), device=self.device)
         return bool(self.fabric.all_reduce(mine, reduce_op="sum") > 0)
+
+
+def _key(objective: Objective, name: str) -> str:
+    """The column of metrics.csv for something of an objective."""
+    return f"{objective.name}/{name}" if objective.name else name
 
 
 def gradients_of(fabric: Fabric, objective: Objective, engine: str) -> Gradients:

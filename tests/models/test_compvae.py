@@ -1,3 +1,5 @@
+import copy
+
 import pyro
 import pytest
 import torch
@@ -178,6 +180,25 @@ def test_standard_deviations_of_p_have_a_floor(problem):
     trace = pyro.poutine.trace(pyro.poutine.replay(model, pyro.poutine.trace(guide).get_trace(**given))).get_trace(**given)
     for name in ("w", "z", "x"):
         assert trace.nodes[name]["fn"].base_dist.scale.min() >= 0.001 * (1 - 1e-5)
+
+
+@problems
+def test_copies_of_both_keep_a_relative_guide_on_its_prior(problem):
+    module = NegativeELBO(*PAIRS[problem](relative=True))
+    copied = copy.deepcopy(module)
+    for p in copied.model.part_prior.parameters():
+        p.data *= 1.5
+    given, losses = batch(problem), {}
+    for name, pair in {"original": module, "copy": copied}.items():
+        torch.manual_seed(5)
+        losses[name] = pair(**given)[1]["w"]
+    torch.testing.assert_close(losses["copy"], losses["original"], rtol=1e-3, atol=1e-3)  # only the deviations count
+
+
+def test_the_floor_must_be_positive():
+    with pytest.raises(ValueError, match="scale_floor must be positive, got 0"):
+        compvae_sines(scale_floor=0)
+    assert compvae_sines(scale_floor=1, decoder_width=40).x_floor.dtype == torch.float32
 
 
 def test_a_misspelt_graph_block_raises():

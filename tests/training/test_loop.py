@@ -117,7 +117,8 @@ def test_resume_of_a_finished_run_does_nothing(undisturbed):
 def test_metrics_hold_the_terms(undisturbed):
     metrics = undisturbed.run.metrics()
     assert [row["step"] for row in metrics] == [5, 10, 15, 20, 25, 30]
-    assert set(metrics[0]) == {"step", "seconds", "loss", "w", "z", "x", "learning_rate"}
+    scheduled = {"kl_weight_w", "kl_weight_z", "model.x_floor"}
+    assert set(metrics[0]) == {"step", "seconds", "loss", "w", "z", "x", "learning_rate"} | scheduled
     assert metrics[0]["learning_rate"] == 1e-3
     assert metrics[-1]["learning_rate"] == 2.5e-4
     last = metrics[-1]
