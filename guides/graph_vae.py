@@ -1,0 +1,108 @@
+r"""The guide of Graph VAE: the gates of the model, and each latent's belief from above fused with evidence from below.
+
+.. math:: q(z \mid x, c) = \prod_{n=N}^{1} q(z_n \mid x, z_{pa(n)}, c_{pa(n), n})
+
+Source: He et al. (2019), eq. 7 and appendix B.3. How we read its gaps:
+
+- Eq. 18's first line gives the variance of the fused normal, not its standard deviation.
+- A node without a possible parent has nothing to fuse: its posterior is the bottom-up normal alone.
+- Encoders: section 4.1 says ReLU, appendix B.1 ELU: ELU.
+"""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyzoo.models.graph_vae import Gates, NodeNetwork, gated_parents, mlp, top_down_networks
+from pyzoo.nn import scale_from_log_variance
+
+__all__ = ["GraphVAEGuide", "fuse", "graph_vae_guide"]
+
+
+def fuse(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the normalised product of two normals, each given by mean and log-variance (eq. 18).
+
+    Example:
+        >>> fuse((torch.tensor(0.0), torch.tensor(0.0)), (torch.tensor(2.0), torch.tensor(0.0)))
+        (tensor(1.), tensor(-0.6931))
+    """
+    (first_loc, first_log_variance), (second_loc, second_log_variance) = first, second
+    share = (second_log_variance - first_log_variance).sigmoid()  # of the first in the precision
+    loc = second_loc + share * (first_loc - second_loc)
+    return loc, first_log_variance + share.log()
+
+
+class GraphVAEGuide(PyroModule):
+    """The inference story, for any networks.
+
+    Args:
+        gates: the model's.
+        encoder: network from x to its features, (batch, features).
+        bottom_up: for each node, the network from these features to its mean and log-variance; keys "1" to "N".
+        top_down: for each node that has possible parents, the network from their gated values; not the model's.
+        open_gates: leave the gates of the guide open whatever the model's are (section 4.3's fully connected encoder).
+
+    Example:
+        >>> gates = Gates(3)
+        >>> guide = graph_vae_guide(gates, node_dim=2, x_shape=(1, 6, 6), hidden_dim=8, encoder_widths=(16,), feature_dim=8)
+        >>> guide(x=torch.rand(5, 1, 6, 6))
+    """
+
+    def __init__(
+        self, gates: Gates, encoder: nn.Module, bottom_up: nn.ModuleDict, top_down: nn.ModuleDict, open_gates: bool = False
+    ) -> None:
+        super().__init__("guide")
+        self.gates = gates
+        self.encoder = encoder
+        self.bottom_up = bottom_up
+        self.top_down = top_down
+        self.open_gates = open_gates
+
+    def forward(self, x: Tensor, size: int = 1) -> None:
+        """Draws the gates, then the nodes from z_N to z_1, given the images x, (batch, ...)."""
+        gates = self.gates()
+        features = self.encoder(x)
+        if self.open_gates:
+            gates = self.gates.possible
+        z: dict[int, Tensor] = {}
+        with pyro.plate("data", len(x)):
+            for node in reversed(range(len(gates))):
+                loc, log_variance = self.bottom_up[str(node + 1)](features)
+                if parents := self.gates.parents(node):
+                    above = self.top_down[str(node + 1)](gated_parents(z, gates, node, parents))
+                    loc, log_variance = fuse((loc, log_variance), above)
+                q = dist.Normal(loc, scale_from_log_variance(log_variance)).to_event(1)
+                # Given the nodes above it, the model's distribution of a node depends on nothing that is drawn from here on.
+                z[node] = pyro.sample(f"z_{node + 1}", q, infer={"kl": "analytic"})
+
+
+def graph_vae_guide(
+    gates: Gates,
+    node_dim: int = 16,
+    x_shape: Sequence[int] = (1, 28, 28),
+    hidden_dim: int = 128,
+    encoder_widths: Sequence[int] = (512, 512, 256),
+    feature_dim: int = 128,
+    open_gates: bool = False,
+) -> GraphVAEGuide:
+    """The guide of :func:`pyzoo.models.graph_vae.graph_vae`, with the networks of appendix B.1.
+
+    Args:
+        gates: the model's.
+        node_dim: N', dimensions of a node.
+        x_shape: of one image.
+        hidden_dim: hidden units of the bottom-up and top-down networks.
+        encoder_widths: hidden units of the encoder.
+        feature_dim: features of x that the encoder puts out.
+        open_gates: leave the gates of the guide open whatever the model's are.
+    """
+    pixels = 1
+    for length in x_shape:
+        pixels *= length
+    encoder = nn.Sequential(nn.Flatten(), mlp(pixels, encoder_widths, feature_dim))
+    nodes = range(1, len(gates.possible) + 1)
+    bottom_up = nn.ModuleDict({str(node): NodeNetwork(feature_dim, hidden_dim, node_dim) for node in nodes})
+    return GraphVAEGuide(gates, encoder, bottom_up, top_down_networks(gates, node_dim, hidden_dim), open_gates)

@@ -1,0 +1,244 @@
+r"""Graph VAE: a VAE that learns which latent depends on which.
+
+.. math:: p(x, z \mid c) = p(x \mid z) \prod_{n=N}^{1} p(z_n \mid z_{pa(n)}, c_{pa(n), n}), \qquad pa(n) = \{n + 1, \ldots, N\}
+
+A gate c_ij, zero or one, lets latent i speak to latent j or not. With all gates open this is the fully connected VAE, with a
+chain of them the Ladder VAE, with none the plain VAE: one model, four structures.
+
+Source: He, Gong, Marino, Mori and Lehrmann (2019), "Variational Autoencoders with Jointly Optimized Latent Dependency
+Structure", section 3 and appendix B. How we read its gaps:
+
+- Gates are drawn from the same p(c) in model and guide and add no term to the ELBO.
+- A node without a possible parent (the root; every node without structure) has the prior N(0, I).
+- The decoder is printed as fed by one node, and written p(x | z) over all: over all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyzoo.nn import scale_from_log_variance
+
+__all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "NodeNetwork", "graph_vae", "mlp"]
+
+Structure = Literal["learned", "full", "chain", "none"]
+
+
+class Gates(nn.Module):
+    """Which latents may depend on which, and, where that is learned, with what probability they do.
+
+    Called, it gives the gates as a matrix, (nodes, nodes); entry [i, j] gates what node i + 1 says to node j + 1. Learned gates
+    are drawn as the site c in training mode, and in evaluation mode they are the most likely graph.
+
+    Args:
+        num_nodes: N.
+        structure: "learned"; or fixed: "full", every i > j; "chain", every j + 1 to j; "none".
+        estimator: "relaxed", the Gumbel-softmax of eq. 9, for any ELBO; or "hard", Bernoulli gates for ``TraceGraph_ELBO``.
+        initial: probability of a learned edge at the start.
+
+    Example:
+        >>> Gates(3, "chain")()
+        tensor([[0., 0., 0.],
+                [1., 0., 0.],
+                [0., 1., 0.]])
+    """
+
+    def __init__(
+        self,
+        num_nodes: int,
+        structure: Structure = "learned",
+        estimator: Literal["relaxed", "hard"] = "relaxed",
+        initial: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if structure not in ("learned", "full", "chain", "none"):
+            raise ValueError(f"structure is 'learned', 'full', 'chain' or 'none', not '{structure}'.")
+        if estimator not in ("relaxed", "hard"):
+            raise ValueError(f"estimator is 'relaxed' or 'hard', not '{estimator}'.")
+        if not 0 < initial < 1:
+            raise ValueError(f"initial must be between 0 and 1, got {initial}.")
+        self.learned = structure == "learned"
+        self.estimator = estimator
+        full = torch.ones(num_nodes, num_nodes).tril(-1)
+        shapes = {"learned": full, "full": full, "chain": full - full.tril(-2), "none": 0 * full}
+        self.register_buffer("possible", shapes[structure])
+        self.register_buffer("temperature", torch.tensor(1.0))  # a buffer, so that a schedule can move it
+        if self.learned:
+            edges = num_nodes * (num_nodes - 1) // 2
+            self.logits = nn.Parameter(torch.full((edges,), initial).logit())
+
+    def parents(self, node: int) -> list[int]:
+        """The possible parents of a node; nodes count from 0 here."""
+        return self.possible[:, node].nonzero().flatten().tolist()
+
+    def probabilities(self) -> Tensor:
+        """The probability of each edge, (nodes, nodes)."""
+        return self._matrix(self.logits.sigmoid()) if self.learned else self.possible
+
+    def most_likely(self) -> Tensor:
+        """The most likely graph, (nodes, nodes), of zeros and ones."""
+        return (self.probabilities() > 0.5).to(self.possible.dtype)
+
+    def forward(self) -> Tensor:
+        if not self.learned:
+            return self.possible
+        if not self.training:
+            return self.most_likely()
+        if self.estimator == "hard":
+            return self._matrix(pyro.sample("c", dist.Bernoulli(logits=self.logits).to_event(1)))
+        # Model and guide share p(c), so its density cancels; near 0 and 1 it could not be computed anyway.
+        relaxed = dist.RelaxedBernoulli(self.temperature, logits=self.logits).to_event(1)
+        return self._matrix(pyro.sample("c", relaxed.mask(False)))
+
+    def _matrix(self, edges: Tensor) -> Tensor:
+        rows, columns = torch.tril_indices(*self.possible.shape, offset=-1, device=edges.device)
+        return torch.zeros_like(self.possible).index_put((rows, columns), edges)
+
+
+def gated_parents(z: Mapping[int, Tensor], gates: Tensor, node: int, parents: Sequence[int]) -> Tensor:
+    """[z_pa(n) * c_pa(n),n], the parents' values side by side, each times its gate: (batch, parents * node_dim)."""
+    return torch.cat([z[parent] * gates[parent, node] for parent in parents], dim=-1)
+
+
+class GraphVAE(PyroModule):
+    """The generative story, for any networks.
+
+    Args:
+        gates: the structure; the guide is given the same object.
+        node_dim: N', dimensions of a node.
+        top_down: for each node that has possible parents, the network from their gated values, side by side, to the node's
+            mean and log-variance; keys "1" to "N".
+        decoder: network from all nodes side by side, (batch, nodes * node_dim), to a distribution over one x for each row.
+
+    Example:
+        >>> model = graph_vae(Gates(3, "chain"), node_dim=2, x_shape=(1, 6, 6), hidden_dim=8, decoder_widths=(16,))
+        >>> model(size=5).shape
+        torch.Size([5, 1, 6, 6])
+    """
+
+    def __init__(self, gates: Gates, node_dim: int, top_down: nn.ModuleDict, decoder: nn.Module) -> None:
+        super().__init__("model")
+        self.gates = gates
+        self.node_dim = node_dim
+        self.top_down = top_down
+        self.decoder = decoder
+
+    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """Draws the gates, the nodes from z_N to z_1, then x; returns x.
+
+        Args:
+            x: the observed images, (batch, ...), or None to draw them.
+            size: how many to draw if x is None.
+        """
+        gates = self.gates()
+        num_nodes = len(gates)
+        with pyro.plate("data", size if x is None else len(x)) as rows:
+            z: dict[int, Tensor] = {}
+            for node in reversed(range(num_nodes)):
+                loc, scale = self.prior(z, gates, node, len(rows))
+                z[node] = pyro.sample(f"z_{node + 1}", dist.Normal(loc, scale).to_event(1))  # p(z_n | z_pa(n), c_pa(n),n)
+            return pyro.sample("x", self.decoder(torch.cat([z[node] for node in range(num_nodes)], dim=-1)), obs=x)  # p(x | z)
+
+    def prior(self, z: Mapping[int, Tensor], gates: Tensor, node: int, size: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of a node given its parents' values, each (batch, node_dim)."""
+        parents = self.gates.parents(node)
+        if not parents:
+            zeros = gates.new_zeros(size, self.node_dim)
+            return zeros, zeros + 1
+        loc, log_variance = self.top_down[str(node + 1)](gated_parents(z, gates, node, parents))
+        return loc, scale_from_log_variance(log_variance)
+
+
+def graph_vae(
+    gates: Gates,
+    node_dim: int = 16,
+    x_shape: Sequence[int] = (1, 28, 28),
+    hidden_dim: int = 128,
+    decoder_widths: Sequence[int] = (256, 512, 512),
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+) -> GraphVAE:
+    """Graph VAE with the networks of appendix B.1.
+
+    Args:
+        gates: the structure.
+        node_dim: N', dimensions of a node.
+        x_shape: of one image.
+        hidden_dim: hidden units of the top-down networks.
+        decoder_widths: hidden units of the decoder, from z to x.
+        likelihood: "bernoulli" for binarised images, "gaussian" for pixels in [0, 1].
+    """
+    decoders = {"bernoulli": BernoulliDecoder, "gaussian": GaussianDecoder}
+    if likelihood not in decoders:
+        raise ValueError(f"likelihood is 'bernoulli' or 'gaussian', not '{likelihood}'.")
+    decoder = decoders[likelihood](len(gates.possible) * node_dim, x_shape, decoder_widths)
+    return GraphVAE(gates, node_dim, top_down_networks(gates, node_dim, hidden_dim), decoder)
+
+
+def top_down_networks(gates: Gates, node_dim: int, hidden_dim: int) -> nn.ModuleDict:
+    """A network for each node that has possible parents; model and guide have their own."""
+    fans = {node: len(gates.parents(node)) for node in range(len(gates.possible))}
+    return nn.ModuleDict(
+        {str(node + 1): NodeNetwork(fan * node_dim, hidden_dim, node_dim) for node, fan in fans.items() if fan > 0}
+    )
+
+
+class NodeNetwork(nn.Module):
+    """A node's mean and log-variance, from its parents or from features of x (appendix B.1).
+
+    Shape: (batch, in_features) to two tensors, each (batch, node_dim).
+    """
+
+    def __init__(self, in_features: int, hidden_dim: int, node_dim: int) -> None:
+        super().__init__()
+        self.hidden = mlp(in_features, (hidden_dim,), node_dim)
+        self.loc = nn.Linear(node_dim, node_dim)
+        self.log_variance = nn.Linear(node_dim, node_dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(x)
+        return self.loc(hidden), self.log_variance(hidden)
+
+
+class BernoulliDecoder(nn.Module):
+    """p(x | z) for binarised images (appendix B.1)."""
+
+    def __init__(self, in_features: int, x_shape: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.x_shape = torch.Size(x_shape)
+        self.network = mlp(in_features, widths, self.x_shape.numel())
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        logits = self.network(z).unflatten(-1, self.x_shape)
+        # Binarised images are zeros and ones; reading all pixels to check that costs as much as the density.
+        return dist.Bernoulli(logits=logits, validate_args=False).to_event(len(self.x_shape))
+
+
+class GaussianDecoder(nn.Module):
+    """p(x | z) for images with values in [0, 1]: the mean a sigmoid, the log-variance a linear layer behind it (appendix B.1)."""
+
+    def __init__(self, in_features: int, x_shape: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.x_shape = torch.Size(x_shape)
+        pixels = self.x_shape.numel()
+        self.network = mlp(in_features, widths, pixels)
+        self.log_variance = nn.Linear(pixels, pixels)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        hidden = self.network(z)
+        scale = scale_from_log_variance(self.log_variance(hidden))
+        normal = dist.Normal(hidden.sigmoid().unflatten(-1, self.x_shape), scale.unflatten(-1, self.x_shape))
+        return normal.to_event(len(self.x_shape))
+
+
+def mlp(in_features: int, widths: Sequence[int], out_features: int) -> nn.Sequential:
+    """Linear, batch norm and ELU for each hidden width, and a last linear layer."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(in_features, width), nn.BatchNorm1d(width), nn.ELU()]
+        in_features = width
+    return nn.Sequential(*layers, nn.Linear(in_features, out_features))
