@@ -132,7 +132,8 @@ class RunFolder:
             columns = self._columns()
             if columns:
                 with open(self.path / "metrics.csv", newline="") as file:
-                    rows = list(csv.DictReader(file))
+                    # zeros are what a power cut leaves; Python 3.10's reader refuses the whole file for them
+                    rows = list(csv.DictReader(line.replace("\0", "?") for line in file))
         except (csv.Error, UnicodeDecodeError) as error:
             raise UsageError(f"{self.path / 'metrics.csv'} is damaged ({error}): move it away to go on without it") from error
         whole = [_is_whole(row) for row in rows]
