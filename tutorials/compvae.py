@@ -243,7 +243,7 @@ picture(independent, "The same curve taken apart, with independent normals").sav
 # %% [markdown]
 # In our run the bound was -129.5 nats with the correlated guide and -149.9 with independent normals, while the R2 of
 # parts differed by less than 0.01. So the correlation tightens the bound; that parts come out clean is owed to the
-# three settings of section 4. Without them it cost them dearly: the sum was certain and each part was anything.
+# settings of section 4. Without `w_prior` alone, two parts have an R2 of 0.78 from means and 0.64 from samples.
 
 # %% [markdown]
 # ## What next
