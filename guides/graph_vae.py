@@ -9,6 +9,7 @@ Source: He et al. (2019), eq. 7 and appendix B.3. How we read its gaps:
 - Encoders: section 4.1 says ReLU, appendix B.1 ELU: ELU.
 """
 
+import math
 from collections.abc import Sequence
 
 import pyro
@@ -99,10 +100,7 @@ def graph_vae_guide(
         feature_dim: features of x that the encoder puts out.
         open_gates: leave the gates of the guide open whatever the model's are.
     """
-    pixels = 1
-    for length in x_shape:
-        pixels *= length
-    encoder = nn.Sequential(nn.Flatten(), mlp(pixels, encoder_widths, feature_dim))
+    encoder = nn.Sequential(nn.Flatten(), mlp(math.prod(x_shape), encoder_widths, feature_dim))
     nodes = range(1, len(gates.possible) + 1)
     bottom_up = nn.ModuleDict({str(node): NodeNetwork(feature_dim, hidden_dim, node_dim) for node in nodes})
     return GraphVAEGuide(gates, encoder, bottom_up, top_down_networks(gates, node_dim, hidden_dim), open_gates)

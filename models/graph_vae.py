@@ -64,9 +64,11 @@ class Gates(nn.Module):
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
         self.learned = structure == "learned"
         self.estimator = estimator
-        full = torch.ones(num_nodes, num_nodes).tril(-1)
-        shapes = {"learned": full, "full": full, "chain": full - full.tril(-2), "none": 0 * full}
-        self.register_buffer("possible", shapes[structure])
+        reach = {"learned": num_nodes, "full": num_nodes, "chain": 1, "none": 0}[structure]  # how many nodes above may speak
+        # As lists too: to read them from the matrix at each step would wait for the device, and can't be traced.
+        self._parents = [list(range(node + 1, min(node + 1 + reach, num_nodes))) for node in range(num_nodes)]
+        square = torch.ones(num_nodes, num_nodes)
+        self.register_buffer("possible", square.tril(-1) - square.tril(-1 - reach))
         self.register_buffer("temperature", torch.tensor(1.0))  # a buffer, so that a schedule can move it
         if self.learned:
             edges = num_nodes * (num_nodes - 1) // 2
@@ -74,7 +76,7 @@ class Gates(nn.Module):
 
     def parents(self, node: int) -> list[int]:
         """The possible parents of a node; nodes count from 0 here."""
-        return self.possible[:, node].nonzero().flatten().tolist()
+        return self._parents[node]
 
     def probabilities(self) -> Tensor:
         """The probability of each edge, (nodes, nodes)."""

@@ -121,11 +121,10 @@ class CompVAERecipe(Recipe):
         return [Objective(module, optimizer, scheduler, schedules, clip_norm=self.clip_norm)]
 
     def _weight(self, first: float, step: int) -> float:
-        progress = min(1.0, step / self.weight_steps) if self.weight_steps else 0.0
-        return first + (1.0 - first) * progress
+        return first + (1.0 - first) * _progress(step, self.weight_steps)
 
     def _x_floor(self, step: int) -> float:
-        progress = min(1.0, step / self.x_floor_steps) if self.x_floor_steps else 0.0
+        progress = _progress(step, self.x_floor_steps)
         return (self.x_floor or self.scale_floor) ** (1 - progress) * self.scale_floor**progress
 
     # Metrics --------------------------------------------------------------------------------------------------------
@@ -166,6 +165,11 @@ class CompVAERecipe(Recipe):
         if categories is not None:
             batch["parts"] = categories.to(device).expand(count, -1)
         return batch
+
+
+def _progress(step: int, steps: int) -> float:
+    """How much of a schedule has passed, from 0 to 1; one without steps does not begin."""
+    return min(1.0, step / steps) if steps else 0.0
 
 
 # Sines --------------------------------------------------------------------------------------------------------------
