@@ -11,6 +11,7 @@ Source: He et al. (2019), eq. 7 and appendix B.3. How we read its gaps:
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import pyro
 import pyro.distributions as dist
@@ -43,8 +44,8 @@ class GraphVAEGuide(PyroModule):
         gates: the model's.
         encoder: network from x to its features, (batch, features).
         bottom_up: for each node, the network from these features to its mean and log-variance; keys "1" to "N".
-        top_down: for each node that has possible parents, the network from their gated values; not the model's.
-        open_gates: leave the gates of the guide open whatever the model's are (section 4.3's fully connected encoder).
+        top_down: for each node that has possible parents in the guide, the network from their gated values; not the model's.
+        own_gates: a structure of the guide's own, to use instead of the model's (section 4.3's fully connected encoder).
 
     Example:
         >>> gates = Gates(3)
@@ -53,26 +54,36 @@ class GraphVAEGuide(PyroModule):
     """
 
     def __init__(
-        self, gates: Gates, encoder: nn.Module, bottom_up: nn.ModuleDict, top_down: nn.ModuleDict, open_gates: bool = False
+        self,
+        gates: Gates,
+        encoder: nn.Module,
+        bottom_up: nn.ModuleDict,
+        top_down: nn.ModuleDict,
+        own_gates: Gates | None = None,
     ) -> None:
         super().__init__("guide")
         self.gates = gates
         self.encoder = encoder
         self.bottom_up = bottom_up
         self.top_down = top_down
-        self.open_gates = open_gates
+        self.own_gates = own_gates
 
-    def forward(self, x: Tensor, size: int = 1) -> None:
-        """Draws the gates, then the nodes from z_N to z_1, given the images x, (batch, ...)."""
-        gates = self.gates()
-        features = self.encoder(x)
-        if self.open_gates:
-            gates = self.gates.possible
+    def encode(self, x: Tensor) -> dict[str, Tensor]:
+        """What :meth:`forward` computes from the images alone; given it, drawing again from the same images is cheap."""
+        return {"features": self.encoder(x)}
+
+    def forward(self, x: Tensor, size: int = 1, features: Tensor | None = None) -> None:
+        """Draws the gates, then the nodes from z_N to z_1, given the images x, (batch, ...), and their features if at hand."""
+        gates = self.gates()  # drawn in any case: the model takes its gates from here
+        if self.own_gates is not None:
+            gates = self.own_gates()
+        structure = self.gates if self.own_gates is None else self.own_gates
+        features = self.encoder(x) if features is None else features
         z: dict[int, Tensor] = {}
         with pyro.plate("data", len(x)):
             for node in reversed(range(len(gates))):
                 loc, log_variance = self.bottom_up[str(node + 1)](features)
-                if parents := self.gates.parents(node):
+                if parents := structure.parents(node):
                     above = self.top_down[str(node + 1)](gated_parents(z, gates, node, parents))
                     loc, log_variance = fuse((loc, log_variance), above)
                 q = dist.Normal(loc, scale_from_log_variance(log_variance)).to_event(1)
@@ -87,7 +98,7 @@ def graph_vae_guide(
     hidden_dim: int = 128,
     encoder_widths: Sequence[int] = (512, 512, 256),
     feature_dim: int = 128,
-    open_gates: bool = False,
+    guide_gates: Literal["shared", "full"] = "shared",
 ) -> GraphVAEGuide:
     """The guide of :func:`pyzoo.models.graph_vae.graph_vae`, with the networks of appendix B.1.
 
@@ -98,9 +109,12 @@ def graph_vae_guide(
         hidden_dim: hidden units of the bottom-up and top-down networks.
         encoder_widths: hidden units of the encoder.
         feature_dim: features of x that the encoder puts out.
-        open_gates: leave the gates of the guide open whatever the model's are.
+        guide_gates: "shared" for the model's gates, or "full" for open ones.
     """
+    if guide_gates not in ("shared", "full"):
+        raise ValueError(f"guide_gates is 'shared' or 'full', not '{guide_gates}'.")
     encoder = nn.Sequential(nn.Flatten(), mlp(math.prod(x_shape), encoder_widths, feature_dim))
     nodes = range(1, len(gates.possible) + 1)
     bottom_up = nn.ModuleDict({str(node): NodeNetwork(feature_dim, hidden_dim, node_dim) for node in nodes})
-    return GraphVAEGuide(gates, encoder, bottom_up, top_down_networks(gates, node_dim, hidden_dim), open_gates)
+    own_gates = Gates(len(nodes), "full") if guide_gates == "full" else None
+    return GraphVAEGuide(gates, encoder, bottom_up, top_down_networks(own_gates or gates, node_dim, hidden_dim), own_gates)

@@ -10,7 +10,7 @@ Structure", section 3 and appendix B. How we read its gaps:
 
 - Gates are drawn from the same p(c) in model and guide and add no term to the ELBO.
 - A node without a possible parent (the root; every node without structure) has the prior N(0, I).
-- The decoder is printed as fed by one node, and written p(x | z) over all: over all.
+- The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first".
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,16 @@ class Gates(nn.Module):
 
     Args:
         num_nodes: N.
-        structure: "learned"; or fixed: "full", every i > j; "chain", every j + 1 to j; "none".
-        estimator: "relaxed", the Gumbel-softmax of eq. 9, for any ELBO; or "hard", Bernoulli gates for ``TraceGraph_ELBO``.
+        structure: "learned"; or fixed: "full", every i > j; "chain", every j + 1 to j; "none"; or a matrix of zeros and ones,
+            (nodes, nodes), whose entry [i, j] opens the gate from node i + 1 to node j + 1.
+        estimator: "relaxed", the Gumbel-softmax of eq. 9, for any ELBO; or "hard", Bernoulli gates for an ELBO with the score
+            function: ``TraceGraph_ELBO``, or ``TraceKL_ELBO`` with two or more particles.
         initial: probability of a learned edge at the start.
+        temperature: tau of eq. 9, at the start; a buffer, so that a schedule can move it.
+
+    Raises:
+        ValueError: an argument is none of these; or the matrix has another size, a cycle, or an edge against the order of the
+            nodes.
 
     Example:
         >>> Gates(3, "chain")()
@@ -51,28 +58,31 @@ class Gates(nn.Module):
     def __init__(
         self,
         num_nodes: int,
-        structure: Structure = "learned",
+        structure: Structure | Tensor = "learned",
         estimator: Literal["relaxed", "hard"] = "relaxed",
         initial: float = 0.5,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if structure not in ("learned", "full", "chain", "none"):
-            raise ValueError(f"structure is 'learned', 'full', 'chain' or 'none', not '{structure}'.")
+        if num_nodes < 1:
+            raise ValueError(f"num_nodes must be at least 1, got {num_nodes}.")
         if estimator not in ("relaxed", "hard"):
             raise ValueError(f"estimator is 'relaxed' or 'hard', not '{estimator}'.")
         if not 0 < initial < 1:
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
-        self.learned = structure == "learned"
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}.")
+        self.learned = isinstance(structure, str) and structure == "learned"
         self.estimator = estimator
-        reach = {"learned": num_nodes, "full": num_nodes, "chain": 1, "none": 0}[structure]  # how many nodes above may speak
+        possible = _possible_edges(num_nodes, structure)
         # As lists too: to read them from the matrix at each step would wait for the device, and can't be traced.
-        self._parents = [list(range(node + 1, min(node + 1 + reach, num_nodes))) for node in range(num_nodes)]
-        square = torch.ones(num_nodes, num_nodes)
-        self.register_buffer("possible", square.tril(-1) - square.tril(-1 - reach))
-        self.register_buffer("temperature", torch.tensor(1.0))  # a buffer, so that a schedule can move it
+        self._parents = [possible[:, node].nonzero().flatten().tolist() for node in range(num_nodes)]
+        self.register_buffer("possible", possible)
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
         if self.learned:
             edges = num_nodes * (num_nodes - 1) // 2
             self.logits = nn.Parameter(torch.full((edges,), initial).logit())
+            self.register_buffer("settled", torch.zeros(edges, dtype=torch.bool))
 
     def parents(self, node: int) -> list[int]:
         """The possible parents of a node; nodes count from 0 here."""
@@ -86,20 +96,51 @@ class Gates(nn.Module):
         """The most likely graph, (nodes, nodes), of zeros and ones."""
         return (self.probabilities() > 0.5).to(self.possible.dtype)
 
+    @torch.no_grad()
+    def settle(self, margin: float) -> None:
+        """Freezes the learned gates whose probability is within ``margin`` of zero or one, at that end."""
+        if self.learned:
+            probabilities = self.logits.sigmoid()
+            self.settled |= torch.minimum(probabilities, 1 - probabilities) < margin
+
     def forward(self) -> Tensor:
         if not self.learned:
             return self.possible
         if not self.training:
             return self.most_likely()
+        logits = torch.where(self.settled, self.logits.detach(), self.logits)
         if self.estimator == "hard":
-            return self._matrix(pyro.sample("c", dist.Bernoulli(logits=self.logits).to_event(1)))
-        # Model and guide share p(c), so its density cancels; near 0 and 1 it could not be computed anyway.
-        relaxed = dist.RelaxedBernoulli(self.temperature, logits=self.logits).to_event(1)
-        return self._matrix(pyro.sample("c", relaxed.mask(False)))
+            drawn = pyro.sample("c", dist.Bernoulli(logits=logits).to_event(1))
+        else:
+            # Model and guide share p(c), so its density cancels; near 0 and 1 it could not be computed anyway.
+            drawn = pyro.sample("c", dist.RelaxedBernoulli(self.temperature, logits=logits).to_event(1).mask(False))
+        return self._matrix(torch.where(self.settled, (logits > 0).to(drawn.dtype), drawn))
 
     def _matrix(self, edges: Tensor) -> Tensor:
         rows, columns = torch.tril_indices(*self.possible.shape, offset=-1, device=edges.device)
         return torch.zeros_like(self.possible).index_put((rows, columns), edges)
+
+
+def _possible_edges(num_nodes: int, structure: Structure | Tensor) -> Tensor:
+    """The edges that a structure allows, as a matrix like that of :class:`Gates`."""
+    if isinstance(structure, str):
+        reach = {"learned": num_nodes, "full": num_nodes, "chain": 1, "none": 0}.get(structure)  # how many nodes above may speak
+        if reach is None:
+            raise ValueError(f"structure is 'learned', 'full', 'chain', 'none' or a matrix, not '{structure}'.")
+        square = torch.ones(num_nodes, num_nodes)
+        return square.tril(-1) - square.tril(-1 - reach)
+    edges = structure.to(torch.get_default_dtype())
+    if edges.shape != (num_nodes, num_nodes):
+        raise ValueError(f"A structure of {num_nodes} nodes is a {num_nodes} x {num_nodes} matrix, not {tuple(edges.shape)}.")
+    if ((edges != 0) & (edges != 1)).any():
+        raise ValueError("A structure's matrix holds zeros and ones.")
+    if torch.linalg.matrix_power(edges, num_nodes).any():  # a path of as many edges as there are nodes visits one twice
+        raise ValueError("The structure has a cycle.")
+    if against := (edges - edges.tril(-1)).nonzero().add(1).tolist():
+        raise ValueError(
+            f"The edge from node {against[0][0]} to node {against[0][1]} is against the order: number parents higher."
+        )
+    return edges
 
 
 def gated_parents(z: Mapping[int, Tensor], gates: Tensor, node: int, parents: Sequence[int]) -> Tensor:
@@ -115,7 +156,8 @@ class GraphVAE(PyroModule):
         node_dim: N', dimensions of a node.
         top_down: for each node that has possible parents, the network from their gated values, side by side, to the node's
             mean and log-variance; keys "1" to "N".
-        decoder: network from all nodes side by side, (batch, nodes * node_dim), to a distribution over one x for each row.
+        decoder: network from the nodes that it hears side by side, z_1 first, to a distribution over one x for each row.
+        decoder_input: which nodes it hears, "all" or "first", which is z_1.
 
     Example:
         >>> model = graph_vae(Gates(3, "chain"), node_dim=2, x_shape=(1, 6, 6), hidden_dim=8, decoder_widths=(16,))
@@ -123,12 +165,20 @@ class GraphVAE(PyroModule):
         torch.Size([5, 1, 6, 6])
     """
 
-    def __init__(self, gates: Gates, node_dim: int, top_down: nn.ModuleDict, decoder: nn.Module) -> None:
+    def __init__(
+        self,
+        gates: Gates,
+        node_dim: int,
+        top_down: nn.ModuleDict,
+        decoder: nn.Module,
+        decoder_input: Literal["all", "first"] = "all",
+    ) -> None:
         super().__init__("model")
         self.gates = gates
         self.node_dim = node_dim
         self.top_down = top_down
         self.decoder = decoder
+        self.decoder_input = decoder_input
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Draws the gates, the nodes from z_N to z_1, then x; returns x.
@@ -144,7 +194,11 @@ class GraphVAE(PyroModule):
             for node in reversed(range(num_nodes)):
                 loc, scale = self.prior(z, gates, node, len(rows))
                 z[node] = pyro.sample(f"z_{node + 1}", dist.Normal(loc, scale).to_event(1))  # p(z_n | z_pa(n), c_pa(n),n)
-            return pyro.sample("x", self.decoder(torch.cat([z[node] for node in range(num_nodes)], dim=-1)), obs=x)  # p(x | z)
+            heard = range(num_nodes if self.decoder_input == "all" else 1)
+            likelihood = self.decoder(torch.cat([z[node] for node in heard], dim=-1))
+            if x is not None and x.shape[1:] != likelihood.event_shape:
+                raise ValueError(f"The decoder draws images of shape {tuple(likelihood.event_shape)}, not {tuple(x.shape[1:])}.")
+            return pyro.sample("x", likelihood, obs=x)  # p(x | z)
 
     def prior(self, z: Mapping[int, Tensor], gates: Tensor, node: int, size: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of a node given its parents' values, each (batch, node_dim)."""
@@ -163,6 +217,7 @@ def graph_vae(
     hidden_dim: int = 128,
     decoder_widths: Sequence[int] = (256, 512, 512),
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+    decoder_input: Literal["all", "first"] = "all",
 ) -> GraphVAE:
     """Graph VAE with the networks of appendix B.1.
 
@@ -173,12 +228,16 @@ def graph_vae(
         hidden_dim: hidden units of the top-down networks.
         decoder_widths: hidden units of the decoder, from z to x.
         likelihood: "bernoulli" for binarised images, "gaussian" for pixels in [0, 1].
+        decoder_input: which nodes the decoder hears, "all" or "first".
     """
+    if decoder_input not in ("all", "first"):
+        raise ValueError(f"decoder_input is 'all' or 'first', not '{decoder_input}'.")
     decoders = {"bernoulli": BernoulliDecoder, "gaussian": GaussianDecoder}
     if likelihood not in decoders:
         raise ValueError(f"likelihood is 'bernoulli' or 'gaussian', not '{likelihood}'.")
-    decoder = decoders[likelihood](len(gates.possible) * node_dim, x_shape, decoder_widths)
-    return GraphVAE(gates, node_dim, top_down_networks(gates, node_dim, hidden_dim), decoder)
+    heard = len(gates.possible) if decoder_input == "all" else 1
+    decoder = decoders[likelihood](heard * node_dim, x_shape, decoder_widths)
+    return GraphVAE(gates, node_dim, top_down_networks(gates, node_dim, hidden_dim), decoder, decoder_input)
 
 
 def top_down_networks(gates: Gates, node_dim: int, hidden_dim: int) -> nn.ModuleDict:
@@ -216,8 +275,7 @@ class BernoulliDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         logits = self.network(z).unflatten(-1, self.x_shape)
-        # Binarised images are zeros and ones; reading all pixels to check that costs as much as the density.
-        return dist.Bernoulli(logits=logits, validate_args=False).to_event(len(self.x_shape))
+        return dist.Bernoulli(logits=logits).to_event(len(self.x_shape))
 
 
 class GaussianDecoder(nn.Module):

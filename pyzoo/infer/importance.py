@@ -23,6 +23,9 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
     batch, or needs all samples at once; this one repeats examples along the batch, so any model with one plate over the
     examples serves, and only ``max_rows`` rows exist at a time. Factors named ``penalty/...`` are left out.
 
+    A guide may have a method ``encode(**batch)`` that returns further keyword arguments of its own, one row for each example:
+    what it computes from the batch alone. It is called once for an example, not once for a sample.
+
     Source: Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders", eq. 8.
 
     Args:
@@ -64,19 +67,20 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
 def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows: int) -> Tensor:
     examples = len(next(iter(batch.values())))
     most = max(1, max_rows // examples)
+    encoded = guide.encode(**batch) if hasattr(guide, "encode") else {}
     total = None
     for start in range(0, num_samples, most):
         repeats = min(most, num_samples - start)
-        rows = {key: value.repeat_interleave(repeats, 0) for key, value in batch.items()}
-        log_sum = _log_weights(model, guide, rows, examples * repeats).view(examples, repeats).logsumexp(1)
+        rows, features = ({k: v.repeat_interleave(repeats, 0) for k, v in part.items()} for part in (batch, encoded))
+        log_sum = _log_weights(model, guide, rows, features, examples * repeats).view(examples, repeats).logsumexp(1)
         total = log_sum if total is None else torch.logaddexp(total, log_sum)
     return total - math.log(num_samples)
 
 
-def _log_weights(model, guide, rows: Mapping[str, Tensor], size: int) -> Tensor:
-    """log p(x, z) - log q(z | x) of each row."""
+def _log_weights(model, guide, rows: Mapping[str, Tensor], encoded: Mapping[str, Tensor], size: int) -> Tensor:
+    """log p(x, z) - log q(z | x) of each row; what is encoded goes to the guide alone."""
     model, guide = (block(program, hide_fn=lambda site: site["name"].startswith("penalty/")) for program in (model, guide))
-    guide_trace = trace(guide).get_trace(**rows)
+    guide_trace = trace(guide).get_trace(**rows, **encoded)
     model_trace = trace(replay(model, trace=guide_trace)).get_trace(**rows)
     plate = _plate([*_scored(model_trace), *_scored(guide_trace)], size)
     return _joint(model_trace, plate, size) - _joint(guide_trace, plate, size)

@@ -1,10 +1,11 @@
 """An ELBO that says where its nats go, with closed-form KLs where the guide vouches for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
@@ -31,6 +32,13 @@ class TraceKL_ELBO(ELBO):
     site itself nor on any later site of the guide. (``TraceMeanField_ELBO`` takes the closed form wherever one exists, which is
     wrong where the guide's order is not the model's: CompVAE's z.) :func:`pyzoo.testing.check_elbo` tests a mark.
 
+    A latent of the guide that is not reparameterised, a discrete one say, gets its gradient by the score function. Each
+    particle's loss is compared with the mean of the others', which takes out most of that estimate's variance, and leaves it
+    unbiased; so there must be at least two particles.
+
+    .. math:: \frac{1}{P} \sum_{p=1}^{P} \Bigl[\nabla L_p
+        + \Bigl(L_p - \frac{1}{P - 1} \sum_{r \neq p} L_r\Bigr) \nabla \log q(c_p)\Bigr]
+
     A ``pyro.factor`` is a term like any other: of the model, its negative; of the guide (``has_rsample=True``), itself.
     Scale and mask of an analytic site are those of the guide, and the model's must be the same.
 
@@ -40,10 +48,12 @@ class TraceKL_ELBO(ELBO):
         max_plate_nesting: as in Pyro; found by running the model where it is needed.
         vectorize_particles: draw the particles in one call, in a plate left of all others.
 
+    Source of the baseline: Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
+
     Raises:
         ValueError: there is a weight for an unknown site, or a marked site has another scale or mask in the model.
-        NotImplementedError: a latent of the guide is not reparameterised, where ``TraceGraph_ELBO`` serves; or a marked site's
-            distributions have no closed-form KL.
+        NotImplementedError: a latent of the guide is not reparameterised and the particles are one or vectorised; a factor of
+            the guide is not marked ``has_rsample=True``; or a marked site's distributions have no closed-form KL.
 
     Example:
         >>> def model(x):
@@ -73,11 +83,34 @@ class TraceKL_ELBO(ELBO):
 
         Like Pyro's losses these are summed over the batch and averaged over the particles.
         """
-        total: dict[str, Tensor] = {}
+        return self._mean([terms for terms, _ in self._particles(model, guide, args, kwargs)])
+
+    def loss_and_terms(self, model, guide, *args, **kwargs) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, whose gradient is an estimate of its gradient, and the :meth:`terms` that it is made of."""
+        particles = list(self._particles(model, guide, args, kwargs))
+        losses = torch.stack([self.weighted_sum(terms) for terms, _ in particles])
+        loss = losses.sum() / self.num_particles  # vectorised, all particles are in one of these
+        if particles[0][1] is not None:
+            scores = torch.stack([score for _, score in particles])
+            others = (losses.sum() - losses) / (len(losses) - 1)
+            surrogate = ((losses - others).detach() * scores).mean()
+            loss = loss + surrogate - surrogate.detach()  # adds to the gradient alone
+        return loss, self._mean([terms for terms, _ in particles])
+
+    def _particles(self, model, guide, args, kwargs) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        """Of each particle its terms, and log q of what it drew without reparameterising, None if nothing."""
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            for name, term in _terms(model_trace, guide_trace, self.max_plate_nesting).items():
-                total[name] = total.get(name, 0.0) + term / self.num_particles
-        return total
+            score = _score(guide_trace)
+            if score is not None and (self.num_particles == 1 or self.vectorize_particles):
+                name = next(name for name, site in guide_trace.nodes.items() if _is_scored(site) and not site["fn"].has_rsample)
+                raise NotImplementedError(
+                    f"Site '{name}' of the guide is not reparameterised: its gradient is estimated by comparing two or more "
+                    "particles that are not vectorised. Set num_particles, or use pyro.infer.TraceGraph_ELBO."
+                )
+            yield _terms(model_trace, guide_trace, self.max_plate_nesting), score
+
+    def _mean(self, particles: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        return {name: sum(terms[name] for terms in particles) / self.num_particles for name in particles[0]}
 
     def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss that these terms make.
@@ -92,7 +125,7 @@ class TraceKL_ELBO(ELBO):
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """The negative ELBO as a 0-dim tensor whose gradient is an estimate of its gradient."""
-        return self.weighted_sum(self.terms(model, guide, *args, **kwargs))
+        return self.loss_and_terms(model, guide, *args, **kwargs)[0]
 
     def loss(self, model, guide, *args, **kwargs) -> float:
         """The negative ELBO as a number."""
@@ -131,9 +164,24 @@ def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tens
         elif q["infer"].get("kl") == "analytic":
             terms[name] = _kl(q, site)
         else:
-            terms[name] = log_prob(_reparameterised(q)) - log_prob(site)
-    terms.update((name, log_prob(_reparameterised(q))) for name, q in guide_sites.items())
+            terms[name] = log_prob(q) - log_prob(site)
+    terms.update((name, log_prob(q)) for name, q in guide_sites.items())
     return terms
+
+
+def _score(guide_trace) -> Tensor | None:
+    """log q of all that the guide drew without reparameterising it; None if it drew nothing of the kind."""
+    score = None
+    for name, site in guide_trace.nodes.items():
+        if not _is_scored(site) or site["fn"].has_rsample:
+            continue
+        if isinstance(_base(site["fn"]), Unit):
+            raise NotImplementedError(
+                f"The factor '{name}' of the guide does not say that it has a gradient: pyro.factor(..., has_rsample=True)."
+            )
+        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"]).sum()
+        score = log_prob if score is None else score + log_prob
+    return score
 
 
 def _is_scored(site: dict[str, Any]) -> bool:
@@ -152,7 +200,6 @@ def _log_prob(site: dict[str, Any], max_plate_nesting: float) -> Tensor:
 
 
 def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor:
-    _reparameterised(q)
     for what in ("scale", "mask"):
         if _differ(q[what], p[what]):
             raise ValueError(f"Site '{q['name']}' has another {what} in the guide than in the model: no KL has two.")
@@ -181,15 +228,6 @@ def _base(fn):
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return fn
-
-
-def _reparameterised(site: dict[str, Any]) -> dict[str, Any]:
-    if not site["fn"].has_rsample:
-        raise NotImplementedError(
-            f"Site '{site['name']}' of the guide is not reparameterised: TraceKL_ELBO would miss part of its gradient. "
-            "Use pyro.infer.TraceGraph_ELBO, or pyro.factor(..., has_rsample=True) for a penalty."
-        )
-    return site
 
 
 class NegativeELBO(nn.Module):
@@ -228,5 +266,5 @@ class NegativeELBO(nn.Module):
         """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
         self.elbo.kl_weights = {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
         size = len(next(iter(batch.values())))
-        terms = {name: term / size for name, term in self.elbo.terms(self.model, self.guide, **batch).items()}
-        return self.elbo.weighted_sum(terms), {name: term.detach() for name, term in terms.items()}
+        loss, terms = self.elbo.loss_and_terms(self.model, self.guide, **batch)
+        return loss / size, {name: term.detach() / size for name, term in terms.items()}

@@ -179,16 +179,66 @@ def test_bad_arguments_raise(bad):
         TraceKL_ELBO(**bad).differentiable_loss(Model("model"), Guide(), x=X)
 
 
-def test_what_is_not_reparameterised_raises():
-    def model():
-        b = pyro.sample("b", dist.Bernoulli(0.5))
-        pyro.sample("x", dist.Normal(b, 1.0), obs=torch.tensor(0.0))
+class Coins(nn.Module):
+    """Two coins behind a normal; as model and guide they are all that there is to draw."""
 
-    def guide():
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float64))
+
+    def forward(self, x):
+        return pyro.sample("b", dist.Bernoulli(logits=self.logits).to_event(1))
+
+
+def coin_model(x):
+    b = pyro.sample("b", dist.Bernoulli(torch.tensor([0.5, 0.5], dtype=torch.float64)).to_event(1))
+    pyro.sample("x", dist.Normal(b[0] - 2 * b[1], 1.0), obs=x)
+
+
+def test_score_function_gradient_is_that_of_the_enumerated_elbo():
+    x, guide = torch.tensor(0.7, dtype=torch.float64), Coins([0.4, -0.9])
+    table = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64)
+    log_q = dist.Bernoulli(logits=guide.logits).log_prob(table).sum(1)
+    log_p = 2 * math.log(0.5) + dist.Normal(table[:, 0] - 2 * table[:, 1], 1.0).log_prob(x)
+    exact = (log_q.exp() * (log_q - log_p)).sum()
+    gradient = torch.autograd.grad(exact, guide.logits)[0]
+    torch.manual_seed(0)
+    for particles in (2, 4):
+        elbo = TraceKL_ELBO(num_particles=particles)
+        losses = [elbo.differentiable_loss(coin_model, guide, x=x) for _ in range(1500)]
+        found = torch.stack([torch.autograd.grad(loss, guide.logits)[0] for loss in losses])
+        assert (torch.stack(losses).mean() - exact).abs() < 5 * torch.stack(losses).std() / 1500**0.5
+        assert ((found.mean(0) - gradient).abs() < 5 * found.std(0) / 1500**0.5).all()
+
+
+def test_more_particles_make_the_score_function_less_noisy():
+    x, guide = torch.tensor(0.7, dtype=torch.float64), Coins([0.4, -0.9])
+    torch.manual_seed(0)
+
+    def spread(elbo, repeats):
+        gradients = [
+            torch.autograd.grad(elbo.differentiable_loss(coin_model, guide, x=x), guide.logits)[0] for _ in range(repeats)
+        ]
+        return torch.stack(gradients).std(0).norm()
+
+    assert spread(TraceKL_ELBO(num_particles=8), 200) < 0.6 * spread(TraceKL_ELBO(num_particles=2), 200)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_particles": 3, "vectorize_particles": True, "max_plate_nesting": 0}])
+def test_the_score_function_needs_particles_to_compare(options):
+    def program():
         pyro.sample("b", dist.Bernoulli(0.3))
 
-    with pytest.raises(NotImplementedError, match=r"'b'.*TraceGraph_ELBO"):
-        TraceKL_ELBO().terms(model, guide)
+    with pytest.raises(NotImplementedError, match=r"'b'.*num_particles.*TraceGraph_ELBO"):
+        TraceKL_ELBO(**options).terms(program, program)
+
+
+def test_a_factor_of_the_guide_must_say_that_it_has_a_gradient():
+    def guide():
+        pyro.factor("penalty", torch.tensor(1.0), has_rsample=False)
+
+    with pytest.raises(NotImplementedError, match=r"'penalty'.*has_rsample=True"):
+        TraceKL_ELBO(num_particles=2).terms(lambda: None, guide)
 
 
 def test_a_mark_without_a_closed_form_raises():

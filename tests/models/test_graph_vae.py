@@ -104,16 +104,83 @@ def test_a_closed_gate_silences_its_parent():
         ({"structure": "tree"}, "'tree'"),
         ({"estimator": "soft"}, "'soft'"),
         ({"initial": 1.0}, "between 0 and 1"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"temperature": math.nan}, "temperature must be positive"),
+        ({"num_nodes": 0}, "num_nodes"),
+        ({"structure": torch.zeros(2, 3)}, r"3 x 3 matrix, not \(2, 3\)"),
+        ({"structure": 0.5 * torch.ones(3, 3)}, "zeros and ones"),
+        ({"structure": torch.tensor([[0, 0, 1], [1, 0, 0], [0, 1, 0]])}, "cycle"),
+        ({"structure": torch.eye(3)}, "cycle"),
+        ({"structure": torch.tensor([[0, 0, 1], [0, 0, 0], [0, 0, 0]])}, "from node 1 to node 3 is against the order"),
     ],
 )
 def test_bad_gates(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Gates(3, **arguments)
+        Gates(**{"num_nodes": 3, **arguments})
 
 
-def test_unknown_likelihood():
-    with pytest.raises(ValueError, match="'poisson'"):
-        graph_vae(Gates(2, "none"), likelihood="poisson")
+def test_a_structure_of_ones_own():
+    matrix = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]])
+    gates = Gates(4, matrix)
+    assert [gates.parents(node) for node in range(4)] == [[1, 3], [], [3], []]
+    assert torch.equal(gates(), matrix.float())
+    model = graph_vae(gates, node_dim=2, x_shape=SHAPE, hidden_dim=6, decoder_widths=(8,))
+    guide = graph_vae_guide(gates, node_dim=2, x_shape=SHAPE, hidden_dim=6, encoder_widths=(8,), feature_dim=5)
+    loss, terms = NegativeELBO(model, guide)(x=images())
+    assert set(terms) == {"z_1", "z_2", "z_3", "z_4", "x"}
+    loss.backward()
+    assert all(p.grad is not None for p in [*model.parameters(), *guide.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (graph_vae, {"likelihood": "poisson"}, "'poisson'"),
+        (graph_vae, {"decoder_input": "last"}, "'last'"),
+        (graph_vae_guide, {"guide_gates": "none"}, "'none'"),
+    ],
+)
+def test_unknown_choices(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(Gates(2, "none"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"), [(2 * torch.ones(3, *SHAPE), "support"), (torch.zeros(3, 1, 5, 5), r"1, 4, 4.*1, 5, 5")]
+)
+def test_images_that_the_likelihood_cannot_take(x, message):
+    model, _ = pair("none")
+    with pytest.raises(ValueError, match=message):
+        pyro.poutine.trace(model).get_trace(x=x).compute_log_prob()
+
+
+def test_decoder_of_the_first_node_alone():
+    model = graph_vae(Gates(3), 2, SHAPE, 6, (8,), decoder_input="first")
+    model.eval()
+    assert model.decoder.network[0].in_features == 2
+    z = {f"z_{node}": torch.randn(4, 2) for node in (1, 2, 3)}
+    logits = lambda z: pyro.poutine.trace(pyro.condition(model, z)).get_trace(size=4).nodes["x"]["fn"].base_dist.logits  # noqa: E731
+    torch.testing.assert_close(logits({**z, "z_3": torch.randn(4, 2)}), logits(z))
+    assert not torch.allclose(logits({**z, "z_1": torch.randn(4, 2)}), logits(z))
+
+
+@pytest.mark.parametrize("estimator", ["relaxed", "hard"])
+def test_settled_gates_stay(estimator):
+    gates = Gates(3, estimator=estimator)
+    with torch.no_grad():
+        gates.logits.copy_(torch.tensor([6.0, -6.0, 0.5]))
+    gates.settle(0.01)
+    assert gates.settled.tolist() == [True, True, False]
+    draws = torch.stack([gates() for _ in range(50)])
+    assert (draws[:, 1, 0] == 1).all()
+    assert (draws[:, 2, 0] == 0).all()
+    assert len(draws[:, 2, 1].unique()) > 1
+    trace = pyro.poutine.trace(gates).get_trace()
+    score = gates().sum() if estimator == "relaxed" else trace.log_prob_sum()
+    gradient = torch.autograd.grad(score, gates.logits)[0]
+    assert gradient[:2].tolist() == [0, 0]
+    assert gradient[2] != 0
+    Gates(3, "full").settle(0.01)  # has none to settle
 
 
 # Numerical truth ------------------------------------------------------------------------------------------------------
@@ -277,13 +344,15 @@ def test_analytic_marks_are_valid(structure):
     check_elbo(model, guide, {"x": images(3)}, num_samples=80)
 
 
-def test_hard_gates_train_under_trace_graph_elbo_and_not_under_ours():
+@pytest.mark.parametrize("elbo", [TraceGraph_ELBO(), TraceKL_ELBO(num_particles=4)])
+def test_hard_gates_train_by_the_score_function(elbo):
     model, guide = pair(estimator="hard")
     with pytest.raises(NotImplementedError, match="'c'"):
         TraceKL_ELBO().terms(model, guide, x=images())
     pyro.clear_param_store()
+    torch.manual_seed(0)
     before = model.gates.logits.detach().clone()
-    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), TraceGraph_ELBO()).step(x=images())
+    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), elbo).step(x=images())
     assert not torch.equal(model.gates.logits, before)
 
 
@@ -295,12 +364,16 @@ def test_gates_add_no_term_and_learn_from_the_others():
     assert (gradient != 0).all()
 
 
-def test_open_gates_of_the_guide():
-    model, guide = pair(open_gates=True)
-    with torch.no_grad():
-        model.gates.logits.fill_(-3.0)
+@structures
+def test_full_gates_of_the_guide(structure):
+    model, guide = pair(structure, guide_gates="full")
+    if structure == "learned":
+        with torch.no_grad():
+            model.gates.logits.fill_(-3.0)
     model.eval(), guide.eval()
-    assert model.gates().sum() == 0
+    if structure == "learned":
+        assert model.gates().sum() == 0
+    assert len({name.split(".")[0] for name in guide.top_down.state_dict()}) == 2
     noise = {"z_3": torch.randn(7, 2), "z_2": torch.randn(7, 2)}
     first, second = (
         pyro.poutine.trace(pyro.condition(guide, {**noise, "z_3": z})).get_trace(x=images()).nodes["z_1"]["fn"].base_dist.loc
