@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import json
 import os
 import platform
 import re
@@ -30,6 +31,7 @@ _USAGE = """usage: pyzoo COMMAND ...
   pyzoo evaluate RUN [flags]      metrics again, from the newest checkpoint
   pyzoo figures RUN [flags]       pictures again
   pyzoo sample RUN [flags]        draw from the trained model into a PNG or .npz
+  pyzoo reproduce TABLE [flags]   train the rows of a paper's table, and show ours beside the paper's
 """
 
 
@@ -43,6 +45,14 @@ class RunFlags:
     """The run folder, which must not exist; by default runs/RECIPE-PRESET-seedN."""
     progress: bool = True
     """Show a progress bar."""
+
+
+@dataclasses.dataclass
+class EvaluateFlags:
+    """What to measure."""
+
+    full: bool = False
+    """Also what takes long, such as a likelihood by 5,000 samples of all test images."""
 
 
 @dataclasses.dataclass
@@ -69,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
         "figures": _figures,
         "sample": _sample,
+        "reproduce": _reproduce,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
@@ -97,12 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(arguments: list[str]) -> int:
-    from pyzoo.training import recipes
+    from pyzoo.training import recipes, tables
 
     if arguments:
         raise UsageError(f"'pyzoo list' takes no arguments, got {' '.join(arguments)}")
     for name, recipe in recipes().items():
-        print(f"{name:16}{recipe.paper}; {recipe.data}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
+        print(f"{name:20}{recipe.paper}; {recipe.about_data}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
+    for name, table in tables().items():
+        print(f"{name:20}for 'pyzoo reproduce': {table.shows}")
     return 0
 
 
@@ -122,21 +135,13 @@ def _train(arguments: list[str]) -> int:
     path = flags.out or Path("runs") / f"{recipe.name}-{preset}-seed{recipe.seed}"
     if not _is_first_process():  # launched by the first one, which has made the folder
         return _run(recipe, RunFolder.open(path), hardware, flags.progress)
-    config = {
-        "recipe": recipe.name,
-        "preset": preset,
-        "fields": dataclasses.asdict(recipe),
-        "hardware": dataclasses.asdict(hardware),
-        "versions": _versions(),
-    }
-    run = RunFolder.create(path, config)
+    run = _create(path, recipe, preset, hardware)
     _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {device}; run folder {path}")
     run.log(_described(hardware))
     return _run(recipe, run, hardware, flags.progress)
 
 
 def _resume(arguments: list[str]) -> int:
-
     run, recipe, saved, rest = _open(arguments, "resume")
     hardware, flags = _parse(rest, "pyzoo resume RUN", [saved, _Progress()], "Continues a run where it stopped.")
     if _is_first_process():
@@ -145,8 +150,8 @@ def _resume(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    trainer, recipe, run, _ = _load(arguments, "evaluate", "Measures the newest checkpoint of a run again.")
-    _measure(trainer, recipe, run)
+    trainer, recipe, run, flags = _load(arguments, "evaluate", "Measures the newest checkpoint of a run again.", EvaluateFlags())
+    _measure(trainer, recipe, run, flags.full)
     return 0
 
 
@@ -182,6 +187,89 @@ def _sample(arguments: list[str]) -> int:
     return 0
 
 
+# Tables -------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class ReproduceFlags:
+    """Where the runs go."""
+
+    out: Path | None = None
+    """The folder of the table's runs, which may hold some already; by default runs/TABLE-PRESET."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+def _reproduce(arguments: list[str]) -> int:
+    from pyzoo.training import Hardware, tables
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: pyzoo reproduce TABLE [flags]\n")
+        return _list([]) or (0 if arguments else 2)
+    kind = _lookup(arguments[0], tables(), "table")
+    prog = f"pyzoo reproduce {kind.name}"
+    table, hardware, flags = _parse(arguments[1:], prog, [kind(), Hardware(), ReproduceFlags()], kind.__doc__)
+    if hardware.devices * hardware.num_nodes > 1:
+        raise UsageError("--devices: a table's runs take one device each; several 'pyzoo reproduce' share the runs of a folder")
+    device = hardware.accelerator
+    out = flags.out or Path("runs") / f"{table.name}-{table.preset}"
+    print(f"{table.name}, preset {table.preset}, seeds {', '.join(map(str, table.seeds))} on {device}; folder {out}", flush=True)
+    for seed in table.seeds:
+        for row in table.rows():
+            recipe, path = table.recipe(row, seed), out / row.folder(seed)
+            code = _reproduce_run(recipe, path, table, hardware, flags.progress, table.full and seed == table.seeds[0])
+            if code:
+                return code
+    return _show_table(table, out)
+
+
+def _reproduce_run(recipe, path: Path, table, hardware, progress: bool, full: bool) -> int:
+    """Brings one run of a table to its end, unless it is there or another process is at it."""
+    from pyzoo.training import Busy, RunFolder, Trainer, keep_freed_memory
+
+    if (path / "config.json").exists():
+        run = RunFolder.open(path)
+        if run.config()["fields"] != json.loads(json.dumps(dataclasses.asdict(recipe), default=str)):
+            raise UsageError(f"{path} was made with other settings: choose another --out")
+    else:
+        run = _create(path, recipe, table.preset, hardware)
+    try:
+        with run.lock():
+            if not _is_finished(run):
+                print(f"{path}: {recipe.steps} steps", flush=True)
+                return _run(recipe, run, hardware, progress, full)
+            if full and not run.results()["full"]:
+                print(f"{path}: measuring what takes long", flush=True)
+                keep_freed_memory()
+                _measure(Trainer(recipe, run, hardware, progress=False), recipe, run, full)
+    except Busy:
+        print(f"{path}: another process is at it", flush=True)
+    return 0
+
+
+def _is_finished(run) -> bool:
+    """Whether a run has been trained to its end and measured."""
+    return (run.path / "results.json").exists() and run.results()["step"] == run.config()["fields"]["steps"]
+
+
+def _show_table(table, out: Path) -> int:
+    """Prints the table of the finished runs, and writes it and its figures into the folder."""
+    from pyzoo.training import RunFolder
+
+    runs: dict[str, list[Any]] = {}
+    for row in table.rows():
+        folders = [RunFolder(out / row.folder(seed)) for seed in table.seeds]
+        runs[row.label] = [run for run in folders if _is_finished(run)]
+    text = table.render(runs) + ("\n\n" + table.note() if table.note() else "")
+    print(text)
+    (out / "table.md").write_text(text + "\n")
+    for name, figure in table.figures(runs):
+        figure.savefig(out / f"{name}.png", dpi=150)
+    missing = sum(len(table.seeds) - len(found) for found in runs.values())
+    print(f"\nwrote {out / 'table.md'} and its figures" + (f"; {missing} runs are not finished yet" if missing else ""))
+    return 0
+
+
 # What they share ----------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +285,22 @@ class _Place:
     """auto takes a GPU where there is one."""
 
 
-def _run(recipe, run, hardware, progress: bool) -> int:
+def _create(path: Path, recipe, preset: str, hardware):
+    """A new run folder."""
+    from pyzoo.training import RunFolder
+
+    recipe.prepare()
+    config = {
+        "recipe": recipe.name,
+        "preset": preset,
+        "fields": dataclasses.asdict(recipe),
+        "hardware": dataclasses.asdict(hardware),
+        "versions": _versions(),
+    }
+    return RunFolder.create(path, config)
+
+
+def _run(recipe, run, hardware, progress: bool, full: bool = False) -> int:
     """Trains to the end, measures and draws."""
     from pyzoo.training import NonFiniteLoss, Stopped, Trainer, keep_freed_memory
 
@@ -215,16 +318,17 @@ def _run(recipe, run, hardware, progress: bool) -> int:
         return 1
     if trainer.fabric.is_global_zero:
         _say(run, f"trained {trainer.step} steps in {trainer.seconds:.0f} s")
-        _measure(trainer, recipe, run)
+        _measure(trainer, recipe, run, full)
         _draw(trainer, recipe, run)
     return 0
 
 
-def _measure(trainer, recipe, run) -> None:
+def _measure(trainer, recipe, run, full: bool = False) -> None:
     started = time.monotonic()
-    metrics = recipe.evaluate(trainer.module, trainer.device)
+    metrics = recipe.evaluate(trainer.module, trainer.device, full)
     results = {
         "metrics": metrics,
+        "full": full,
         "step": trainer.step,
         "training_seconds": round(trainer.seconds, 1),
         "hardware": dataclasses.asdict(trainer.hardware),

@@ -140,7 +140,7 @@ class CompVAERecipe(Recipe):
     can_repeat: ClassVar[bool]
     """Whether parts drawn at random may be impossible to tell apart."""
 
-    def evaluate(self, module: NegativeELBO, device: torch.device) -> dict[str, float]:
+    def evaluate(self, module: NegativeELBO, device: torch.device, full: bool = False) -> dict[str, float]:
         return compvae_metrics.evaluate(self, module, device)
 
     # Figures and samples --------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class CompVAESines(CompVAERecipe):
     """
 
     name: ClassVar[str] = "compvae-sines"
-    data: ClassVar[str] = "generated curves"
+    about_data: ClassVar[str] = "generated curves"
     can_repeat: ClassVar[bool] = True
     shows: ClassVar[str] = "taking a curve apart into sines, and putting others together"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -301,7 +301,7 @@ class CompVAEColors(CompVAERecipe):
     """
 
     name: ClassVar[str] = "compvae-colors"
-    data: ClassVar[str] = "generated images"
+    about_data: ClassVar[str] = "generated images"
     can_repeat: ClassVar[bool] = False
     shows: ClassVar[str] = "composing an image from coloured sites, one by one"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

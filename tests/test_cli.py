@@ -12,9 +12,15 @@ import pytest
 import torch
 
 from pyzoo import cli
-from tiny import COLORS, SINES, flags
+from pyzoo.recipes import graph_vae_metrics
+from pyzoo.recipes.graph_vae import GraphVAERecipe
+from pyzoo.recipes.graph_vae_tables import GraphVAETable1
+from pyzoo.training import RunFolder
+from tiny import COLORS, GRAPH, SINES, flags
 
-TINY = {"compvae-sines": SINES, "compvae-colors": COLORS}
+COMPVAE = {"compvae-sines": SINES, "compvae-colors": COLORS}
+STRUCTURES = dict.fromkeys(("graph-vae", "fc-vae", "ladder-vae", "vae"), GRAPH)
+TINY = {**COMPVAE, **STRUCTURES}
 QUIET = {"checkpoint_seconds": 1e6}
 
 
@@ -44,7 +50,7 @@ def bad(capsys, *arguments):
 def test_list(capsys):
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["compvae-colors", "compvae-sines"]
+    assert [line.split()[0] for line in lines] == [*sorted(TINY), "graph-vae-figure4", "graph-vae-table1"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train"], ["train", "--help"]])
@@ -70,10 +76,21 @@ def test_a_run_folder_is_complete(trained, recipe):
     assert names == {"config.json", "metrics.csv", "results.json", "figures", "checkpoints", "log.txt"}
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"] == recipe
-    assert config["fields"]["w_dim"] == 8
+    assert config["fields"]["steps"] == 30
     results = json.loads((run / "results.json").read_text())
-    assert results["metrics"]["scale_floor"] == config["fields"]["scale_floor"]
     assert results["step"] == 30
+    assert results["metrics"]
+    with open(run / "metrics.csv") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [5, 10, 15, 20, 25, 30]
+    assert "trained 30 steps" in (run / "log.txt").read_text()
+    for picture in (run / "figures").iterdir():
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("recipe", COMPVAE)
+def test_metrics_of_compvae(trained, recipe):
+    metrics = json.loads((trained / recipe / "results.json").read_text())["metrics"]
+    config = json.loads((trained / recipe / "config.json").read_text())
     wanted = {
         "reconstruction_r2",
         "subset_r2",
@@ -83,12 +100,21 @@ def test_a_run_folder_is_complete(trained, recipe):
         "nats_w",
         "x_floor",
     }
-    assert wanted <= results["metrics"].keys()
-    with open(run / "metrics.csv") as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == [5, 10, 15, 20, 25, 30]
-    assert "trained 30 steps" in (run / "log.txt").read_text()
-    for picture in (run / "figures").iterdir():
-        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert wanted <= metrics.keys()
+    assert metrics["scale_floor"] == config["fields"]["scale_floor"]
+
+
+@pytest.mark.parametrize("recipe", STRUCTURES)
+def test_metrics_of_graph_vae(trained, recipe):
+    metrics = json.loads((trained / recipe / "results.json").read_text())["metrics"]
+    wanted = {"test_elbo", "test_kl", "test_log_likelihood_quick", "train_elbo", "nats_z_3", "parameters", "edges_kept"}
+    assert wanted <= metrics.keys()
+    assert "test_log_likelihood" not in metrics
+    assert metrics["test_log_likelihood_quick"] >= metrics["test_elbo"]
+    with open(trained / recipe / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["log_likelihood"]) for row in rows] == [False, True] * 3
+    assert ("gate_3_1" in rows[0]) == (recipe == "graph-vae")
 
 
 def test_figures_of_the_paper(trained):
@@ -96,6 +122,10 @@ def test_figures_of_the_paper(trained):
     assert {name.split("_")[0] for name in sines} == {"figure2", "figure4", "figure5", "figure6", "figure10", "subsets"}
     colors = {path.stem for path in (trained / "compvae-colors" / "figures").iterdir()}
     assert {name.split("_")[0] for name in colors} == {"figure3", "figure7", "figure8", "subsets"}
+    graph = {path.stem for path in (trained / "graph-vae" / "figures").iterdir()}
+    names = {"figure3a_gates", "figure3b_graph", "figure5_likelihood", "figure6_embeddings", "samples", "reconstructions", "loss"}
+    assert graph == names
+    assert {path.stem for path in (trained / "vae" / "figures").iterdir()} == names - {"figure3a_gates"}
 
 
 def test_evaluate_and_figures_again(trained, capsys):
@@ -124,6 +154,31 @@ def test_sample(trained, tmp_path, recipe, parts, shape):
     assert cli.main(["sample", str(trained / recipe)]) == 0
     assert (trained / recipe / "samples.png").exists()
     (trained / recipe / "samples.png").unlink()
+
+
+def test_sample_of_images(trained, tmp_path, capsys):
+    numpy = pytest.importorskip("numpy")
+    out = tmp_path / "samples.npz"
+    assert cli.main(["sample", str(trained / "graph-vae"), "--count", "5", "--out", str(out)]) == 0
+    with numpy.load(out) as arrays:
+        assert arrays["x"].shape == arrays["mean"].shape == (5, 1, 28, 28)
+        assert set(arrays["x"].flatten().tolist()) <= {0.0, 1.0}
+    assert cli.main(["sample", str(trained / "graph-vae"), "--count", "12", "--out", str(tmp_path / "samples.png")]) == 0
+    assert "not made of parts" in bad(capsys, "sample", trained / "graph-vae", "--parts", "3")
+
+
+def test_a_full_evaluation_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_vae_metrics, "_FULL_SAMPLES", 20)
+    monkeypatch.setattr(GraphVAERecipe, "figures", lambda *arguments: iter(()))
+    run = tmp_path / "run"
+    assert train("vae", run) == 0
+    before = json.loads((run / "results.json").read_text())
+    assert cli.main(["evaluate", str(run), "--full"]) == 0
+    after = json.loads((run / "results.json").read_text())
+    assert after["full"]
+    assert not before["full"]
+    assert after["metrics"].pop("test_log_likelihood") < 0
+    assert after["metrics"] == before["metrics"]
 
 
 def test_resume_continues_with_the_recipe_of_the_folder(tmp_path, capsys):
@@ -183,6 +238,120 @@ def test_bad_flags(capsys, tmp_path, flag, value):
     assert flag in line
     assert value.lstrip("-") in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--data", "cats"),
+        ("--nodes", "7"),
+        ("--nodes", "0"),
+        ("--latent-dim", "81"),
+        ("--widths", "0"),
+        ("--temperature-decay", "0"),
+        ("--lowest-temperature", "-1"),
+        ("--initial-gate", "1"),
+        ("--settle-margin", "0.5"),
+        ("--gate-learning-rate", "0"),
+        ("--monitor-every", "7"),
+        ("--batch-size", "70000"),
+        ("--decoder-input", "last"),
+        ("--schedule", "never"),
+    ],
+)
+def test_bad_flags_of_graph_vae(capsys, tmp_path, flag, value):
+    line = bad(capsys, "train", "graph-vae", "--out", tmp_path / "run", flag, value)
+    assert flag in line or "--latent-dim" in line
+    assert value in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_hard_gates_need_particles(capsys, tmp_path):
+    line = bad(capsys, "train", "graph-vae", "--out", tmp_path / "run", "--gate-estimator", "hard")
+    assert "--particles must be at least 2 with --gate-estimator hard" in line
+
+
+def test_missing_images_leave_no_run_behind(capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYZOO_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    line = bad(capsys, "train", "graph-vae", "--out", tmp_path / "run")
+    assert "MNIST/raw/train-images-idx3-ubyte.gz" in line
+    assert "--data digits" in line
+    assert not (tmp_path / "run").exists()
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_preset(monkeypatch):
+    """Graph VAE's small preset, made tiny; the tables' runs use it."""
+    monkeypatch.setitem(GraphVAERecipe.presets, "small", {**GRAPH, **QUIET, "steps": 10, "log_every": 5, "monitor_every": 5})
+    monkeypatch.setattr(GraphVAERecipe, "figures", lambda *arguments: iter(()))
+    monkeypatch.setattr(graph_vae_metrics, "_QUICK_SAMPLES", 20)
+    monkeypatch.setattr(graph_vae_metrics, "_FULL_SAMPLES", 20)
+
+
+def reproduce(*arguments):
+    return cli.main(["reproduce", *map(str, arguments), "--device", "cpu", "--no-progress"])
+
+
+def test_a_table_grows_over_several_sittings(tiny_preset, tmp_path, capsys):
+    out = tmp_path / "table"
+    assert reproduce("graph-vae-table1", "--data", "digits", "--seeds", "0", "--out", out) == 0
+    first = capsys.readouterr().out
+    assert "| VAE, digits | 1 |" in first
+    assert "scikit-learn's 8x8 digits enlarged" in first
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/*")}
+    assert len(stamps) >= 4
+    assert reproduce("graph-vae-table1", "--data", "digits", "--seeds", "0", "1", "--full", "--out", out) == 0
+    second = capsys.readouterr().out
+    assert "| Graph VAE, digits | 2 |" in second
+    assert "±" in second
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*seed0/checkpoints/*")} == stamps
+    for label in ("vae", "ladder-vae", "fc-vae", "graph-vae"):
+        metrics = [json.loads((out / f"{label}-digits-seed{s}" / "results.json").read_text())["metrics"] for s in (0, 1)]
+        assert ["test_log_likelihood" in found for found in metrics] == [True, False]
+    assert (out / "table.md").read_text().strip() in second
+    assert (out / "figure5_digits.png").exists()
+    assert "other settings" in bad(capsys, "reproduce", "graph-vae-table1", "--data", "digits", "--steps", 4, "--out", out)
+
+
+def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
+    out = tmp_path / "figure4"
+    sizes = ("--latent-dims", 4, 6, "--nodes", 1, 2)
+    assert reproduce("graph-vae-figure4", "--data", "digits", "--seeds", 0, *sizes, "--out", out) == 0
+    assert "| M = 6, N = 2, N' = 3 | 1 |" in capsys.readouterr().out
+    assert (out / "figure4_divisions.png").exists()
+    assert "--latent-dims 5 can't be divided into --nodes 2" in bad(
+        capsys, "reproduce", "graph-vae-figure4", "--latent-dims", 5, "--nodes", 2
+    )
+    rows = {row.label: row for row in GraphVAETable1(open_guide=True).rows()}
+    assert rows["Graph VAE with open guide, mnist"].paper == {"test_log_likelihood": "-83.40"}
+    assert rows["Graph VAE with open guide, mnist"].fields["guide_gates"] == "full"
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tiny_preset, tmp_path, capsys):
+    out = tmp_path / "table"
+    arguments = ("graph-vae-figure4", "--data", "digits", "--seeds", 0, "--latent-dims", 6, "--nodes", 1, 2, "--out", out)
+    assert reproduce(*arguments) == 0
+    run = RunFolder.open(out / "m-6-n-1-n-6-seed0")
+    (run.path / "results.json").unlink()
+    with run.lock():
+        capsys.readouterr()
+        assert reproduce(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "another process is at it" in printed
+    assert "1 runs are not finished yet" in printed
+
+
+def test_bad_tables(capsys):
+    assert "unknown table 'graph-vae-table'; nearest: graph-vae-table1" in bad(capsys, "reproduce", "graph-vae-table")
+    assert "--seeds" in bad(capsys, "reproduce", "graph-vae-table1", "--seeds", "0", "0")
+    assert "one device each" in bad(capsys, "reproduce", "graph-vae-table1", "--devices", "2")
+    assert cli.main(["reproduce", "--help"]) == 0
+    assert "graph-vae-figure4" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

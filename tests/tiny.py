@@ -1,6 +1,7 @@
 """Recipes small enough to train in a test."""
 
 from pyzoo.recipes.compvae import CompVAEColors, CompVAESines
+from pyzoo.recipes.graph_vae import GraphVAERecipe
 
 SINES = {
     "steps": 30,
@@ -30,6 +31,18 @@ COLORS = {
     "part_width": 8,
     "place_width": 4,
 }
+GRAPH = {
+    "data": "digits",
+    "steps": 30,
+    "batch_size": 32,
+    "log_every": 5,
+    "monitor_every": 10,
+    "checkpoint_seconds": 0.0,
+    "nodes": 3,
+    "latent_dim": 6,
+    "widths": (12, 8),
+    "hidden_dim": 6,
+}
 
 
 def sines(**changes) -> CompVAESines:
@@ -38,6 +51,10 @@ def sines(**changes) -> CompVAESines:
 
 def colors(**changes) -> CompVAEColors:
     return CompVAEColors(**{**COLORS, **changes})
+
+
+def graph(kind=GraphVAERecipe, **changes) -> GraphVAERecipe:
+    return kind(**{**GRAPH, **changes})
 
 
 def flags(fields: dict) -> list[str]:

@@ -3,17 +3,22 @@
 from pyzoo.training.loop import Hardware, NonFiniteLoss, Stopped, Trainer
 from pyzoo.training.memory import keep_freed_memory
 from pyzoo.training.recipe import Objective, Recipe, Source, recipes
-from pyzoo.training.run_folder import RunFolder
+from pyzoo.training.run_folder import Busy, RunFolder
+from pyzoo.training.table import Row, Table, tables
 
 __all__ = [
+    "Busy",
     "Hardware",
     "NonFiniteLoss",
     "Objective",
     "Recipe",
+    "Row",
     "RunFolder",
     "Source",
     "Stopped",
+    "Table",
     "Trainer",
     "keep_freed_memory",
     "recipes",
+    "tables",
 ]

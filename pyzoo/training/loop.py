@@ -50,9 +50,10 @@ class Hardware:
     """Processes or GPUs on each machine; each takes its slice of the batch."""
     num_nodes: int = 1
     """Machines."""
-    engine: Literal["eager", "traced", "compiled"] = "eager"
-    """eager runs model and guide as they stand, as do several processes in any case; traced runs the arithmetic of their first
-    run, bit-identical but deaf to Python that changes; compiled compiles that, which takes minutes and pays in long runs."""
+    engine: Literal["auto", "eager", "traced", "compiled"] = "auto"
+    """auto is the recipe's choice. eager runs model and guide as they stand, as do several processes in any case; traced runs
+    the arithmetic of their first run, bit-identical but deaf to Python that changes; compiled compiles that, which takes
+    minutes and pays in long runs."""
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes"):
@@ -130,7 +131,8 @@ class Trainer:
         self.seconds = 0.0
         self._sums: dict[str, tuple[Tensor, int]] = {}  # of each term since the last row of metrics.csv, and how many
         self._signal: int | None = None
-        self._gradients = [gradients_of(self.fabric, objective, self.hardware.engine) for objective in self.objectives]
+        engine = recipe.engine if self.hardware.engine == "auto" else self.hardware.engine
+        self._gradients = [gradients_of(self.fabric, objective, engine) for objective in self.objectives]
         self._restore()
 
     @property
@@ -146,8 +148,14 @@ class Trainer:
             Stopped: SIGINT or SIGTERM came; the run can be resumed.
             UsageError: a checkpoint could not be written, or another process trains in the folder.
         """
-        with self.run.lock() if self.fabric.is_global_zero else contextlib.nullcontext():
-            self._train()
+        try:
+            with self.run.lock() if self.fabric.is_global_zero else contextlib.nullcontext():
+                self._train()
+            self.fabric.barrier()
+        finally:
+            # Each process goes its own way from here; one that ends with its group alive may be aborted by the group's threads.
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
 
     def _train(self) -> None:
         if self.fabric.is_global_zero:
@@ -243,6 +251,9 @@ class Trainer:
             row |= {_key(objective, name): objective.module.get_buffer(name).item() for name in objective.schedules}
         self._sums = {}
         if self.fabric.is_global_zero:
+            with torch.random.fork_rng():
+                torch.manual_seed(derive_seed(self.recipe.seed, "monitor", self.step))
+                row |= self.recipe.monitor(self.module, self.device, self.step)
             self.run.append_metrics(row)
             bar.set_postfix_str("  ".join(f"{name} {mean:.1f}" for name, mean in means.items()) + " nats")
 

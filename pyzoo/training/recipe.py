@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +75,14 @@ class Recipe:
     """What the command calls it."""
     paper: ClassVar[str]
     """Authors and year."""
-    data: ClassVar[str]
+    about_data: ClassVar[str]
     """What it is trained on."""
     shows: ClassVar[str]
     """One line: what one sees."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Names of presets and the fields that they set; the first one is the default."""
+    engine: ClassVar[Literal["eager", "traced"]] = "eager"
+    """What ``--engine auto`` means."""
 
     steps: int = 1000
     """Training steps."""
@@ -116,6 +118,13 @@ class Recipe:
             raise UsageError(f"{cls.name} has no preset '{name}'; it has {', '.join(cls.presets)}")
         return cls(**{**cls.presets[name], **fields})
 
+    def prepare(self) -> None:
+        """Looks for, and fetches, the files that training and measuring will need.
+
+        Raises:
+            UsageError: one is missing or damaged.
+        """
+
     def source(self, device: torch.device) -> Source:
         """Where training batches come from."""
         raise NotImplementedError
@@ -124,8 +133,12 @@ class Recipe:
         """Fresh networks and what trains them, on the CPU."""
         raise NotImplementedError
 
-    def evaluate(self, module: nn.Module, device: torch.device) -> dict[str, float]:
-        """Metrics by name. Moves no parameter."""
+    def monitor(self, module: nn.Module, device: torch.device, step: int) -> dict[str, float]:
+        """Further columns of a row of metrics.csv, after that many steps; those missing in a row stay empty."""
+        return {}
+
+    def evaluate(self, module: nn.Module, device: torch.device, full: bool = False) -> dict[str, float]:
+        """Metrics by name, with ``full`` also those that take long. Moves no parameter."""
         raise NotImplementedError
 
     def figures(

@@ -17,7 +17,11 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-__all__ = ["RunFolder"]
+__all__ = ["Busy", "RunFolder"]
+
+
+class Busy(UsageError):
+    """Another process trains in the folder."""
 
 
 class RunFolder:
@@ -30,6 +34,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path / "checkpoints")
+        self._locked = False
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -156,22 +161,28 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keeps other processes from training in this folder, where the system has file locks; reading is free.
 
+        Who holds it may take it again.
+
         Raises:
-            UsageError: another process trains in it.
+            Busy: another process trains in it.
         """
-        if fcntl is None:
+        if fcntl is None or self._locked:
             yield
             return
         with open(self.path / "config.json") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(f"another process is training in {self.path}") from error
-            yield
+                raise Busy(f"another process is training in {self.path}") from error
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         partial = self.path / (name + ".partial")
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+        partial.write_text(json.dumps(value, indent=2, default=str) + "\n")  # paths as text
         partial.replace(self.path / name)
 
 

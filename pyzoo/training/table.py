@@ -1,0 +1,108 @@
+"""What a paper's table is: a list of recipe runs, with the paper's numbers beside ours."""
+
+import dataclasses
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pyzoo.errors import UsageError
+from pyzoo.training.recipe import Recipe
+from pyzoo.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Row", "Table", "tables"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table: a recipe with some of its fields, trained with each seed."""
+
+    label: str
+    """What the table calls it; no two rows have one label."""
+    recipe: type[Recipe]
+    """What is trained."""
+    fields: Mapping[str, Any]
+    """Fields that differ from the preset."""
+    paper: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The paper's numbers as it prints them, by metric."""
+
+    def folder(self, seed: int) -> str:
+        """Name of the folder of a run."""
+        return f"{re.sub('[^a-z0-9]+', '-', self.label.lower())}-seed{seed}"
+
+
+@dataclasses.dataclass
+class Table:
+    """Base of all tables. The fields are the flags of ``pyzoo reproduce``, with the strings below them as help.
+
+    A subclass sets the class variables, adds its fields and writes the methods.
+    """
+
+    name: ClassVar[str]
+    """What the command calls it."""
+    shows: ClassVar[str]
+    """One line: what it compares."""
+    columns: ClassVar[Mapping[str, str]]
+    """The metrics that are shown, with their headings."""
+
+    preset: str = "small"
+    """Of the recipes."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each row is trained with each; the table gives means and standard deviations."""
+    full: bool = False
+    """Also measure, of each row's first seed, what takes long."""
+    steps: int | None = None
+    """Training steps, in place of the preset's."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UsageError(f"--seeds must be one or more, and different, got {' '.join(map(str, self.seeds))}")
+
+    def rows(self) -> Sequence[Row]:
+        """The rows, in the paper's order."""
+        raise NotImplementedError
+
+    def note(self) -> str:
+        """What to say below the table; may be empty."""
+        return ""
+
+    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
+        """Named figures over the finished runs of each row."""
+        yield from ()
+
+    def recipe(self, row: Row, seed: int) -> Recipe:
+        """A row's recipe with a seed."""
+        more = {} if self.steps is None else {"steps": self.steps}
+        return row.recipe.preset(self.preset, **{**row.fields, **more, "seed": seed})
+
+    def render(self, runs: Mapping[str, Sequence[RunFolder]]) -> str:
+        """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
+        rows = self.rows()
+        measured = {row.label: [run.results()["metrics"] for run in runs.get(row.label, ())] for row in rows}
+        names = [name for name in self.columns if any(name in metrics for found in measured.values() for metrics in found)]
+        printed = [name for name in self.columns if any(name in row.paper for row in rows)]
+        head = ["", "runs", *(self.columns[name] for name in names), *(f"{self.columns[name]}, paper" for name in printed)]
+        lines = [head, ["---"] * len(head)]
+        for row in rows:
+            found = measured[row.label]
+            ours = [_mean_and_spread([metrics[name] for metrics in found if name in metrics]) for name in names]
+            lines.append([row.label, str(len(found)), *ours, *(row.paper.get(name, "-") for name in printed)])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation with two decimals; of one value that alone, of counts as they are."""
+    if not values:
+        return "-"
+    mean = statistics.fmean(values)
+    digits = 0 if abs(mean) >= 1000 else 2
+    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else "")
+
+
+def tables() -> dict[str, type[Table]]:
+    """All installed tables by name, from the entry-point group ``pyzoo.tables``."""
+    return {entry.name: entry.load() for entry in sorted(entry_points(group="pyzoo.tables"), key=lambda entry: entry.name)}

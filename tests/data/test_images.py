@@ -1,0 +1,249 @@
+import gzip
+import hashlib
+import os
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyzoo.data import images as module
+from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized, load_images
+from pyzoo.errors import UsageError
+
+
+def pictures(count=10, channels=1):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, channels, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("binarize", ["dynamic", "fixed", "no"])
+def test_a_batch_is_a_function_of_seed_and_step(binarize):
+    first, second = (ImageSource(pictures(), binarize, seed=3) for _ in range(2))
+    for step in (7, 0, 2, 7):
+        assert torch.equal(first.batch(step, 4)["x"], second.batch(step, 4)["x"])
+    assert not torch.equal(first.batch(0, 4)["x"], ImageSource(pictures(), binarize, seed=4).batch(0, 4)["x"])
+
+
+def test_an_epoch_shows_each_image_once():
+    source = ImageSource(torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1), "no")
+    seen = [[round(255 * value) for value in source.batch(step, 4)["x"].flatten().tolist()] for step in range(6)]
+    for epoch in (seen[:3], seen[3:]):
+        assert sorted(value for batch in epoch for value in batch) == list(range(12))
+    assert seen[:3] != seen[3:]
+
+
+def test_binarised_pixels_are_zeros_and_ones_with_their_brightness_as_mean():
+    image = torch.tensor([0, 51, 204, 255], dtype=torch.uint8).view(1, 1, 2, 2)
+    drawn = binarized(image.expand(20_000, -1, -1, -1), seed=0)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(drawn.mean(0), image[0] / 255, atol=0.015, rtol=0)
+    assert drawn.mean(0).flatten()[0] == 0
+    assert drawn.mean(0).flatten()[3] == 1
+
+
+def test_dynamic_and_fixed_binarisation():
+    dynamic, fixed = (ImageSource(pictures(4), binarize) for binarize in ("dynamic", "fixed"))
+    kept = fixed.images.flatten(1).tolist()
+    for step in range(3):
+        assert sorted(fixed.batch(step, 4)["x"].flatten(1).int().tolist()) == sorted(kept)
+    assert not torch.equal(*(dynamic.batch(step, 4)["x"].sum(0) for step in (0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ImageSource(torch.zeros(3, 1, 4, 4)), ValueError, "uint8"),
+        (lambda: ImageSource(torch.zeros(3, 4, 4, dtype=torch.uint8)), ValueError, r"\(3, 4, 4\)"),
+        (lambda: ImageSource(pictures(), "sometimes"), ValueError, "'sometimes'"),
+        (lambda: ImageSource(pictures()).batch(0, 11), UsageError, "--batch-size 11 is more than the 10 images"),
+        (lambda: load_images("cats", "train"), UsageError, "'cats'.*digits"),
+        (lambda: load_images("digits", "both"), ValueError, "'both'"),
+    ],
+)
+def test_bad_input(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No file is anywhere, and nothing can be downloaded."""
+    monkeypatch.delenv("PYZOO_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def refuse(*arguments, **options):
+        raise OSError("no network")
+
+    names = ("MNIST", "FashionMNIST", "Omniglot", "CIFAR10")
+    monkeypatch.setitem(
+        sys.modules, "torchvision", types.SimpleNamespace(datasets=types.SimpleNamespace(**dict.fromkeys(names, refuse)))
+    )
+    return tmp_path
+
+
+def write_mnist(folder, monkeypatch, kind="MNIST", damage=False):
+    """A tiny set in MNIST's format, whose sums are then the official ones."""
+    images, labels = pictures(5), torch.arange(5, dtype=torch.uint8)
+    images = torch.nn.functional.pad(images, (12, 12, 12, 12))
+    raw = folder / kind / "raw"
+    raw.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        for name, content in ((f"{split}-images-idx3-ubyte.gz", images), (f"{split}-labels-idx1-ubyte.gz", labels)):
+            header = bytes(16 if "images" in name else 8)
+            packed = gzip.compress(header + content.numpy().tobytes())
+            monkeypatch.setitem(module._MNIST_FILES, (kind, name), hashlib.md5(packed).hexdigest())
+            (raw / name).write_bytes(packed[:-1] + b"?" if damage else packed)
+    return images, labels.long()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+@pytest.mark.parametrize("place", ["folder", "environment", "cache"])
+def test_mnist_is_found_in_each_place(nowhere, monkeypatch, name, kind, place):
+    root = nowhere / "cache" / "pyzoo" if place == "cache" else nowhere / "data"
+    expected = write_mnist(root, monkeypatch, kind)
+    if place == "environment":
+        monkeypatch.setenv("PYZOO_DATA", str(root))
+    found = load_images(name, "test", root if place == "folder" else None)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_wrong_checksum_names_the_file(nowhere, monkeypatch):
+    write_mnist(nowhere / "data", monkeypatch, damage=True)
+    with pytest.raises(UsageError, match=r"train-images-idx3-ubyte.gz is damaged.*MD5"):
+        load_images("mnist", "train", nowhere / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mnist", "MNIST/raw/train-images-idx3-ubyte.gz"),
+        ("fashion-mnist", "FashionMNIST/raw/train-images-idx3-ubyte.gz"),
+        ("omniglot", "omniglot-py/images_background"),
+        ("cifar10", "cifar-10-batches-py"),
+    ],
+)
+def test_a_missing_file_says_where_to_put_it_and_what_stands_in(nowhere, name, file):
+    with pytest.raises(UsageError) as caught:
+        load_images(name, "train", nowhere / "data")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (file, str(nowhere / "data"), str(nowhere / "cache" / "pyzoo"), "no network", "--data-dir", "--data digits"):
+        assert part in message
+
+
+def test_without_torchvision_the_message_says_so(nowhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(UsageError, match="torchvision, which would fetch it, can't be imported"):
+        load_images("mnist", "train")
+
+
+def test_what_is_downloaded_is_read(nowhere, monkeypatch):
+    def download(root, download):
+        assert download
+        write_mnist(Path(root), monkeypatch)
+
+    monkeypatch.setattr(sys.modules["torchvision"].datasets, "MNIST", download)
+    images, labels = load_images("mnist", "train")
+    assert len(images) == len(labels) == 5
+
+
+def test_omniglot_drawings_become_small_and_white_on_black(nowhere, monkeypatch):
+    from PIL import Image
+
+    ink = np.zeros((105, 105), bool)
+    ink[:15, :30] = True  # 4 x 8 of the small pixels
+    for index in range(2):
+        path = nowhere / "data" / "omniglot-py" / "images_background" / "Alphabet" / f"character{index}" / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(~ink).save(path)
+    monkeypatch.setitem(IMAGE_SETS, "omniglot", module.ImageSet((1, 28, 28), 2, 2))
+    images, labels = load_images("omniglot", "train", nowhere / "data")
+    assert labels.tolist() == [0, 1]
+    expected = torch.zeros(28, 28, dtype=torch.uint8)
+    expected[:4, :8] = 255
+    assert torch.equal(images[0, 0], expected)
+    monkeypatch.setitem(IMAGE_SETS, "omniglot", module.ImageSet((1, 28, 28), 3, 2))
+    with pytest.raises(UsageError, match="holds 2 drawings and should hold 3"):
+        load_images("omniglot", "train", nowhere / "data")
+
+
+def test_omniglot_array_with_a_wrong_checksum(nowhere):
+    path = nowhere / "data" / "omniglot-py" / "omniglot_28x28.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not it")
+    with pytest.raises(UsageError, match=r"omniglot_28x28.npz is damaged"):
+        load_images("omniglot", "train", nowhere / "data")
+
+
+def test_cifar10_is_read_by_torchvision(nowhere, monkeypatch):
+    (nowhere / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    pixels = pictures(3, channels=3).permute(0, 2, 3, 1).numpy()
+    monkeypatch.setattr(
+        sys.modules["torchvision"].datasets, "CIFAR10", lambda root, train: types.SimpleNamespace(data=pixels, targets=[4, 1, 0])
+    )
+    images, labels = load_images("cifar10", "train", nowhere / "data")
+    assert torch.equal(images, pictures(3, channels=3))
+    assert labels.tolist() == [4, 1, 0]
+
+    def corrupted(root, train):
+        raise RuntimeError("Dataset not found or corrupted.")
+
+    monkeypatch.setattr(sys.modules["torchvision"].datasets, "CIFAR10", corrupted)
+    with pytest.raises(UsageError, match=r"cifar-10-batches-py is damaged or not whole"):
+        load_images("cifar10", "train", nowhere / "data")
+
+
+def test_torchvision_itself_knows_these_sets():
+    torchvision = pytest.importorskip("torchvision")
+    for kind in ("MNIST", "FashionMNIST"):
+        known = dict(getattr(torchvision.datasets, kind).resources)
+        assert known == {name: md5 for (of, name), md5 in module._MNIST_FILES.items() if of == kind}
+    assert callable(torchvision.datasets.Omniglot)
+    assert callable(torchvision.datasets.CIFAR10)
+
+
+def test_digits_need_no_file(nowhere):
+    sets = {split: load_images("digits", split) for split in ("train", "test")}
+    for split, (images, labels) in sets.items():
+        assert images.shape == (getattr(IMAGE_SETS["digits"], split), 1, 28, 28)
+        assert images.dtype == torch.uint8
+        assert labels.bincount().tolist()[9] > 0
+        assert images.float().mean() > 40
+    assert torch.equal(sets["test"][0], load_images("digits", "test")[0])
+
+
+@pytest.mark.skipif("PYZOO_DATA" not in os.environ, reason="no real files: PYZOO_DATA is not set")
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "omniglot"])
+def test_real_files(name):
+    known = IMAGE_SETS[name]
+    for split in ("train", "test"):
+        images, labels = load_images(name, split)
+        assert images.shape == (getattr(known, split), *known.shape)
+        assert len(labels) == len(images)
+        assert images.max() == 255
+    if name == "mnist":
+        assert images.float().mean().item() == pytest.approx(33.7912, abs=1e-4)
+        assert labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+@pytest.mark.skipif("PYZOO_DATA" not in os.environ, reason="no real files: PYZOO_DATA is not set")
+def test_omniglot_from_its_drawings_is_that_of_the_array(tmp_path):
+    archive = Path(os.environ["PYZOO_DATA"]) / "omniglot-py" / "images_evaluation.zip"
+    if not archive.exists():
+        pytest.skip("no archive of drawings")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "omniglot-py")
+    drawn, _ = module._read_drawings(tmp_path / "omniglot-py" / "images_evaluation", IMAGE_SETS["omniglot"].test)
+    array, _ = load_images("omniglot", "test")
+    rows = [sorted(map(bytes, images.flatten(1).numpy())) for images in (drawn, array)]  # the order of the characters differs
+    assert rows[0] == rows[1]
