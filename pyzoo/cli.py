@@ -339,7 +339,7 @@ def _measure(trainer, recipe, run, full: bool = False) -> None:
     run.write_results(results)
     width = max(map(len, metrics))
     for name, value in metrics.items():
-        _say(run, f"  {name:{width}}  {value:,.0f}" if value == int(value) else f"  {name:{width}}  {value:.4g}")
+        _say(run, f"  {name:{width}}  {value:,.0f}" if float(value).is_integer() else f"  {name:{width}}  {value:.4g}")
     _say(run, f"measured in {time.monotonic() - started:.0f} s; wrote {run.path / 'results.json'}")
 
 

@@ -71,7 +71,10 @@ def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows
     total = None
     for start in range(0, num_samples, most):
         repeats = min(most, num_samples - start)
-        rows, features = ({k: v.repeat_interleave(repeats, 0) for k, v in part.items()} for part in (batch, encoded))
+        rows, features = (
+            {key: value if repeats == 1 else value.repeat_interleave(repeats, 0) for key, value in part.items()}
+            for part in (batch, encoded)
+        )
         log_sum = _log_weights(model, guide, rows, features, examples * repeats).view(examples, repeats).logsumexp(1)
         total = log_sum if total is None else torch.logaddexp(total, log_sum)
     return total - math.log(num_samples)
