@@ -70,9 +70,13 @@ class TracedStep:
             gradients = torch.autograd.grad(loss, [params[name] for name in trained], allow_unused=True)
             return loss, terms, gradients
 
-        # Tracing runs the step, whose noise must be drawn again; validation would read values.
+        # Tracing runs the step, which will be run again: its noise must be drawn again, and batch norm must not count it
+        # twice. Validation would read values.
+        before = {name: buffer.clone() for name, buffer in inputs[1].items()}
         with self.context(), torch.random.fork_rng(), pyro.validation_enabled(False):
             graph = make_fx(step)(*inputs)
+        for name, buffer in inputs[1].items():
+            buffer.copy_(before[name])
         if not self.compiled:
             return graph
         with _keep_validation():

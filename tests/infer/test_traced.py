@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -85,3 +87,25 @@ def test_compiled_agrees_and_leaves_validation_on():
     assert torch.isfinite(compiled_loss)
     assert compiled_loss.item() == pytest.approx(loss.item(), rel=0.2)  # compiled code draws other noise
     assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+
+
+def test_batch_norm_counts_each_step_once():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+        def forward(self, x):
+            loss = self.network(x).square().mul(torch.arange(3.0)).mean()
+            return loss, {"loss": loss.detach()}
+
+    torch.manual_seed(0)
+    module = Normed()
+    other = copy.deepcopy(module)
+    step = TracedStep(module)
+    for _ in range(3):
+        x = torch.randn(5, 2)
+        step({"x": x})
+        other(x)
+    for name, buffer in module.named_buffers():
+        assert torch.equal(buffer, other.get_buffer(name)), name

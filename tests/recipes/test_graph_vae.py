@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pyro
@@ -85,6 +86,24 @@ def test_hard_gates_train(tmp_path):
     before = trainer.module.model.gates.logits.detach().clone()
     trainer.train()
     assert not torch.equal(trainer.module.model.gates.logits, before)
+
+
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+def test_resume_is_exact_and_engines_agree(tmp_path, engine):
+    recipe = graph(settle_margin=0.4, gate_learning_rate=0.2, temperature_decay=0.9, warmup_steps=8, steps=12, batch_size=200)
+
+    def run(name, engine, steps=12):
+        path = tmp_path / name
+        folder = RunFolder(path) if path.exists() else RunFolder.create(path, {})
+        trainer = Trainer(dataclasses.replace(recipe, steps=steps), folder, Hardware("cpu", engine=engine), progress=False)
+        trainer.train()
+        return trainer.module.state_dict()
+
+    undisturbed = run("undisturbed", "eager")
+    run("resumed", engine, steps=5)
+    resumed = run("resumed", engine)
+    assert undisturbed["model.gates.settled"].any()
+    assert [name for name, value in undisturbed.items() if not torch.equal(value, resumed[name])] == []
 
 
 def test_validation_images_are_kept_from_training():
