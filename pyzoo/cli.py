@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
 import json
 import os
@@ -399,6 +400,7 @@ def _parse(arguments: list[str], prog: str, defaults: list[Any], description: st
     # A field for each dataclass, named for the headings of the help.
     fields = [(type(default).__name__.strip("_").lower(), tyro.conf.OmitArgPrefixes[type(default)]) for default in defaults]
     bundle = dataclasses.make_dataclass("flags", fields)
+    description = inspect.cleandoc(description or "")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
