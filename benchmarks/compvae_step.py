@@ -8,14 +8,9 @@ modules, the loss by hand, ``torch.optim.Adam`` as it comes. Ours is what ``pyzo
 own; they take turns, so that a change of the machine's speed meets all, and ratios are taken within a round.
 """
 
-import argparse
-import json
 import math
-import resource
-import statistics
-import subprocess
-import sys
-import time
+
+from rounds import main, our_step, time_steps
 
 BATCH, PARTS = 64, 4
 SIZES = {
@@ -68,7 +63,7 @@ def handwritten_loss(model, guide, parts, x):
 
 
 def measure(size: str, side: str, steps: int) -> dict[str, float]:
-    """Milliseconds of a step, the median, and the peak of the process's memory in MB."""
+    """Milliseconds of a step and megabytes of the process."""
     import torch
 
     from pyzoo.data.sines import Sines
@@ -93,64 +88,10 @@ def measure(size: str, side: str, steps: int) -> dict[str, float]:
             return loss.item()
 
     else:
-        step = _our_step(model, guide, curves, *side.split()[1:])
-    times = []
-    for _ in range(steps + 2):
-        started = time.perf_counter()
-        loss = step()
-        times.append(1000 * (time.perf_counter() - started))
-    assert math.isfinite(loss)
-    return {"ms": statistics.median(times[2:]), "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def _our_step(model, guide, curves, precision, engine):
-    """One step of the training loop, without a run folder."""
-    import pyro
-    import torch
-
-    from pyzoo.infer import NegativeELBO
-    from pyzoo.training import Hardware, Objective
-    from pyzoo.training.loop import gradients_of, take_step
-
-    pyro.enable_validation(False)
-    hardware = Hardware(device="cpu", precision=precision, engine=engine)
-    fabric = hardware.fabric()
-    module = NegativeELBO(model, guide)
-    objective = Objective(module, torch.optim.Adam(module.parameters(), lr=1e-4, betas=(0.5, 0.9), fused=True))
-    gradients = gradients_of(fabric, objective, engine)
-
-    def step():
-        with hardware.arithmetic():
-            return take_step(objective, gradients, curves.batch(), 0)[0].item()
-
-    return step
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="the first is what ratios are to")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("SIZE", "SIDE", "STEPS"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.one[0], arguments.one[1], int(arguments.one[2]))))
-        return
-    for size in arguments.sizes:
-        found = {side: [] for side in arguments.sides}
-        for _ in range(arguments.rounds):
-            for side in arguments.sides:
-                steps = "50" if size == "small" else "5"
-                command = [sys.executable, __file__, "--one", size, side, steps]
-                found[side].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        print(f"{size}, batch {BATCH}, K = {PARTS}: medians of {arguments.rounds} rounds")
-        for side, rows in found.items():
-            ratios = [row["ms"] / base["ms"] for row, base in zip(rows, found[arguments.sides[0]], strict=True)]
-            ms, megabytes = statistics.median(row["ms"] for row in rows), statistics.median(row["MB"] for row in rows)
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            ratio = f"{statistics.median(ratios):.2f} of {arguments.sides[0]} ({spread})"
-            print(f"  {side:25} {ms:8.1f} ms  {megabytes:6.0f} MB  {ratio}")
+        step = our_step(model, guide, curves.batch(), *side.split()[1:], lr=1e-4, betas=(0.5, 0.9))
+    return time_steps(step, steps)
 
 
 if __name__ == "__main__":
-    main()
+    described = dict.fromkeys(SIZES, f"batch {BATCH}, K = {PARTS}")
+    main(__file__, __doc__, described, SIDES, measure, lambda size: 50 if size == "small" else 5)

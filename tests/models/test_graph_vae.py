@@ -3,6 +3,7 @@ import math
 import pyro
 import pytest
 import torch
+from graph_vae_step import handwritten_loss
 from pyro.infer import SVI, TraceGraph_ELBO
 from torch import nn
 
@@ -194,28 +195,6 @@ def test_fuse_is_the_product_of_two_normals():
     product = product / torch.trapezoid(product, x, dim=0)
     fused = normal(*fuse((loc, log_variance), (other_loc, other_log_variance)))
     torch.testing.assert_close(fused.log_prob(x).exp(), product, atol=1e-8, rtol=1e-6)
-
-
-def handwritten_loss(model, guide, x, parents, noise):
-    """The negative ELBO per image of a VAE whose node n has these parents, without Pyro and without gates."""
-    features = guide.encoder(x)
-    z, loss = {}, 0.0
-    for node in sorted(parents, reverse=True):
-        loc, log_variance = guide.bottom_up[str(node)](features)
-        prior_loc, prior_log_variance = torch.zeros_like(loc), torch.zeros_like(loc)
-        if parents[node]:
-            above = torch.cat([z[parent] for parent in parents[node]], -1)
-            prior_loc, prior_log_variance = model.top_down[str(node)](above)
-            guess_loc, guess_log_variance = guide.top_down[str(node)](above)
-            precision = 1 / log_variance.exp() + 1 / guess_log_variance.exp()
-            loc = (loc / log_variance.exp() + guess_loc / guess_log_variance.exp()) / precision
-            log_variance = -precision.log()
-        z[node] = loc + (log_variance / 2).exp() * noise[node]
-        ratio = (log_variance - prior_log_variance).exp()
-        loss = loss + 0.5 * (ratio - 1 - ratio.log() + (loc - prior_loc) ** 2 / prior_log_variance.exp()).sum()
-    logits = model.decoder.network(torch.cat([z[node] for node in sorted(z)], -1))
-    loss = loss + nn.functional.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="sum")
-    return loss / len(x)
 
 
 @pytest.mark.parametrize(
