@@ -50,10 +50,13 @@ IMAGE_SETS = {
     "mnist": ImageSet((1, 28, 28), 60_000, 10_000),
     "fashion-mnist": ImageSet((1, 28, 28), 60_000, 10_000),
     "omniglot": ImageSet(
-        (1, 28, 28), 19_280, 13_180, "Omniglot's background and evaluation alphabets, not the split of the likelihood papers"
+        (1, 28, 28),
+        19_280,
+        13_180,
+        "Trained on Omniglot's background alphabets, tested on the others: not the split of the likelihood papers.",
     ),
     "cifar10": ImageSet((3, 32, 32), 50_000, 10_000),
-    "digits": ImageSet((1, 28, 28), 1437, 360, "scikit-learn's 8x8 digits enlarged, not MNIST"),
+    "digits": ImageSet((1, 28, 28), 1437, 360, "scikit-learn's 8x8 digits enlarged, not MNIST."),
 }
 
 
@@ -150,6 +153,8 @@ def load_images(name: str, split: Split, folder: str | Path | None = None) -> tu
         raise UsageError(f"there are no images '{name}'; there are {', '.join(readers)}")
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not '{split}'.")
+    if folder is not None and not Path(folder).is_dir():
+        raise UsageError(f"--data-dir {folder}: there is no such folder")
     return readers[name](split, folder)
 
 
@@ -236,16 +241,20 @@ def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
-    places = list(_folders(folder))
-    root = next((place for place in places if (place / "cifar-10-batches-py").is_dir()), None)
-    with _downloading(places[-1] / "cifar-10-batches-py", folder) as torchvision:
-        if root is None:
-            root = _cache()
-            torchvision.datasets.CIFAR10(root=str(root), download=True)
-        try:
-            found = torchvision.datasets.CIFAR10(root=str(root), train=split == "train")
-        except RuntimeError as error:  # its sums are wrong
-            raise UsageError(f"{root / 'cifar-10-batches-py'} is damaged or not whole: {' '.join(str(error).split())}") from error
+    places = [place / "cifar-10-batches-py" for place in _folders(folder)]
+    path = next((path for path in places if path.is_dir()), None)
+    if path is None:
+        path = places[-1]
+        with _downloading(path, folder) as torchvision:
+            torchvision.datasets.CIFAR10(root=str(path.parent), download=True)
+    try:
+        import torchvision
+
+        found = torchvision.datasets.CIFAR10(root=str(path.parent), train=split == "train")
+    except ImportError as error:
+        raise UsageError(f"{path} is read by torchvision, which can't be imported ({error}): pip install torchvision") from error
+    except RuntimeError as error:  # its sums are wrong, or torchvision does not fit torch
+        raise UsageError(f"{path} is damaged or not whole, or torchvision is: {' '.join(str(error).split())[:120]}") from error
     return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets)
 
 

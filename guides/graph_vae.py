@@ -15,6 +15,7 @@ from typing import Literal
 
 import pyro
 import pyro.distributions as dist
+from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -68,7 +69,7 @@ class GraphVAEGuide(PyroModule):
         self.top_down = top_down
         self.own_gates = own_gates
 
-    def encode(self, x: Tensor) -> dict[str, Tensor]:
+    def precompute(self, x: Tensor) -> dict[str, Tensor]:
         """What :meth:`forward` computes from the images alone; given it, drawing again from the same images is cheap."""
         return {"features": self.encoder(x)}
 
@@ -89,6 +90,25 @@ class GraphVAEGuide(PyroModule):
                 q = dist.Normal(loc, scale_from_log_variance(log_variance)).to_event(1)
                 # Given the nodes above it, the model's distribution of a node depends on nothing that is drawn from here on.
                 z[node] = pyro.sample(f"z_{node + 1}", q, infer={"kl": "analytic"})
+
+
+class FlattenedImages(nn.Module):
+    """Images as rows of pixels, (batch, pixels).
+
+    Raises:
+        ValueError: they have another shape, or, while Pyro validates, a pixel is not between 0 and 1.
+    """
+
+    def __init__(self, x_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.x_shape = tuple(x_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.x_shape:
+            raise ValueError(f"The guide takes images of shape {self.x_shape}, not {tuple(x.shape[1:])}.")
+        if is_validation_enabled() and not ((x >= 0) & (x <= 1)).all():
+            raise ValueError(f"Pixels are numbers from 0 to 1, not from {x.min().item():.3g} to {x.max().item():.3g}.")
+        return x.flatten(1)
 
 
 def graph_vae_guide(
@@ -113,7 +133,7 @@ def graph_vae_guide(
     """
     if guide_gates not in ("shared", "full"):
         raise ValueError(f"guide_gates is 'shared' or 'full', not '{guide_gates}'.")
-    encoder = nn.Sequential(nn.Flatten(), mlp(math.prod(x_shape), encoder_widths, feature_dim))
+    encoder = nn.Sequential(FlattenedImages(x_shape), mlp(math.prod(x_shape), encoder_widths, feature_dim))
     nodes = range(1, len(gates.possible) + 1)
     bottom_up = nn.ModuleDict({str(node): NodeNetwork(feature_dim, hidden_dim, node_dim) for node in nodes})
     own_gates = Gates(len(nodes), "full") if guide_gates == "full" else None

@@ -39,8 +39,8 @@ class Gates(nn.Module):
         num_nodes: N.
         structure: "learned"; or fixed: "full", every i > j; "chain", every j + 1 to j; "none"; or a matrix of zeros and ones,
             (nodes, nodes), whose entry [i, j] opens the gate from node i + 1 to node j + 1.
-        estimator: "relaxed", the Gumbel-softmax of eq. 9, for any ELBO; or "hard", Bernoulli gates for an ELBO with the score
-            function: ``TraceGraph_ELBO``, or ``TraceKL_ELBO`` with two or more particles.
+        estimator: "relaxed", the Gumbel-softmax of eq. 9, for any ELBO whose particles are not vectorised; or "hard", Bernoulli
+            gates for one that has the score function: ``TraceGraph_ELBO``, or ``TraceKL_ELBO`` with two or more particles.
         initial: probability of a learned edge at the start.
         temperature: tau of eq. 9, at the start; a buffer, so that a schedule can move it.
 
@@ -58,7 +58,7 @@ class Gates(nn.Module):
     def __init__(
         self,
         num_nodes: int,
-        structure: Structure | Tensor = "learned",
+        structure: Structure | Tensor | Sequence[Sequence[int]] = "learned",
         estimator: Literal["relaxed", "hard"] = "relaxed",
         initial: float = 0.5,
         temperature: float = 1.0,
@@ -83,6 +83,7 @@ class Gates(nn.Module):
             edges = num_nodes * (num_nodes - 1) // 2
             self.logits = nn.Parameter(torch.full((edges,), initial).logit())
             self.register_buffer("settled", torch.zeros(edges, dtype=torch.bool))
+            self.register_buffer("settled_logits", torch.zeros(edges))
 
     def parents(self, node: int) -> list[int]:
         """The possible parents of a node; nodes count from 0 here."""
@@ -98,10 +99,15 @@ class Gates(nn.Module):
 
     @torch.no_grad()
     def settle(self, margin: float) -> None:
-        """Freezes the learned gates whose probability is within ``margin`` of zero or one, at that end."""
-        if self.learned:
-            probabilities = self.logits.sigmoid()
-            self.settled |= torch.minimum(probabilities, 1 - probabilities) < margin
+        """Freezes the gates whose probability is within ``margin`` of zero or one, at that end; to be called each step."""
+        if not self.learned:
+            return
+        probabilities = self.logits.sigmoid()
+        near = torch.minimum(probabilities, 1 - probabilities) < margin
+        self.settled_logits.copy_(torch.where(near & ~self.settled, self.logits, self.settled_logits))
+        self.settled |= near
+        # An optimiser with momentum goes on without a gradient.
+        self.logits.copy_(torch.where(self.settled, self.settled_logits, self.logits))
 
     def forward(self) -> Tensor:
         if not self.learned:
@@ -121,7 +127,7 @@ class Gates(nn.Module):
         return torch.zeros_like(self.possible).index_put((rows, columns), edges)
 
 
-def _possible_edges(num_nodes: int, structure: Structure | Tensor) -> Tensor:
+def _possible_edges(num_nodes: int, structure: Structure | Tensor | Sequence[Sequence[int]]) -> Tensor:
     """The edges that a structure allows, as a matrix like that of :class:`Gates`."""
     if isinstance(structure, str):
         reach = {"learned": num_nodes, "full": num_nodes, "chain": 1, "none": 0}.get(structure)  # how many nodes above may speak
@@ -129,14 +135,17 @@ def _possible_edges(num_nodes: int, structure: Structure | Tensor) -> Tensor:
             raise ValueError(f"structure is 'learned', 'full', 'chain', 'none' or a matrix, not '{structure}'.")
         square = torch.ones(num_nodes, num_nodes)
         return square.tril(-1) - square.tril(-1 - reach)
-    edges = structure.to(torch.get_default_dtype())
+    edges = torch.as_tensor(structure, dtype=torch.get_default_dtype())
     if edges.shape != (num_nodes, num_nodes):
         raise ValueError(f"A structure of {num_nodes} nodes is a {num_nodes} x {num_nodes} matrix, not {tuple(edges.shape)}.")
     if ((edges != 0) & (edges != 1)).any():
         raise ValueError("A structure's matrix holds zeros and ones.")
-    if torch.linalg.matrix_power(edges, num_nodes).any():  # a path of as many edges as there are nodes visits one twice
-        raise ValueError("The structure has a cycle.")
     if against := (edges - edges.tril(-1)).nonzero().add(1).tolist():
+        paths = edges
+        for _ in range(num_nodes.bit_length()):  # paths of twice as many edges; one that comes back makes a cycle
+            paths = (paths + paths @ paths).clamp(max=1)
+        if paths.diagonal().any():
+            raise ValueError("The structure has a cycle.")
         raise ValueError(
             f"The edge from node {against[0][0]} to node {against[0][1]} is against the order: number parents higher."
         )
@@ -185,7 +194,7 @@ class GraphVAE(PyroModule):
 
         Args:
             x: the observed images, (batch, ...), or None to draw them.
-            size: how many to draw if x is None.
+            size: how many to draw if x is None; in training mode batch norm needs two or more.
         """
         gates = self.gates()
         num_nodes = len(gates)

@@ -136,6 +136,7 @@ def _train(arguments: list[str]) -> int:
     path = flags.out or Path("runs") / f"{recipe.name}-{preset}-seed{recipe.seed}"
     if not _is_first_process():  # launched by the first one, which has made the folder
         return _run(recipe, RunFolder.open(path), hardware, flags.progress)
+    recipe.prepare()
     run = _create(path, recipe, preset, hardware)
     _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {device}; run folder {path}")
     run.log(_described(hardware))
@@ -215,31 +216,37 @@ def _reproduce(arguments: list[str]) -> int:
     device = hardware.accelerator
     out = flags.out or Path("runs") / f"{table.name}-{table.preset}"
     print(f"{table.name}, preset {table.preset}, seeds {', '.join(map(str, table.seeds))} on {device}; folder {out}", flush=True)
+    failed = 0
     for seed in table.seeds:
         for row in table.rows():
             recipe, path = table.recipe(row, seed), out / row.folder(seed)
             code = _reproduce_run(recipe, path, table, hardware, flags.progress, table.full and seed == table.seeds[0])
-            if code:
+            if code > 128:
+                print("the same 'pyzoo reproduce' goes on from here")
                 return code
-    return _show_table(table, out)
+            failed = failed or code
+    _show_table(table, out)
+    return failed
 
 
 def _reproduce_run(recipe, path: Path, table, hardware, progress: bool, full: bool) -> int:
     """Brings one run of a table to its end, unless it is there or another process is at it."""
-    from pyzoo.training import Busy, RunFolder, Trainer, keep_freed_memory
+    from pyzoo.training import Busy, RunFolder, Trainer, keep_freed_memory, locked
 
-    if (path / "config.json").exists():
-        run = RunFolder.open(path)
-        if run.config()["fields"] != json.loads(json.dumps(dataclasses.asdict(recipe), default=str)):
-            raise UsageError(f"{path} was made with other settings: choose another --out")
-    else:
-        run = _create(path, recipe, table.preset, hardware)
+    recipe.prepare()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / "lock", "a") as file, locked(file, wait=True):  # who comes second finds the folder made
+        if (path / "config.json").exists():
+            run = RunFolder.open(path)
+            _require_same(run, recipe, hardware)
+        else:
+            run = _create(path, recipe, table.preset, hardware)
     try:
         with run.lock():
             if not _is_finished(run):
                 print(f"{path}: {recipe.steps} steps", flush=True)
                 return _run(recipe, run, hardware, progress, full)
-            if full and not run.results()["full"]:
+            if full and not run.results().get("full"):
                 print(f"{path}: measuring what takes long", flush=True)
                 keep_freed_memory()
                 _measure(Trainer(recipe, run, hardware, progress=False), recipe, run, full)
@@ -250,10 +257,21 @@ def _reproduce_run(recipe, path: Path, table, hardware, progress: bool, full: bo
 
 def _is_finished(run) -> bool:
     """Whether a run has been trained to its end and measured."""
-    return (run.path / "results.json").exists() and run.results()["step"] == run.config()["fields"]["steps"]
+    return run.results().get("step") == run.config().get("fields", {}).get("steps", 0)
 
 
-def _show_table(table, out: Path) -> int:
+def _require_same(run, recipe, hardware) -> None:
+    """Raises a UsageError that names what differs, if a run was made with settings that make its numbers other ones."""
+    config = run.config()
+    before = {**config.get("fields", {}), "precision": config.get("hardware", {}).get("precision")}
+    now = json.loads(json.dumps({**dataclasses.asdict(recipe), "precision": hardware.precision}, default=str))
+    for name in sorted(now.keys() - recipe.incidental):
+        if before.get(name) != now[name]:
+            flag = name.replace("_", "-")
+            raise UsageError(f"{run.path} was made with --{flag} {before.get(name)}, not {now[name]}: choose another --out")
+
+
+def _show_table(table, out: Path) -> None:
     """Prints the table of the finished runs, and writes it and its figures into the folder."""
     from pyzoo.training import RunFolder
 
@@ -261,14 +279,13 @@ def _show_table(table, out: Path) -> int:
     for row in table.rows():
         folders = [RunFolder(out / row.folder(seed)) for seed in table.seeds]
         runs[row.label] = [run for run in folders if _is_finished(run)]
-    text = table.render(runs) + ("\n\n" + table.note() if table.note() else "")
+    text = table.render(runs)
     print(text)
     (out / "table.md").write_text(text + "\n")
     for name, figure in table.figures(runs):
         figure.savefig(out / f"{name}.png", dpi=150)
     missing = sum(len(table.seeds) - len(found) for found in runs.values())
     print(f"\nwrote {out / 'table.md'} and its figures" + (f"; {missing} runs are not finished yet" if missing else ""))
-    return 0
 
 
 # What they share ----------------------------------------------------------------------------------------------------
@@ -290,7 +307,6 @@ def _create(path: Path, recipe, preset: str, hardware):
     """A new run folder."""
     from pyzoo.training import RunFolder
 
-    recipe.prepare()
     config = {
         "recipe": recipe.name,
         "preset": preset,
@@ -327,9 +343,13 @@ def _run(recipe, run, hardware, progress: bool, full: bool = False) -> int:
 def _measure(trainer, recipe, run, full: bool = False) -> None:
     started = time.monotonic()
     metrics = recipe.evaluate(trainer.module, trainer.device, full)
+    before = run.results()
+    if not full and before.get("full") and before.get("step") == trainer.step:  # what took long still holds
+        metrics, full = {**before["metrics"], **metrics}, True
     results = {
         "metrics": metrics,
         "full": full,
+        "note": recipe.note,
         "step": trainer.step,
         "training_seconds": round(trainer.seconds, 1),
         "hardware": dataclasses.asdict(trainer.hardware),
@@ -341,6 +361,8 @@ def _measure(trainer, recipe, run, full: bool = False) -> None:
     width = max(map(len, metrics))
     for name, value in metrics.items():
         _say(run, f"  {name:{width}}  {value:,.0f}" if float(value).is_integer() else f"  {name:{width}}  {value:.4g}")
+    if recipe.note:
+        _say(run, f"  ({recipe.note})")
     _say(run, f"measured in {time.monotonic() - started:.0f} s; wrote {run.path / 'results.json'}")
 
 

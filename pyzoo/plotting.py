@@ -1,5 +1,6 @@
 """Figures from tensors. Figures are made without pyplot, so nothing here opens a window or keeps state."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -70,7 +71,7 @@ def loss_history(
         window: rows to average over, since batches differ in their number of parts.
     """
     figure, [axes] = figure_grid(1, len(panels), title, cell=(4.6, 3.2))
-    colors = iter(matplotlib.color_sequences["tab10"])
+    colors = itertools.cycle(matplotlib.color_sequences["tab10"])
     steps = [row["step"] for row in history]
     for cell, (heading, names) in zip(axes, panels.items(), strict=True):
         for name, label in names.items():

@@ -19,6 +19,7 @@ from pyzoo.errors import UsageError
 from pyzoo.guides.graph_vae import graph_vae_guide
 from pyzoo.infer import NegativeELBO
 from pyzoo.models.graph_vae import Gates, graph_vae
+from pyzoo.random import derive_seed
 from pyzoo.recipes import graph_vae_metrics
 from pyzoo.training import Objective, Recipe
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["FCVAE", "VAE", "GraphVAERecipe", "LadderVAE"]
+
+
+def _papers_training(data: str, epochs: int) -> dict[str, Any]:
+    """The fields of appendix B.2 for a set of images."""
+    steps_per_epoch = IMAGE_SETS[data].train // 64
+    fields = {"data": data, "batch_size": 64, "steps": epochs * steps_per_epoch, "log_every": steps_per_epoch}
+    return {**fields, "monitor_every": 20 * steps_per_epoch, "checkpoint_seconds": 600.0}
 
 
 @dataclasses.dataclass
@@ -37,6 +45,7 @@ class GraphVAERecipe(Recipe):
 
     name: ClassVar[str] = "graph-vae"
     paper: ClassVar[str] = "He et al. 2019"
+    incidental: ClassVar[frozenset[str]] = Recipe.incidental | {"data_dir"}
     about_data: ClassVar[str] = "MNIST, Fashion-MNIST, Omniglot, CIFAR-10, digits"
     shows: ClassVar[str] = "which latent depends on which, learned with the networks"
     engine: ClassVar[Literal["eager", "traced"]] = (
@@ -55,13 +64,20 @@ class GraphVAERecipe(Recipe):
             "temperature_decay": 0.9,
             "settle_margin": 0.01,
         },
-        "paper": {
-            "steps": 2000 * (60_000 // 64),
-            "batch_size": 64,
-            "log_every": 60_000 // 64,
-            "monitor_every": 20 * (60_000 // 64),
-            "checkpoint_seconds": 600.0,
+        "digits": {
+            "data": "digits",
+            "steps": 3000,
+            "batch_size": 128,
+            "warmup_steps": 1500,
+            "schedule": "cosine",
+            "monitor_every": 300,
+            "gate_learning_rate": 1e-2,
+            "temperature_decay": 0.985,
+            "settle_margin": 0.01,
         },
+        "paper": _papers_training("mnist", epochs=2000),
+        "paper-omniglot": _papers_training("omniglot", epochs=2000),
+        "paper-cifar10": _papers_training("cifar10", epochs=3000),
     }
 
     data: Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"] = "mnist"
@@ -133,7 +149,10 @@ class GraphVAERecipe(Recipe):
         self.require(self.monitor_every % self.log_every == 0, "monitor_every", f"a multiple of --log-every {self.log_every}")
         enough = self.structure != "learned" or self.gate_estimator == "relaxed" or self.particles >= 2
         self.require(enough, "particles", "at least 2 with --gate-estimator hard")
-        self.require(self.batch_size <= self.train_size, "batch_size", f"at most {self.train_size}, the number of images")
+        relaxed = self.structure == "learned" or self.gate_estimator == "relaxed"
+        self.require(relaxed, "gate_estimator", "relaxed where no gate is learned")
+        sizes = 2 <= self.batch_size <= self.train_size
+        self.require(sizes, "batch_size", f"at least 2, for batch norm, and at most {self.train_size}, the number of images")
         if self.data_dir is not None:  # from a config.json it comes as text; and a run may be resumed elsewhere
             self.data_dir = Path(self.data_dir).expanduser().absolute()
 
@@ -167,6 +186,13 @@ class GraphVAERecipe(Recipe):
         images, _ = load_images(self.data, "train", self.data_dir)
         return ImageSource(images[: self.train_size], "no" if self.is_color else self.binarize, self.seed, device)
 
+    @property
+    def note(self) -> str:
+        drawn = (
+            "" if self.is_color else "Test images are binarised once by a fixed seed, not those of Larochelle and Murray (2011)."
+        )
+        return " ".join(part for part in (IMAGE_SETS[self.data].note, drawn) if part)
+
     def measured_images(self, device: torch.device, training: bool = False) -> tuple[Tensor, Tensor]:
         """Images to measure on, as the likelihood takes them, and their labels; binarised once for all runs.
 
@@ -178,8 +204,10 @@ class GraphVAERecipe(Recipe):
         images, labels = load_images(self.data, "test" if test else "train", self.data_dir)
         keep = slice(None) if test else slice(self.train_size) if training else slice(self.train_size, None)
         images, labels = images[keep], labels[keep]
-        x = images / 255 if self.is_color else binarized(images, seed=0)  # on the CPU, so that all devices see one set
-        return x.to(device), labels
+        if self.is_color:
+            return (images / 255).to(device), labels
+        seed = derive_seed(self.seed, "binarize") if training and self.binarize == "fixed" else 0  # as they were trained on
+        return binarized(images, seed).to(device), labels  # drawn on the CPU, so that all devices see one set
 
     # Training -------------------------------------------------------------------------------------------------------
 

@@ -28,9 +28,13 @@ def figures(
     gates = module.model.gates
     if gates.learned and recipe.nodes > 1:
         yield "figure3a_gates", gates_over_training(history, recipe.nodes)
-    yield "figure3b_graph", graph_picture(gates.probabilities().detach(), f"The graph of {recipe.name}")
+    yield (
+        "figure3b_graph",
+        graph_picture(gates.probabilities().detach(), f"Probabilities of the edges, {recipe.name}; dotted: closed"),
+    )
     if monitored := [row for row in history if not math.isnan(row.get("log_likelihood", math.nan))]:
-        title = f"Likelihood of 500 {'held-out' if recipe.validation else 'test'} images over training"
+        images = "held-out" if recipe.validation else "test"
+        title = f"Log-likelihood of {images} images over training (up to 500 images, 100 samples)"
         yield "figure5_likelihood", likelihood_over_training({recipe.name: [monitored]}, title)
     x, labels = recipe.measured_images(device)
     yield "reconstructions", reconstructions(module, x[:10])
@@ -72,7 +76,12 @@ def graph_picture(probabilities: Tensor, title: str) -> Figure:
         probability = probabilities[parent - 1, child - 1].item()
         if probability == 0:
             continue
-        line = {"color": color, "linewidth": 1.0 + 1.5 * probability, "linestyle": "-" if probability > 0.5 else ":"}
+        line = {
+            "color": color,
+            "alpha": 0.3 + 0.7 * probability,
+            "linewidth": 1.0 + 1.5 * probability,
+            "linestyle": "-" if probability > 0.5 else ":",
+        }
         arrow = FancyArrowPatch(
             places[parent], places[child], arrowstyle="-|>", mutation_scale=14, shrinkA=17, shrinkB=17, **line
         )
@@ -99,7 +108,7 @@ def _edge_colors(num_nodes: int) -> dict[tuple[int, int], tuple[float, ...]]:
 
 
 def likelihood_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str) -> Figure:
-    """Figure 5: the monitored likelihood, for each label the mean of its runs, and between which values they lie.
+    """Figure 5: the monitored likelihood, for each label the mean of its runs, and a band from their least to their largest.
 
     Args:
         histories: for each label its runs, for each run its rows of metrics.csv that have a likelihood.
@@ -122,9 +131,9 @@ def likelihood_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[s
     return figure
 
 
-def likelihood_by_division(found: Mapping[int, Mapping[int, Sequence[float]]]) -> Figure:
+def likelihood_by_division(found: Mapping[int, Mapping[int, Sequence[float]]], title: str) -> Figure:
     """Figure 4: for each M a line of likelihoods over the dimensions of a node, N'; a point for each seed."""
-    figure, [[axes]] = figure_grid(1, 1, "Likelihood by the dimensions of a node", cell=(6.0, 3.6))
+    figure, [[axes]] = figure_grid(1, 1, title, cell=(6.0, 3.6))
     for latent_dim, by_node_dim in sorted(found.items()):
         places = sorted(by_node_dim)
         means = [sum(by_node_dim[place]) / len(by_node_dim[place]) for place in places]

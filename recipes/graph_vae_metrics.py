@@ -3,16 +3,17 @@
 In metrics.csv, as training goes on:
 
 - ``gate_3_1``: the probability of the edge from node 3 to node 1, and so on.
-- ``log_likelihood``: of the first 500 images, by 100 importance samples.
+- ``log_likelihood``: of the first 500 images or what there are, by 100 importance samples.
 
 In results.json, in nats per image, with the most likely graph and batch norm's running averages; on test images, or, with
 ``--validation``, on held-out ones, and then ``validation_`` in place of ``test_``:
 
 - ``test_elbo``, ``test_kl``: the bound and its sum of KLs, one sample for each image; ``nats_z_n`` is the KL of node n.
-- ``train_elbo``: the bound on as many images that were trained on.
-- ``test_log_likelihood_quick``: by 500 importance samples, the first 1,000 images.
+- ``train_elbo``: the bound on as many images that were trained on, binarised once.
+- ``test_log_likelihood_quick``: by 500 importance samples, the first 1,000 images or what there are.
 - ``test_log_likelihood``: by 5,000 importance samples, all images; only on request.
-- the same with ``_bpd`` at their end, for pixels with a density: log p / (D ln 2) - 8 bits per dimension of 256 grey levels.
+- the same with ``_bpd`` at their end, for pixels with a density: log p / (D ln 2) - 8 bits per dimension of 256 grey levels, as
+  the paper has it; the pixels are not dequantised, so it is of a density and has no upper bound.
 - ``parameters``: of model and guide; ``edges_kept``: in the most likely graph.
 """
 
@@ -40,13 +41,14 @@ _ROWS = 1000  # images in a call
 @contextlib.contextmanager
 def evaluating(module: NegativeELBO) -> Iterator[None]:
     """The module in evaluation mode, without gradients and argument checks."""
-    training = module.training
+    training = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad(), pyro.validation_enabled(False):
             yield
     finally:
-        module.train(training)
+        for part, flag in training.items():
+            part.training = flag
 
 
 def monitor(recipe: "GraphVAERecipe", module: NegativeELBO, device: torch.device, likelihood: bool) -> dict[str, float]:

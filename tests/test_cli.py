@@ -15,7 +15,7 @@ from pyzoo import cli
 from pyzoo.recipes import graph_vae_metrics
 from pyzoo.recipes.graph_vae import GraphVAERecipe
 from pyzoo.recipes.graph_vae_tables import GraphVAETable1
-from pyzoo.training import RunFolder
+from pyzoo.training import NonFiniteLoss, RunFolder, Trainer
 from tiny import COLORS, GRAPH, SINES, flags
 
 COMPVAE = {"compvae-sines": SINES, "compvae-colors": COLORS}
@@ -177,8 +177,12 @@ def test_a_full_evaluation_is_asked_for(tmp_path, monkeypatch):
     after = json.loads((run / "results.json").read_text())
     assert after["full"]
     assert not before["full"]
-    assert after["metrics"].pop("test_log_likelihood") < 0
+    likelihood = after["metrics"].pop("test_log_likelihood")
+    assert likelihood < 0
     assert after["metrics"] == before["metrics"]
+    assert cli.main(["evaluate", str(run)]) == 0  # keeps what took long
+    assert json.loads((run / "results.json").read_text())["metrics"]["test_log_likelihood"] == likelihood
+    assert "scikit-learn" in after["note"]
 
 
 def test_resume_continues_with_the_recipe_of_the_folder(tmp_path, capsys):
@@ -255,6 +259,7 @@ def test_bad_flags(capsys, tmp_path, flag, value):
         ("--gate-learning-rate", "0"),
         ("--monitor-every", "7"),
         ("--batch-size", "70000"),
+        ("--batch-size", "1"),
         ("--decoder-input", "last"),
         ("--schedule", "never"),
     ],
@@ -269,6 +274,8 @@ def test_bad_flags_of_graph_vae(capsys, tmp_path, flag, value):
 def test_hard_gates_need_particles(capsys, tmp_path):
     line = bad(capsys, "train", "graph-vae", "--out", tmp_path / "run", "--gate-estimator", "hard")
     assert "--particles must be at least 2 with --gate-estimator hard" in line
+    line = bad(capsys, "train", "vae", "--out", tmp_path / "run", "--gate-estimator", "hard", "--particles", "2")
+    assert "--gate-estimator must be relaxed where no gate is learned" in line
 
 
 def test_missing_images_leave_no_run_behind(capsys, tmp_path, monkeypatch):
@@ -315,7 +322,14 @@ def test_a_table_grows_over_several_sittings(tiny_preset, tmp_path, capsys):
         assert ["test_log_likelihood" in found for found in metrics] == [True, False]
     assert (out / "table.md").read_text().strip() in second
     assert (out / "figure5_digits.png").exists()
-    assert "other settings" in bad(capsys, "reproduce", "graph-vae-table1", "--data", "digits", "--steps", 4, "--out", out)
+    assert "(n = 1)" in second
+    again = ("reproduce", "graph-vae-table1", "--data", "digits", "--out", out)
+    assert "vae-digits-seed0 was made with --steps 10, not 4" in bad(capsys, *again, "--steps", 4)
+    assert "was made with --precision fp32, not bf16" in bad(capsys, *again, "--precision", "bf16")
+    (out / "vae-digits-seed0" / "results.json").write_text("")  # as a power cut leaves it
+    (tmp_path / "data").mkdir()
+    assert reproduce(*again[1:], "--seeds", "0", "--data-dir", tmp_path / "data") == 0
+    assert "| VAE, digits | 1 |" in capsys.readouterr().out
 
 
 def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
@@ -330,6 +344,22 @@ def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
     rows = {row.label: row for row in GraphVAETable1(open_guide=True).rows()}
     assert rows["Graph VAE with open guide, mnist"].paper == {"test_log_likelihood": "-83.40"}
     assert rows["Graph VAE with open guide, mnist"].fields["guide_gates"] == "full"
+
+
+def test_one_failed_run_does_not_keep_the_others_from_training(tiny_preset, tmp_path, capsys, monkeypatch):
+    out, train = tmp_path / "table", Trainer.train
+
+    def fails(self):
+        if self.recipe.nodes == 1:
+            raise NonFiniteLoss("loss is nan")
+        return train(self)
+
+    monkeypatch.setattr(Trainer, "train", fails)
+    sizes = ("--latent-dims", 6, "--nodes", 1, 2)
+    assert reproduce("graph-vae-figure4", "--data", "digits", "--seeds", 0, *sizes, "--out", out) == 1
+    printed = capsys.readouterr().out
+    assert "| M = 6, N = 2, N' = 3 | 1 |" in printed
+    assert "1 runs are not finished yet" in printed
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(tiny_preset, tmp_path, capsys):
@@ -349,6 +379,8 @@ def test_a_run_that_another_process_trains_is_left_to_it(tiny_preset, tmp_path, 
 def test_bad_tables(capsys):
     assert "unknown table 'graph-vae-table'; nearest: graph-vae-table1" in bad(capsys, "reproduce", "graph-vae-table")
     assert "--seeds" in bad(capsys, "reproduce", "graph-vae-table1", "--seeds", "0", "0")
+    assert "--data must be one or more, and different" in bad(capsys, "reproduce", "graph-vae-table1", "--data")
+    assert "--nodes must be one or more" in bad(capsys, "reproduce", "graph-vae-figure4", "--nodes", "2", "2")
     assert "one device each" in bad(capsys, "reproduce", "graph-vae-table1", "--devices", "2")
     assert cli.main(["reproduce", "--help"]) == 0
     assert "graph-vae-figure4" in capsys.readouterr().out
@@ -548,6 +580,7 @@ def test_two_processes_make_one_run(tmp_path):
 def test_import_needs_neither_torchvision_nor_matplotlib():
     code = (
         "import sys, pyzoo, pyzoo.training, pyzoo.infer, pyzoo.recipes.compvae, pyzoo.cli, pyzoo.testing\n"
+        "import pyzoo.recipes.graph_vae, pyzoo.recipes.graph_vae_tables\n"
         "assert not {'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules), 'imported too much'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -560,6 +593,7 @@ def test_import_changes_no_global_state():
         "    torch.distributions.Distribution._validate_args, pyro.settings.get(), torch.get_rng_state().tolist())\n"
         "before = state()\n"
         "import pyzoo.cli, pyzoo.training, pyzoo.infer, pyzoo.recipes.compvae, pyzoo.recipes.compvae_figures, pyzoo.testing\n"
+        "import pyzoo.recipes.graph_vae_figures, pyzoo.recipes.graph_vae_tables\n"
         "assert state() == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

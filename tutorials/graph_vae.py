@@ -13,8 +13,8 @@
 # each latent depend on the one above it. He et al. (2019) ask why one should have to choose: put a gate on each
 # possible dependency, and learn which gates to open together with the networks.
 #
-# You need some Pyro, and to know what a VAE is. By the end you have trained four structures that differ in nothing but
-# their gates, looked at the gates' two gradients, and plugged in a structure of your own. As a script it takes about
+# You need some Pyro, and to know what a VAE is. By the end you have trained four structures with one model and one guide,
+# looked at the gates' two gradients, and plugged in a structure of your own. As a script it takes about
 # five minutes on two cores: `python tutorials/graph_vae.py`. Its pictures go to the folder `tutorial-graph-vae` where
 # you run it. With [jupytext](https://jupytext.readthedocs.io) it opens as a notebook.
 

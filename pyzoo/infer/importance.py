@@ -23,7 +23,7 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
     batch, or needs all samples at once; this one repeats examples along the batch, so any model with one plate over the
     examples serves, and only ``max_rows`` rows exist at a time. Factors named ``penalty/...`` are left out.
 
-    A guide may have a method ``encode(**batch)`` that returns further keyword arguments of its own, one row for each example:
+    A guide may have a method ``precompute(**batch)`` that returns further keyword arguments of its own, one row for each example:
     what it computes from the batch alone. It is called once for an example, not once for a sample.
 
     Source: Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders", eq. 8.
@@ -67,7 +67,7 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
 def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows: int) -> Tensor:
     examples = len(next(iter(batch.values())))
     most = max(1, max_rows // examples)
-    encoded = guide.encode(**batch) if hasattr(guide, "encode") else {}
+    encoded = guide.precompute(**batch) if hasattr(guide, "precompute") else {}
     total = None
     for start in range(0, num_samples, most):
         repeats = min(most, num_samples - start)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from pyro.distributions import Unit
+from pyro.distributions import MaskedDistribution, Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
@@ -81,7 +81,8 @@ class TraceKL_ELBO(ELBO):
     def terms(self, model, guide, *args, **kwargs) -> dict[str, Tensor]:
         """Each site's share of the negative ELBO, unweighted and differentiable: site name to a 0-dim tensor, in nats.
 
-        Like Pyro's losses these are summed over the batch and averaged over the particles.
+        Like Pyro's losses these are summed over the batch and averaged over the particles. Their sum lacks what
+        :meth:`loss_and_terms` adds to the gradient where something is not reparameterised.
         """
         return self._mean([terms for terms, _ in self._particles(model, guide, args, kwargs)])
 
@@ -102,7 +103,7 @@ class TraceKL_ELBO(ELBO):
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             score = _score(guide_trace)
             if score is not None and (self.num_particles == 1 or self.vectorize_particles):
-                name = next(name for name, site in guide_trace.nodes.items() if _is_scored(site) and not site["fn"].has_rsample)
+                name = next(name for name, site in guide_trace.nodes.items() if _wants_score(site))
                 raise NotImplementedError(
                     f"Site '{name}' of the guide is not reparameterised: its gradient is estimated by comparing two or more "
                     "particles that are not vectorised. Set num_particles, or use pyro.infer.TraceGraph_ELBO."
@@ -173,15 +174,23 @@ def _score(guide_trace) -> Tensor | None:
     """log q of all that the guide drew without reparameterising it; None if it drew nothing of the kind."""
     score = None
     for name, site in guide_trace.nodes.items():
-        if not _is_scored(site) or site["fn"].has_rsample:
-            continue
-        if isinstance(_base(site["fn"]), Unit):
+        if _is_scored(site) and isinstance(_base(site["fn"]), Unit) and not site["fn"].has_rsample:
             raise NotImplementedError(
                 f"The factor '{name}' of the guide does not say that it has a gradient: pyro.factor(..., has_rsample=True)."
             )
-        log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"]).sum()
+        if not _wants_score(site):
+            continue
+        # A mask or a scale is of the site's own term; what was drawn moves the other terms all the same.
+        fn = site["fn"].base_dist if isinstance(site["fn"], MaskedDistribution) else site["fn"]
+        log_prob = fn.log_prob(site["value"]).sum()
         score = log_prob if score is None else score + log_prob
     return score
+
+
+def _wants_score(site: dict[str, Any]) -> bool:
+    """Whether a site of the guide draws something without reparameterising it."""
+    drawn = site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
+    return drawn and not site["fn"].has_rsample
 
 
 def _is_scored(site: dict[str, Any]) -> bool:

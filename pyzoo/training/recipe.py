@@ -81,6 +81,8 @@ class Recipe:
     """One line: what one sees."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Names of presets and the fields that they set; the first one is the default."""
+    incidental: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_seconds"})
+    """Fields that change nothing about what is learned and measured."""
     engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """What ``--engine auto`` means."""
 
@@ -117,6 +119,11 @@ class Recipe:
         if name not in cls.presets:
             raise UsageError(f"{cls.name} has no preset '{name}'; it has {', '.join(cls.presets)}")
         return cls(**{**cls.presets[name], **fields})
+
+    @property
+    def note(self) -> str:
+        """What to say beside every number; may be empty."""
+        return ""
 
     def prepare(self) -> None:
         """Looks for, and fetches, the files that training and measuring will need.

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pyzoo.errors import UsageError
 from pyzoo.training.checkpoint import CheckpointFolder
@@ -17,11 +17,26 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-__all__ = ["Busy", "RunFolder"]
+__all__ = ["Busy", "RunFolder", "locked"]
 
 
 class Busy(UsageError):
     """Another process trains in the folder."""
+
+
+@contextlib.contextmanager
+def locked(file: IO, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes out while a file is open, where the system has file locks.
+
+    Raises:
+        Busy: another process is in, and we are not to wait.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            raise Busy(f"another process is training in {Path(file.name).parent}") from error
+    yield
 
 
 class RunFolder:
@@ -85,8 +100,12 @@ class RunFolder:
         self._write_json("results.json", results)
 
     def results(self) -> dict[str, Any]:
-        """What :meth:`write_results` was given last."""
-        return json.loads((self.path / "results.json").read_text())
+        """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged."""
+        try:
+            found = json.loads((self.path / "results.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def log(self, line: str) -> None:
         """Adds a line to log.txt."""
@@ -166,14 +185,10 @@ class RunFolder:
         Raises:
             Busy: another process trains in it.
         """
-        if fcntl is None or self._locked:
+        if self._locked:
             yield
             return
-        with open(self.path / "config.json") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise Busy(f"another process is training in {self.path}") from error
+        with open(self.path / "config.json") as file, locked(file):
             self._locked = True
             try:
                 yield
@@ -182,7 +197,10 @@ class RunFolder:
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         partial = self.path / (name + ".partial")
-        partial.write_text(json.dumps(value, indent=2, default=str) + "\n")  # paths as text
+        with open(partial, "w") as file:
+            file.write(json.dumps(value, indent=2, default=str) + "\n")  # paths as text
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(self.path / name)
 
 

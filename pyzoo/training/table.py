@@ -29,6 +29,8 @@ class Row:
     """Fields that differ from the preset."""
     paper: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The paper's numbers as it prints them, by metric."""
+    preset: str | None = None
+    """Of the recipe, where it is not the table's."""
 
     def folder(self, seed: int) -> str:
         """Name of the folder of a run."""
@@ -59,16 +61,15 @@ class Table:
     """Training steps, in place of the preset's."""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UsageError(f"--seeds must be one or more, and different, got {' '.join(map(str, self.seeds))}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
+                flag = field.name.replace("_", "-")
+                raise UsageError(f"--{flag} must be one or more, and different, got {' '.join(map(str, value)) or 'none'}")
 
     def rows(self) -> Sequence[Row]:
         """The rows, in the paper's order."""
         raise NotImplementedError
-
-    def note(self) -> str:
-        """What to say below the table; may be empty."""
-        return ""
 
     def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
         """Named figures over the finished runs of each row."""
@@ -77,7 +78,7 @@ class Table:
     def recipe(self, row: Row, seed: int) -> Recipe:
         """A row's recipe with a seed."""
         more = {} if self.steps is None else {"steps": self.steps}
-        return row.recipe.preset(self.preset, **{**row.fields, **more, "seed": seed})
+        return row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
 
     def render(self, runs: Mapping[str, Sequence[RunFolder]]) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
@@ -89,18 +90,30 @@ class Table:
         lines = [head, ["---"] * len(head)]
         for row in rows:
             found = measured[row.label]
-            ours = [_mean_and_spread([metrics[name] for metrics in found if name in metrics]) for name in names]
+            ours = [_mean_and_spread([metrics[name] for metrics in found if name in metrics], len(found)) for name in names]
             lines.append([row.label, str(len(found)), *ours, *(row.paper.get(name, "-") for name in printed)])
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + self._below(rows)
+
+    def _below(self, rows: Sequence[Row]) -> str:
+        """What the numbers are of."""
+        recipes = [self.recipe(row, self.seeds[0]) for row in rows]
+        steps = sorted({recipe.steps for recipe in recipes})
+        seeds = ", ".join(map(str, self.seeds))
+        said = (
+            f"Ours: preset {self.preset}, {' or '.join(f'{count:,}' for count in steps)} steps, seeds {seeds}; mean ± standard "
+        )
+        said += "deviation over the runs. The paper's runs are its own, with its own budget."
+        return " ".join([said, *dict.fromkeys(recipe.note for recipe in recipes if recipe.note)])
 
 
-def _mean_and_spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation with two decimals; of one value that alone, of counts as they are."""
+def _mean_and_spread(values: Sequence[float], runs: int) -> str:
+    """Mean and standard deviation; counts whole; how many values there are where not every run has one."""
     if not values:
         return "-"
     mean = statistics.fmean(values)
-    digits = 0 if abs(mean) >= 1000 else 2
-    return f"{mean:.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else "")
+    digits = 0 if all(float(value).is_integer() for value in values) else 2
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 and (digits or len(set(values)) > 1) else ""
+    return f"{mean:,.{digits}f}" + spread + (f" (n = {len(values)})" if len(values) < runs else "")
 
 
 def tables() -> dict[str, type[Table]]:

@@ -78,6 +78,7 @@ def test_bad_input(make, error, message):
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
     """No file is anywhere, and nothing can be downloaded."""
+    (tmp_path / "data").mkdir()
     monkeypatch.delenv("PYZOO_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -201,6 +202,14 @@ def test_cifar10_is_read_by_torchvision(nowhere, monkeypatch):
     monkeypatch.setattr(sys.modules["torchvision"].datasets, "CIFAR10", corrupted)
     with pytest.raises(UsageError, match=r"cifar-10-batches-py is damaged or not whole"):
         load_images("cifar10", "train", nowhere / "data")
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(UsageError, match=r"cifar-10-batches-py is read by torchvision, which can't be imported"):
+        load_images("cifar10", "train", nowhere / "data")
+
+
+def test_a_folder_that_is_not_there(nowhere):
+    with pytest.raises(UsageError, match=r"--data-dir .*/typo: there is no such folder"):
+        load_images("mnist", "train", nowhere / "typo")
 
 
 def test_torchvision_itself_knows_these_sets():

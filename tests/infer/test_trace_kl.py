@@ -211,6 +211,63 @@ def test_score_function_gradient_is_that_of_the_enumerated_elbo():
         assert ((found.mean(0) - gradient).abs() < 5 * found.std(0) / 1500**0.5).all()
 
 
+def test_the_baseline_takes_a_common_constant_out():
+    x, guide = torch.tensor(0.7, dtype=torch.float64), Coins([0.4, -0.9])
+
+    def far(x):
+        coin_model(x)
+        pyro.factor("constant", torch.tensor(-1000.0))
+
+    def gradients(model):
+        torch.manual_seed(0)
+        elbo = TraceKL_ELBO(num_particles=2)
+        return torch.stack([torch.autograd.grad(elbo.differentiable_loss(model, guide, x=x), guide.logits)[0] for _ in range(50)])
+
+    torch.testing.assert_close(gradients(far), gradients(coin_model), atol=1e-9, rtol=1e-9)
+
+
+def test_what_the_guide_observes_is_not_scored():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        z = pyro.sample("z", dist.Normal(x / 2, 0.7))
+        pyro.sample("y", dist.Bernoulli(logits=3 * z), obs=torch.tensor(1.0))
+
+    TraceKL_ELBO().terms(model, guide, x=torch.tensor(0.3))  # with one particle: nothing needs a comparison
+
+
+@pytest.mark.parametrize("how", ["handler", "distribution"])
+def test_a_mask_does_not_hide_what_was_drawn(how):
+    logits = torch.tensor([0.4, -0.9], dtype=torch.float64, requires_grad=True)
+    x, mask = torch.tensor(0.7, dtype=torch.float64), torch.tensor([True, False])
+
+    def draw():
+        bernoulli = dist.Bernoulli(logits=logits)
+        if how == "distribution":
+            return pyro.sample("b", bernoulli.mask(mask).to_event(0))
+        with pyro.poutine.mask(mask=mask):
+            return pyro.sample("b", bernoulli)
+
+    def model():
+        with pyro.plate("coins", 2):
+            b = draw()
+        pyro.sample("x", dist.Normal(b[0] - 2 * b[1], 1.0), obs=x)
+
+    def guide():
+        with pyro.plate("coins", 2):
+            draw()
+
+    table = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64)
+    log_q = dist.Bernoulli(logits=logits).log_prob(table).sum(1)
+    exact = torch.autograd.grad((log_q.exp() * -dist.Normal(table[:, 0] - 2 * table[:, 1], 1.0).log_prob(x)).sum(), logits)[0]
+    torch.manual_seed(0)
+    elbo = TraceKL_ELBO(num_particles=4)
+    found = torch.stack([torch.autograd.grad(elbo.differentiable_loss(model, guide), logits)[0] for _ in range(800)])
+    assert ((found.mean(0) - exact).abs() < 5 * found.std(0) / 800**0.5).all()
+
+
 def test_more_particles_make_the_score_function_less_noisy():
     x, guide = torch.tensor(0.7, dtype=torch.float64), Coins([0.4, -0.9])
     torch.manual_seed(0)

@@ -1,4 +1,6 @@
+import copy
 import math
+import pickle
 
 import pyro
 import pytest
@@ -123,6 +125,8 @@ def test_bad_gates(arguments, message):
 def test_a_structure_of_ones_own():
     matrix = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]])
     gates = Gates(4, matrix)
+    assert torch.equal(Gates(4, matrix.tolist())(), matrix.float())
+    assert Gates(300, torch.ones(300, 300).tril(-1)).possible.sum() == 300 * 299 / 2
     assert [gates.parents(node) for node in range(4)] == [[1, 3], [], [3], []]
     assert torch.equal(gates(), matrix.float())
     model = graph_vae(gates, node_dim=2, x_shape=SHAPE, hidden_dim=6, decoder_widths=(8,))
@@ -146,13 +150,44 @@ def test_unknown_choices(make, arguments, message):
         make(Gates(2, "none"), **arguments)
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize(
-    ("x", "message"), [(2 * torch.ones(3, *SHAPE), "support"), (torch.zeros(3, 1, 5, 5), r"1, 4, 4.*1, 5, 5")]
+    ("x", "message"),
+    [(255 * torch.ones(3, *SHAPE), "0 to 1, not from 255 to 255"), (torch.zeros(3, 1, 5, 5), r"1, 4, 4.*1, 5, 5")],
 )
-def test_images_that_the_likelihood_cannot_take(x, message):
-    model, _ = pair("none")
+def test_images_that_the_likelihood_cannot_take(likelihood, x, message):
+    model, guide = pair("none", likelihood=likelihood)
     with pytest.raises(ValueError, match=message):
-        pyro.poutine.trace(model).get_trace(x=x).compute_log_prob()
+        SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), TraceKL_ELBO()).step(x=x)
+
+
+def test_grey_pixels_have_no_bernoulli_likelihood():
+    model, _ = pair("none")
+    with pytest.raises(ValueError, match="support"):
+        pyro.poutine.trace(model).get_trace(x=0.5 * torch.ones(3, *SHAPE)).compute_log_prob()
+    with pytest.raises(ValueError, match=r"1, 4, 4.*1, 5, 5"):
+        model(x=torch.zeros(3, 1, 5, 5))
+
+
+def test_copies_and_pickles_keep_the_gates_shared():
+    module = NegativeELBO(*pair())
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert twin.model.gates is twin.guide.gates
+        assert twin.model.gates is not module.model.gates
+        losses = []
+        for each in (module, twin):
+            torch.manual_seed(0)
+            losses.append(each(x=images())[0])
+        assert torch.equal(*losses)
+
+
+def test_two_instances_train_independently():
+    first, second = (NegativeELBO(*pair()) for _ in range(2))
+    for module, other in ((first, second), (second, first)):
+        before = {name: p.detach().clone() for name, p in other.named_parameters()}
+        module(x=images())[0].backward()
+        torch.optim.SGD(module.parameters(), lr=0.1).step()
+        assert all(torch.equal(p, before[name]) for name, p in other.named_parameters())
 
 
 def test_decoder_of_the_first_node_alone():
@@ -182,6 +217,22 @@ def test_settled_gates_stay(estimator):
     assert gradient[:2].tolist() == [0, 0]
     assert gradient[2] != 0
     Gates(3, "full").settle(0.01)  # has none to settle
+
+
+def test_momentum_does_not_move_settled_gates():
+    gates = Gates(2)
+    optimizer = torch.optim.Adam(gates.parameters(), lr=0.5)
+    gates.logits.grad = torch.tensor([-1.0])
+    for _ in range(3):
+        optimizer.step()
+        gates.settle(0.4)
+    held = gates.logits.item()
+    assert gates.settled.all()
+    gates.logits.grad = torch.zeros(1)
+    for _ in range(3):
+        optimizer.step()
+        gates.settle(0.4)
+    assert gates.logits.item() == held
 
 
 # Numerical truth ------------------------------------------------------------------------------------------------------
