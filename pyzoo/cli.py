@@ -404,11 +404,12 @@ def _open(arguments: list[str], command: str):
 
 def _load(arguments: list[str], command: str, description: str, flags: Any = None):
     """A trained run, from its newest checkpoint."""
-    from pyzoo.training import Trainer
+    from pyzoo.training import Trainer, keep_freed_memory
 
     run, recipe, saved, rest = _open(arguments, command)
     place, *others = _parse(rest, f"pyzoo {command} RUN", [_Place()] + ([flags] if flags else []), description)
     hardware = dataclasses.replace(saved, device=place.device, devices=1, num_nodes=1)
+    keep_freed_memory()
     if not run.checkpoints.files():
         raise UsageError(f"{run.path} has no checkpoint yet: train it with 'pyzoo resume {run.path}'")
     trainer = Trainer(recipe, run, hardware, progress=False)

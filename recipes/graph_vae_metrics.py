@@ -101,7 +101,7 @@ def _terms(module: NegativeELBO, x: Tensor) -> dict[str, float]:
 
 
 def _likelihood(module: NegativeELBO, x: Tensor, num_samples: int) -> float:
-    return log_likelihood(module.model, module.guide, {"x": x}, num_samples).double().mean().item()
+    return log_likelihood(module.model, module.guide, {"x": x}, num_samples, max_rows=10_000).double().mean().item()
 
 
 def _bits(name: str, nats: float, dimensions: int) -> float:

@@ -303,5 +303,5 @@ def test_rows_of_table_1():
 
 
 def test_a_batch_larger_than_the_data():
-    with pytest.raises(UsageError, match="--batch-size must be .* at most 1437"):
+    with pytest.raises(UsageError, match=r"--batch-size must be .* at most 1437"):
         graph(batch_size=1438)
