@@ -48,9 +48,8 @@ class GraphVAERecipe(Recipe):
     incidental: ClassVar[frozenset[str]] = Recipe.incidental | {"data_dir"}
     about_data: ClassVar[str] = "MNIST, Fashion-MNIST, Omniglot, CIFAR-10, digits"
     shows: ClassVar[str] = "which latent depends on which, learned with the networks"
-    engine: ClassVar[Literal["eager", "traced"]] = (
-        "traced"  # halves a step of these small networks; nothing in it is Python that changes
-    )
+    # Halves a step of networks this small; nothing in it is Python that changes.
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
     structure: ClassVar[Literal["learned", "full", "chain", "none"]] = "learned"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
@@ -188,10 +187,10 @@ class GraphVAERecipe(Recipe):
 
     @property
     def note(self) -> str:
-        drawn = (
-            "" if self.is_color else "Test images are binarised once by a fixed seed, not those of Larochelle and Murray (2011)."
-        )
-        return " ".join(part for part in (IMAGE_SETS[self.data].note, drawn) if part)
+        notes = [IMAGE_SETS[self.data].note]
+        if not self.is_color:
+            notes.append("Test images are binarised once by a fixed seed, not those of Larochelle and Murray (2011).")
+        return " ".join(note for note in notes if note)
 
     def measured_images(self, device: torch.device, training: bool = False) -> tuple[Tensor, Tensor]:
         """Images to measure on, as the likelihood takes them, and their labels; binarised once for all runs.
