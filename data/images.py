@@ -2,8 +2,7 @@
 
 Files lie as torchvision lays them out, and are looked for in the folder that the caller names, then in ``$PYZOO_DATA``, then in a
 cache folder (``$XDG_CACHE_HOME/pyzoo``, by default ``~/.cache/pyzoo``), into which torchvision downloads what is nowhere. They
-are read only if their checksums are those of the official files. torchvision is imported only to download, and for CIFAR-10 and
-Omniglot's own archives.
+are read only if their checksums are those of the official files. torchvision is imported only to download, and to read CIFAR-10.
 
 Sources: LeCun et al. (1998), MNIST; Xiao, Rasul and Vollgraf (2017), Fashion-MNIST; Lake, Salakhutdinov and Tenenbaum (2015),
 Omniglot; Krizhevsky (2009), CIFAR-10; Alpaydin and Kaynak (1998), the digits of the UCI repository.
