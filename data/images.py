@@ -26,9 +26,10 @@ from torch.nn.functional import interpolate
 from pyzoo.errors import UsageError
 from pyzoo.random import derive_seed
 
-__all__ = ["IMAGE_SETS", "ImageSet", "ImageSource", "binarized", "load_images"]
+__all__ = ["IMAGE_SETS", "ImageSet", "ImageSetName", "ImageSource", "binarized", "load_images"]
 
 Split = Literal["train", "test"]
+ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pyzoo.nn import scale_from_log_variance
 
-__all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "NodeNetwork", "graph_vae", "mlp"]
+__all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "NodeNetwork", "Structure", "graph_vae", "mlp"]
 
 Structure = Literal["learned", "full", "chain", "none"]
 

@@ -233,7 +233,8 @@ def _reproduce_run(recipe, path: Path, table, hardware, progress: bool, full: bo
     """Brings one run of a table to its end, unless it is there or another process is at it."""
     from pyzoo.training import Busy, RunFolder, Trainer, keep_freed_memory, locked
 
-    recipe.prepare()
+    if not (path / "config.json").exists():
+        recipe.prepare()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / "lock", "a") as file, locked(file, wait=True):  # who comes second finds the folder made
         if (path / "config.json").exists():

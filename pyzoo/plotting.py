@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["figure_grid", "loss_history", "show_curves", "show_image"]
+__all__ = ["figure_grid", "first_cells", "label_axes", "loss_history", "show_curves", "show_image"]
 
 
 def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] = (2.4, 1.6)) -> tuple[Figure, list[list[Axes]]]:
@@ -21,6 +21,22 @@ def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] =
     figure.suptitle("\n".join(lines), fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [list(row) for row in axes]
+
+
+def first_cells(axes: Sequence[Sequence[Axes]], count: int) -> list[Axes]:
+    """The first cells of a grid, line by line; the others are switched off."""
+    cells = [cell for line in axes for cell in line]
+    for cell in cells[count:]:
+        cell.axis("off")
+    return cells[:count]
+
+
+def label_axes(axes: Axes, horizontal: str, vertical: str) -> None:
+    """Names of both axes, small numbers and a pale grid."""
+    axes.set_xlabel(horizontal, fontsize=8)
+    axes.set_ylabel(vertical, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25, linewidth=0.5)
 
 
 def _wrap(text: str, width: int) -> list[str]:
@@ -80,9 +96,6 @@ def loss_history(
             cell.plot(steps, means, label=label, color=next(colors), linewidth=1.4)
         cell.axhline(0, color="black", linewidth=0.5)
         cell.set_title(heading, fontsize=9)
-        cell.set_xlabel("training step", fontsize=8)
-        cell.set_ylabel("nats per example", fontsize=8)
-        cell.tick_params(labelsize=7)
-        cell.grid(alpha=0.25, linewidth=0.5)
+        label_axes(cell, "training step", "nats per example")
         cell.legend(fontsize=8)
     return figure

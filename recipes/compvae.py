@@ -426,7 +426,7 @@ def _categories(names: Sequence[str], known: Mapping[str, int], what: str) -> Te
 
 def _cells(axes: list[list[Any]], samples: Mapping[str, Tensor]) -> Iterator[tuple[Any, Tensor, Tensor]]:
     """The axes that have something to show, with its parts and x; the others are switched off."""
-    cells = [cell for line in axes for cell in line]
-    for cell in cells[len(samples["x"]) :]:
-        cell.axis("off")
-    return zip(cells, samples["parts"], samples["x"], strict=False)
+    from pyzoo.plotting import first_cells
+
+    cells = first_cells(axes, len(samples["x"]))
+    return zip(cells, samples["parts"], samples["x"], strict=True)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized, load_images
+from pyzoo.data.images import IMAGE_SETS, ImageSetName, ImageSource, binarized, load_images
 from pyzoo.errors import UsageError
 from pyzoo.guides.graph_vae import graph_vae_guide
 from pyzoo.infer import NegativeELBO
-from pyzoo.models.graph_vae import Gates, graph_vae
+from pyzoo.models.graph_vae import Gates, Structure, graph_vae
 from pyzoo.random import derive_seed
 from pyzoo.recipes import graph_vae_metrics
 from pyzoo.training import Objective, Recipe
@@ -50,7 +50,7 @@ class GraphVAERecipe(Recipe):
     shows: ClassVar[str] = "which latent depends on which, learned with the networks"
     # Halves a step of networks this small; nothing in it is Python that changes.
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
-    structure: ClassVar[Literal["learned", "full", "chain", "none"]] = "learned"
+    structure: ClassVar[Structure] = "learned"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
             "steps": 14_000,
@@ -79,7 +79,7 @@ class GraphVAERecipe(Recipe):
         "paper-cifar10": _papers_training("cifar10", epochs=3000),
     }
 
-    data: Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"] = "mnist"
+    data: ImageSetName = "mnist"
     """The images."""
     data_dir: Path | None = None
     """Where they are looked for first; then in $PYZOO_DATA and in a cache folder, into which they are downloaded."""
@@ -154,6 +154,11 @@ class GraphVAERecipe(Recipe):
         self.require(sizes, "batch_size", f"at least 2, for batch norm, and at most {self.train_size}, the number of images")
         if self.data_dir is not None:  # from a config.json it comes as text; and a run may be resumed elsewhere
             self.data_dir = Path(self.data_dir).expanduser().absolute()
+
+    @classmethod
+    def preset(cls, name: str | None = None, **fields: Any) -> "Recipe":
+        special = f"{name}-{fields.get('data')}"  # the paper trains longer on some images than on others
+        return super().preset(special if special in cls.presets else name, **fields)
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -314,7 +319,7 @@ class FCVAE(GraphVAERecipe):
 
     name: ClassVar[str] = "fc-vae"
     shows: ClassVar[str] = "all latents depend on all above them: Graph VAE's first baseline"
-    structure: ClassVar[Literal["learned", "full", "chain", "none"]] = "full"
+    structure: ClassVar[Structure] = "full"
 
 
 @dataclasses.dataclass
@@ -323,7 +328,7 @@ class LadderVAE(GraphVAERecipe):
 
     name: ClassVar[str] = "ladder-vae"
     shows: ClassVar[str] = "latents in a chain: Graph VAE's second baseline"
-    structure: ClassVar[Literal["learned", "full", "chain", "none"]] = "chain"
+    structure: ClassVar[Structure] = "chain"
 
 
 @dataclasses.dataclass
@@ -332,4 +337,4 @@ class VAE(GraphVAERecipe):
 
     name: ClassVar[str] = "vae"
     shows: ClassVar[str] = "independent latents: Graph VAE's third baseline"
-    structure: ClassVar[Literal["learned", "full", "chain", "none"]] = "none"
+    structure: ClassVar[Structure] = "none"

@@ -12,13 +12,13 @@ from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from pyzoo.infer import AtMean, NegativeELBO
-from pyzoo.plotting import figure_grid, loss_history, show_image
+from pyzoo.plotting import figure_grid, first_cells, label_axes, loss_history, show_image
 from pyzoo.recipes.graph_vae_metrics import evaluating, generate
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae import GraphVAERecipe
 
-__all__ = ["figures", "graph_picture", "image_sheet", "likelihood_by_division", "likelihood_over_training"]
+__all__ = ["figures", "graph_picture", "image_sheet", "likelihood_by_division", "likelihood_over_training", "monitored"]
 
 
 def figures(
@@ -28,14 +28,12 @@ def figures(
     gates = module.model.gates
     if gates.learned and recipe.nodes > 1:
         yield "figure3a_gates", gates_over_training(history, recipe.nodes)
-    yield (
-        "figure3b_graph",
-        graph_picture(gates.probabilities().detach(), f"Probabilities of the edges, {recipe.name}; dotted: closed"),
-    )
-    if monitored := [row for row in history if not math.isnan(row.get("log_likelihood", math.nan))]:
+    title = f"Probabilities of the edges, {recipe.name}; dotted: closed"
+    yield "figure3b_graph", graph_picture(gates.probabilities().detach(), title)
+    if rows := monitored(history):
         images = "held-out" if recipe.validation else "test"
         title = f"Log-likelihood of {images} images over training (up to 500 images, 100 samples)"
-        yield "figure5_likelihood", likelihood_over_training({recipe.name: [monitored]}, title)
+        yield "figure5_likelihood", likelihood_over_training({recipe.name: [rows]}, title)
     x, labels = recipe.measured_images(device)
     yield "reconstructions", reconstructions(module, x[:10])
     yield "samples", image_sheet(generate(module, 40)["mean"], "Images drawn from the model (means of p(x | z))")
@@ -52,10 +50,7 @@ def gates_over_training(history: Sequence[Mapping[str, float]], num_nodes: int) 
     for name, color in _edge_colors(num_nodes).items():
         axes.plot(steps, [row[f"gate_{name[0]}_{name[1]}"] for row in history], label=f"{name[0]} to {name[1]}", color=color)
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("training step", fontsize=8)
-    axes.set_ylabel("probability", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.25, linewidth=0.5)
+    label_axes(axes, "training step", "probability")
     if num_nodes <= 6:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), title="edge", title_fontsize=8)
     return figure
@@ -107,11 +102,16 @@ def _edge_colors(num_nodes: int) -> dict[tuple[int, int], tuple[float, ...]]:
     return {edge: palette(index if len(edges) <= 10 else index / len(edges)) for index, edge in enumerate(edges)}
 
 
+def monitored(history: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """The rows of metrics.csv that have a likelihood."""
+    return [row for row in history if not math.isnan(row.get("log_likelihood", math.nan))]
+
+
 def likelihood_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], title: str) -> Figure:
     """Figure 5: the monitored likelihood, for each label the mean of its runs, and a band from their least to their largest.
 
     Args:
-        histories: for each label its runs, for each run its rows of metrics.csv that have a likelihood.
+        histories: for each label its runs, for each run its :func:`monitored` rows.
         title: of the figure.
     """
     figure, [[axes]] = figure_grid(1, 1, title, cell=(6.0, 3.6))
@@ -123,10 +123,7 @@ def likelihood_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[s
             axes.fill_between(steps, values.amin(0).tolist(), values.amax(0).tolist(), alpha=0.2, color=line.get_color())
     final = torch.tensor([run[-1]["log_likelihood"] for runs in histories.values() for run in runs])
     axes.set_ylim(final.min().item() - 15, final.max().item() + 2)  # the first steps would flatten what differs
-    axes.set_xlabel("training step", fontsize=8)
-    axes.set_ylabel("nats per image", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.25, linewidth=0.5)
+    label_axes(axes, "training step", "nats per image")
     axes.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -144,10 +141,7 @@ def likelihood_by_division(found: Mapping[int, Mapping[int, Sequence[float]]], t
     ticks = sorted({place for by_node_dim in found.values() for place in by_node_dim})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("dimensions of a node, N'", fontsize=8)
-    axes.set_ylabel("nats per image", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.25, linewidth=0.5)
+    label_axes(axes, "dimensions of a node, N'", "nats per image")
     axes.legend(fontsize=8)
     return figure
 
@@ -168,10 +162,7 @@ def image_sheet(images: Tensor, title: str) -> Figure:
     """Images side by side, ten in a row."""
     columns = min(10, len(images))
     figure, axes = figure_grid(-(-len(images) // columns), columns, title, cell=(0.8, 0.8))
-    cells = [cell for row in axes for cell in row]
-    for cell in cells[len(images) :]:
-        cell.axis("off")
-    for cell, image in zip(cells, images, strict=False):
+    for cell, image in zip(first_cells(axes, len(images)), images, strict=True):
         _show(cell, image)
     return figure
 

@@ -1,21 +1,19 @@
 """Table 1 and figure 4 of He et al. (2019): four structures, and the ways to divide the latent space into nodes."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
+from pyzoo.data.images import ImageSetName
 from pyzoo.errors import UsageError
 from pyzoo.recipes.graph_vae import FCVAE, VAE, GraphVAERecipe, LadderVAE
-from pyzoo.training import Recipe, Row, RunFolder, Table
+from pyzoo.training import Row, RunFolder, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["GraphVAEFigure4", "GraphVAETable1"]
-
-ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"]
 
 _STRUCTURES: dict[str, type[GraphVAERecipe]] = {
     "VAE": VAE,
@@ -24,6 +22,13 @@ _STRUCTURES: dict[str, type[GraphVAERecipe]] = {
     "Graph VAE": GraphVAERecipe,
 }
 _LL, _KL, _ELBO = "test_log_likelihood", "test_kl", "test_elbo"
+_NATS = {
+    "test_log_likelihood_quick": "LL by 500 samples of up to 1,000 images",
+    _LL: "LL, nats",
+    _KL: "KL, nats",
+    _ELBO: "ELBO, nats",
+}
+_COUNTS = {"edges_kept": "edges", "parameters": "parameters"}
 _PAPER = {  # log-likelihood, KL, ELBO as printed; Δ is less than 0.01
     ("mnist", "VAE"): ("-87.30 ± 0.04", "26.28 ± 0.05", "-95.61 ± 0.07"),
     ("mnist", "Ladder VAE"): ("-84.98 ± 0.10", "24.25 ± 0.12", "-92.80 ± 0.14"),
@@ -41,17 +46,7 @@ _PAPER = {  # log-likelihood, KL, ELBO as printed; Δ is less than 0.01
 
 
 @dataclasses.dataclass
-class _GraphVAETable(Table):
-    """What both share: the paper trains longer on some images than on others."""
-
-    def recipe(self, row: Row, seed: int) -> Recipe:
-        special = f"{self.preset}-{row.fields['data']}"
-        preset = special if special in row.recipe.presets else self.preset
-        return super().recipe(dataclasses.replace(row, preset=preset), seed)
-
-
-@dataclasses.dataclass
-class GraphVAETable1(_GraphVAETable):
+class GraphVAETable1(Table):
     """Table 1 of He et al. (2019): the four structures by their likelihoods, in nats, or for CIFAR-10 in bits per dimension.
 
     Trains each row with each seed, where that is not done yet: what was begun is continued, and several such commands can share
@@ -61,17 +56,13 @@ class GraphVAETable1(_GraphVAETable):
     name: ClassVar[str] = "graph-vae-table1"
     shows: ClassVar[str] = "VAE, Ladder VAE, FC-VAE and Graph VAE by their likelihoods"
     columns: ClassVar[Mapping[str, str]] = {
-        "test_log_likelihood_quick": "LL by 500 samples of up to 1,000 images",
-        _LL: "LL, nats",
-        _KL: "KL, nats",
-        _ELBO: "ELBO, nats",
+        **_NATS,
         "test_log_likelihood_quick_bpd": "LL by 500 samples of up to 1,000 images, bits",
         f"{_LL}_bpd": "LL, bits",
         f"{_KL}_bpd": "KL, bits",
         f"{_ELBO}_bpd": "ELBO, bits",
         "train_elbo": "ELBO of training images",
-        "edges_kept": "edges",
-        "parameters": "parameters",
+        **_COUNTS,
     }
 
     data: tuple[ImageSetName, ...] = ("mnist",)
@@ -96,26 +87,21 @@ class GraphVAETable1(_GraphVAETable):
         return rows
 
     def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
-        from pyzoo.recipes.graph_vae_figures import likelihood_over_training
+        from pyzoo.recipes.graph_vae_figures import likelihood_over_training, monitored
 
         for data in self.data:
             histories = {}
             for label, folders in runs.items():
-                rows = [[row for row in run.metrics() if not math.isnan(row.get("log_likelihood", math.nan))] for run in folders]
+                rows = [monitored(run.metrics()) for run in folders]
                 if label.endswith(f", {data}") and rows and all(rows):
                     histories[label.removesuffix(f", {data}")] = rows
             if histories:
-                yield (
-                    f"figure5_{data}",
-                    likelihood_over_training(
-                        histories,
-                        f"Log-likelihood of test images over training, {data} (mean and range of the seeds; 100 samples)",
-                    ),
-                )
+                title = f"Log-likelihood of test images over training, {data} (mean and range of the seeds; 100 samples)"
+                yield f"figure5_{data}", likelihood_over_training(histories, title)
 
 
 @dataclasses.dataclass
-class GraphVAEFigure4(_GraphVAETable):
+class GraphVAEFigure4(Table):
     """Figure 4 of He et al. (2019): M latent dimensions divided into N nodes, in all ways that are asked for.
 
     Trains each row with each seed, where that is not done yet.
@@ -123,14 +109,7 @@ class GraphVAEFigure4(_GraphVAETable):
 
     name: ClassVar[str] = "graph-vae-figure4"
     shows: ClassVar[str] = "Graph VAE by its number of nodes and latent dimensions"
-    columns: ClassVar[Mapping[str, str]] = {
-        "test_log_likelihood_quick": "LL by 500 samples of up to 1,000 images",
-        _LL: "LL, nats",
-        _KL: "KL, nats",
-        _ELBO: "ELBO, nats",
-        "edges_kept": "edges",
-        "parameters": "parameters",
-    }
+    columns: ClassVar[Mapping[str, str]] = {**_NATS, **_COUNTS}
 
     data: ImageSetName = "mnist"
     """The images."""

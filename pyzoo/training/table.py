@@ -29,8 +29,6 @@ class Row:
     """Fields that differ from the preset."""
     paper: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The paper's numbers as it prints them, by metric."""
-    preset: str | None = None
-    """Of the recipe, where it is not the table's."""
 
     def folder(self, seed: int) -> str:
         """Name of the folder of a run."""
@@ -78,7 +76,7 @@ class Table:
     def recipe(self, row: Row, seed: int) -> Recipe:
         """A row's recipe with a seed."""
         more = {} if self.steps is None else {"steps": self.steps}
-        return row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
+        return row.recipe.preset(self.preset, **{**row.fields, **more, "seed": seed})
 
     def render(self, runs: Mapping[str, Sequence[RunFolder]]) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
