@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, one_line
 from pyzoo.random import derive_seed
 
 __all__ = ["IMAGE_SETS", "ImageSet", "ImageSetName", "ImageSource", "binarized", "load_images"]
@@ -167,6 +167,12 @@ def _folders(folder: str | Path | None) -> Iterator[Path]:
     yield _cache()
 
 
+def _find(where: Path, folder: str | Path | None) -> Path:
+    """The first of the folders that has a file or folder, or its place in the cache."""
+    paths = [place / where for place in _folders(folder)]
+    return next((path for path in paths if path.exists()), paths[-1])
+
+
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyzoo"
 
@@ -191,11 +197,9 @@ def _read_mnist(kind: str, split: Split, folder: str | Path | None) -> tuple[Ten
 
 def _read_idx(kind: str, name: str, folder: str | Path | None, header: int) -> Tensor:
     """The numbers of one of MNIST's files: bytes behind a header."""
-    places = [place / kind / "raw" / name for place in _folders(folder)]
-    path = next((path for path in places if path.exists()), None)
-    if path is None:
-        path = places[-1]
-        with _downloading(path, folder) as torchvision:
+    path = _find(Path(kind, "raw", name), folder)
+    if not path.exists():
+        with _downloading(Path(kind, "raw", name), folder) as torchvision:
             getattr(torchvision.datasets, kind)(root=str(_cache()), download=True)
     content = path.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != _MNIST_FILES[kind, name]:
@@ -208,21 +212,19 @@ _OMNIGLOT_SHA256 = "7651afc13770c6b3074b3a46693cf2ebe50a43fc2cdca4d96c83ca0b8cb8
 
 def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
     """From one file with all drawings at 28x28 where there is one, else from the official archives, made smaller here."""
-    for place in _folders(folder):
-        if (path := place / "omniglot-py" / "omniglot_28x28.npz").exists():
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != _OMNIGLOT_SHA256:
-                raise UsageError(f"{path} is damaged: its SHA-256 sum is wrong; remove it, or put a good one in its place")
-            with np.load(io.BytesIO(content)) as arrays:
-                keep = arrays["evaluation"] == (split == "test")
-                images, characters = arrays["images"][keep], arrays["character"][keep]
-            return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(characters.astype(np.int64))
+    path = _find(Path("omniglot-py", "omniglot_28x28.npz"), folder)
+    if path.exists():
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != _OMNIGLOT_SHA256:
+            raise UsageError(f"{path} is damaged: its SHA-256 sum is wrong; remove it, or put a good one in its place")
+        with np.load(io.BytesIO(content)) as arrays:
+            keep = arrays["evaluation"] == (split == "test")
+            images, characters = arrays["images"][keep], arrays["character"][keep]
+        return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(characters.astype(np.int64))
     name = "images_background" if split == "train" else "images_evaluation"
-    places = [place / "omniglot-py" / name for place in _folders(folder)]
-    path = next((path for path in places if path.is_dir()), None)
-    if path is None:
-        path = places[-1]
-        with _downloading(path, folder) as torchvision:
+    path = _find(Path("omniglot-py", name), folder)
+    if not path.exists():
+        with _downloading(Path("omniglot-py", name), folder) as torchvision:
             torchvision.datasets.Omniglot(root=str(_cache()), background=split == "train", download=True)
     return _read_drawings(path, IMAGE_SETS["omniglot"].train if split == "train" else IMAGE_SETS["omniglot"].test)
 
@@ -241,11 +243,9 @@ def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
-    places = [place / "cifar-10-batches-py" for place in _folders(folder)]
-    path = next((path for path in places if path.is_dir()), None)
-    if path is None:
-        path = places[-1]
-        with _downloading(path, folder) as torchvision:
+    path = _find(Path("cifar-10-batches-py"), folder)
+    if not path.exists():
+        with _downloading(Path("cifar-10-batches-py"), folder) as torchvision:
             torchvision.datasets.CIFAR10(root=str(path.parent), download=True)
     try:
         import torchvision
@@ -254,28 +254,25 @@ def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tens
     except ImportError as error:
         raise UsageError(f"{path} is read by torchvision, which can't be imported ({error}): pip install torchvision") from error
     except RuntimeError as error:  # its sums are wrong, or torchvision does not fit torch
-        raise UsageError(f"{path} is damaged or not whole, or torchvision is: {' '.join(str(error).split())[:120]}") from error
+        raise UsageError(f"{path} is damaged or not whole, or torchvision is: {one_line(error)}") from error
     return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets)
 
 
 @contextlib.contextmanager
-def _downloading(path: Path, folder: str | Path | None) -> Iterator[Any]:
+def _downloading(where: Path, folder: str | Path | None) -> Iterator[Any]:
     """torchvision, and one line for what can go wrong with it: what is missing, and where to put it."""
-    where = Path(*path.parts[len(_cache().parts) :])
     places = ", ".join(str(place) for place in _folders(folder))
     advice = f"put it as {where} in one of {places}, or name a folder with --data-dir; --data digits needs no file"
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise UsageError(
-            f"{where} is nowhere, and torchvision, which would fetch it, can't be imported ({reason}): {advice}"
+            f"{where} is nowhere, and torchvision, which would fetch it, can't be imported ({one_line(error)}): {advice}"
         ) from error
     try:
         yield torchvision
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UsageError(f"{where} is nowhere, and can't be downloaded ({reason}): {advice}") from error
+        raise UsageError(f"{where} is nowhere, and can't be downloaded ({one_line(error)}): {advice}") from error
 
 
 def _digits(split: Split) -> tuple[Tensor, Tensor]:

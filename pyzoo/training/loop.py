@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, one_line
 from pyzoo.infer import TracedStep
 from pyzoo.random import derive_seed
 from pyzoo.training.recipe import Objective, Recipe
@@ -217,9 +217,9 @@ class Trainer:
             for objective, saved in zip(self.objectives, state["objectives"], strict=True):
                 objective.load_state_dict(saved)
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"the checkpoint in {self.run.path} does not fit the recipe in its config.json, or is another version's: {reason}"
+                f"the checkpoint in {self.run.path} does not fit the recipe in its config.json, or is another version's: "
+                f"{one_line(error, 200)}"
             ) from error
         self.step, self.seconds = state["step"], state["seconds"]
         self._sums = {name: (total.to(self.device), count) for name, (total, count) in state["sums"].items()}
