@@ -26,7 +26,7 @@ from torch.nn.functional import interpolate
 from pyzoo.errors import UsageError, one_line
 from pyzoo.random import derive_seed
 
-__all__ = ["IMAGE_SETS", "ImageSet", "ImageSetName", "ImageSource", "binarized", "load_images"]
+__all__ = ["IMAGE_SETS", "ImageSet", "ImageSetName", "ImageSource", "Split", "binarized", "find_file", "load_images"]
 
 Split = Literal["train", "test"]
 ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"]
@@ -167,7 +167,7 @@ def _folders(folder: str | Path | None) -> Iterator[Path]:
     yield _cache()
 
 
-def _find(where: Path, folder: str | Path | None) -> Path:
+def find_file(where: Path, folder: str | Path | None) -> Path:
     """The first of the folders that has a file or folder, or its place in the cache."""
     paths = [place / where for place in _folders(folder)]
     return next((path for path in paths if path.exists()), paths[-1])
@@ -197,7 +197,7 @@ def _read_mnist(kind: str, split: Split, folder: str | Path | None) -> tuple[Ten
 
 def _read_idx(kind: str, name: str, folder: str | Path | None, header: int) -> Tensor:
     """The numbers of one of MNIST's files: bytes behind a header."""
-    path = _find(Path(kind, "raw", name), folder)
+    path = find_file(Path(kind, "raw", name), folder)
     if not path.exists():
         with _downloading(Path(kind, "raw", name), folder) as torchvision:
             getattr(torchvision.datasets, kind)(root=str(_cache()), download=True)
@@ -212,7 +212,7 @@ _OMNIGLOT_SHA256 = "7651afc13770c6b3074b3a46693cf2ebe50a43fc2cdca4d96c83ca0b8cb8
 
 def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
     """From one file with all drawings at 28x28 where there is one, else from the official archives, made smaller here."""
-    path = _find(Path("omniglot-py", "omniglot_28x28.npz"), folder)
+    path = find_file(Path("omniglot-py", "omniglot_28x28.npz"), folder)
     if path.exists():
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != _OMNIGLOT_SHA256:
@@ -222,7 +222,7 @@ def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Ten
             images, characters = arrays["images"][keep], arrays["character"][keep]
         return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(characters.astype(np.int64))
     name = "images_background" if split == "train" else "images_evaluation"
-    path = _find(Path("omniglot-py", name), folder)
+    path = find_file(Path("omniglot-py", name), folder)
     if not path.exists():
         with _downloading(Path("omniglot-py", name), folder) as torchvision:
             torchvision.datasets.Omniglot(root=str(_cache()), background=split == "train", download=True)
@@ -243,7 +243,7 @@ def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
-    path = _find(Path("cifar-10-batches-py"), folder)
+    path = find_file(Path("cifar-10-batches-py"), folder)
     if not path.exists():
         with _downloading(Path("cifar-10-batches-py"), folder) as torchvision:
             torchvision.datasets.CIFAR10(root=str(path.parent), download=True)

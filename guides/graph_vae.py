@@ -15,12 +15,11 @@ from typing import Literal
 
 import pyro
 import pyro.distributions as dist
-from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.models.graph_vae import Gates, NodeNetwork, gated_parents, mlp, top_down_networks
-from pyzoo.nn import scale_from_log_variance
+from pyzoo.nn import ImageCheck, scale_from_log_variance
 
 __all__ = ["GraphVAEGuide", "fuse", "graph_vae_guide"]
 
@@ -92,25 +91,6 @@ class GraphVAEGuide(PyroModule):
                 z[node] = pyro.sample(f"z_{node + 1}", q, infer={"kl": "analytic"})
 
 
-class FlattenedImages(nn.Module):
-    """Images as rows of pixels, (batch, pixels).
-
-    Raises:
-        ValueError: they have another shape, or, while Pyro validates, a pixel is not between 0 and 1.
-    """
-
-    def __init__(self, x_shape: Sequence[int]) -> None:
-        super().__init__()
-        self.x_shape = tuple(x_shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.x_shape:
-            raise ValueError(f"The guide takes images of shape {self.x_shape}, not {tuple(x.shape[1:])}.")
-        if is_validation_enabled() and not ((x >= 0) & (x <= 1)).all():
-            raise ValueError(f"Pixels are numbers from 0 to 1, not from {x.min().item():.3g} to {x.max().item():.3g}.")
-        return x.flatten(1)
-
-
 def graph_vae_guide(
     gates: Gates,
     node_dim: int = 16,
@@ -133,7 +113,7 @@ def graph_vae_guide(
     """
     if guide_gates not in ("shared", "full"):
         raise ValueError(f"guide_gates is 'shared' or 'full', not '{guide_gates}'.")
-    encoder = nn.Sequential(FlattenedImages(x_shape), mlp(math.prod(x_shape), encoder_widths, feature_dim))
+    encoder = nn.Sequential(ImageCheck(x_shape), nn.Flatten(), mlp(math.prod(x_shape), encoder_widths, feature_dim))
     nodes = range(1, len(gates.possible) + 1)
     bottom_up = nn.ModuleDict({str(node): NodeNetwork(feature_dim, hidden_dim, node_dim) for node in nodes})
     own_gates = Gates(len(nodes), "full") if guide_gates == "full" else None

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["figure_grid", "first_cells", "label_axes", "loss_history", "show_curves", "show_image"]
+__all__ = ["figure_grid", "first_cells", "image_sheet", "label_axes", "loss_history", "show_curves", "show_image"]
 
 
 def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] = (2.4, 1.6)) -> tuple[Figure, list[list[Axes]]]:
@@ -65,14 +65,24 @@ def show_curves(
 
 
 def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
-    """An RGB image, (3, height, width), values cut to [0, 1]; None leaves the cell empty."""
+    """An image, (3, height, width), or (1, height, width) as ink on paper, values cut to [0, 1]; None leaves the cell empty."""
     if image is None:
         axes.axis("off")
     else:
+        image = image if len(image) == 3 else 1 - image.expand(3, -1, -1)
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
     axes.set_title(title, fontsize=9)
+
+
+def image_sheet(images: Tensor, title: str) -> Figure:
+    """Images, (images, channels, height, width), ten in a row."""
+    columns = min(10, len(images))
+    figure, axes = figure_grid(-(-len(images) // columns), columns, title, cell=(0.8, 0.8))
+    for cell, image in zip(first_cells(axes, len(images)), images, strict=True):
+        show_image(cell, image)
+    return figure
 
 
 def loss_history(

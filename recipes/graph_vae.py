@@ -8,19 +8,19 @@ epochs", which would stop training if it were a factor: we multiply by 0.75.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pyzoo.data.images import IMAGE_SETS, ImageSetName, ImageSource, binarized, load_images
+from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized
 from pyzoo.errors import UsageError
 from pyzoo.guides.graph_vae import graph_vae_guide
 from pyzoo.infer import NegativeELBO
 from pyzoo.models.graph_vae import Gates, Structure, graph_vae
 from pyzoo.random import derive_seed
 from pyzoo.recipes import graph_vae_metrics
+from pyzoo.recipes.images import ImageRecipe
 from pyzoo.training import Objective, Recipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _papers_training(data: str, epochs: int) -> dict[str, Any]:
 
 
 @dataclasses.dataclass
-class GraphVAERecipe(Recipe):
+class GraphVAERecipe(ImageRecipe):
     """A VAE that learns which latent depends on which (table 1 and figures 3 to 6).
 
     Latents stand in nodes, and a gate between two nodes is open with a probability that is learned together with the networks.
@@ -45,7 +45,6 @@ class GraphVAERecipe(Recipe):
 
     name: ClassVar[str] = "graph-vae"
     paper: ClassVar[str] = "He et al. 2019"
-    incidental: ClassVar[frozenset[str]] = Recipe.incidental | {"data_dir"}
     about_data: ClassVar[str] = "MNIST, Fashion-MNIST, Omniglot, CIFAR-10, digits"
     shows: ClassVar[str] = "which latent depends on which, learned with the networks"
     # Halves a step of networks this small; nothing in it is Python that changes.
@@ -79,14 +78,8 @@ class GraphVAERecipe(Recipe):
         "paper-cifar10": _papers_training("cifar10", epochs=3000),
     }
 
-    data: ImageSetName = "mnist"
-    """The images."""
-    data_dir: Path | None = None
-    """Where they are looked for first; then in $PYZOO_DATA and in a cache folder, into which they are downloaded."""
     binarize: Literal["dynamic", "fixed"] = "dynamic"
     """Whether the pixels of training images are drawn anew each time or once; CIFAR-10's are not binarised."""
-    validation: bool = False
-    """Hold out the last sixth of the training images and measure on them, not on test images: for choosing settings."""
     nodes: int = 5
     """N."""
     latent_dim: int = 80
@@ -129,7 +122,7 @@ class GraphVAERecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = {"data": tuple(IMAGE_SETS), "binarize": ("dynamic", "fixed"), "decoder_input": ("all", "first")}
+        choices = {"binarize": ("dynamic", "fixed"), "decoder_input": ("all", "first")}
         choices |= {"guide_gates": ("shared", "full"), "gate_estimator": ("relaxed", "hard"), "schedule": ("step", "cosine")}
         for field, known in choices.items():
             self.require(getattr(self, field) in known, field, f"one of {', '.join(known)}")
@@ -152,8 +145,6 @@ class GraphVAERecipe(Recipe):
         self.require(relaxed, "gate_estimator", "relaxed where no gate is learned")
         sizes = 2 <= self.batch_size <= self.train_size
         self.require(sizes, "batch_size", f"at least 2, for batch norm, and at most {self.train_size}, the number of images")
-        if self.data_dir is not None:  # from a config.json it comes as text; and a run may be resumed elsewhere
-            self.data_dir = Path(self.data_dir).expanduser().absolute()
 
     @classmethod
     def preset(cls, name: str | None = None, **fields: Any) -> "Recipe":
@@ -172,23 +163,9 @@ class GraphVAERecipe(Recipe):
         """Whether pixels are numbers with a Gaussian likelihood; if not they are zeros and ones."""
         return self.data == "cifar10"
 
-    @property
-    def held_out(self) -> int:
-        """Training images that are kept for validation."""
-        return IMAGE_SETS[self.data].train // 6 if self.validation else 0
-
-    @property
-    def train_size(self) -> int:
-        """Images that are trained on."""
-        return IMAGE_SETS[self.data].train - self.held_out
-
-    def prepare(self) -> None:
-        for split in ("train", "test"):
-            load_images(self.data, split, self.data_dir)
-
     def source(self, device: torch.device) -> ImageSource:
-        images, _ = load_images(self.data, "train", self.data_dir)
-        return ImageSource(images[: self.train_size], "no" if self.is_color else self.binarize, self.seed, device)
+        images, _ = self.training_images()
+        return ImageSource(images, "no" if self.is_color else self.binarize, self.seed, device)
 
     @property
     def note(self) -> str:
@@ -197,17 +174,14 @@ class GraphVAERecipe(Recipe):
             notes.append("Test images are binarised once by a fixed seed, not those of Larochelle and Murray (2011).")
         return " ".join(note for note in notes if note)
 
-    def measured_images(self, device: torch.device, training: bool = False) -> tuple[Tensor, Tensor]:
-        """Images to measure on, as the likelihood takes them, and their labels; binarised once for all runs.
+    def observed_images(self, device: torch.device, training: bool = False) -> tuple[Tensor, Tensor]:
+        """Images as the likelihood takes them, and their labels; binarised once for all runs.
 
         Args:
             device: where to put them.
-            training: give those that were trained on.
+            training: give those that were trained on, in place of those to measure on.
         """
-        test = not (self.validation or training)
-        images, labels = load_images(self.data, "test" if test else "train", self.data_dir)
-        keep = slice(None) if test else slice(self.train_size) if training else slice(self.train_size, None)
-        images, labels = images[keep], labels[keep]
+        images, labels = self.training_images() if training else self.measured_images()
         if self.is_color:
             return (images / 255).to(device), labels
         seed = derive_seed(self.seed, "binarize") if training and self.binarize == "fixed" else 0  # as they were trained on
@@ -267,10 +241,6 @@ class GraphVAERecipe(Recipe):
             low, high = (low, middle) if count(gates, scaled(middle)) >= wanted else (middle + 1, high)
         return scaled(low)
 
-    def epoch(self, step: int) -> int:
-        """Passes through the data before a step."""
-        return step // (self.train_size // self.batch_size)
-
     def _rate(self, step: int) -> float:
         return self.decay ** (self.epoch(step) // self.decay_epochs)
 
@@ -305,7 +275,7 @@ class GraphVAERecipe(Recipe):
         return graph_vae_metrics.generate(module, count)
 
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
-        from pyzoo.recipes.graph_vae_figures import image_sheet
+        from pyzoo.plotting import image_sheet
 
         return image_sheet(samples["mean"], "Images drawn from the model (means of p(x | z))")
 

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
-from pyzoo.infer import AtMean, NegativeELBO
-from pyzoo.plotting import figure_grid, first_cells, label_axes, loss_history, show_image
-from pyzoo.recipes.graph_vae_metrics import evaluating, generate
+from pyzoo.infer import AtMean, NegativeELBO, evaluating
+from pyzoo.plotting import figure_grid, image_sheet, label_axes, loss_history, show_image
+from pyzoo.recipes.graph_vae_metrics import generate
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae import GraphVAERecipe
 
-__all__ = ["figures", "graph_picture", "image_sheet", "likelihood_by_division", "likelihood_over_training", "monitored"]
+__all__ = ["figures", "graph_picture", "likelihood_by_division", "likelihood_over_training", "monitored"]
 
 
 def figures(
@@ -34,7 +34,7 @@ def figures(
         images = "held-out" if recipe.validation else "test"
         title = f"Log-likelihood of {images} images over training (up to 500 images, 100 samples)"
         yield "figure5_likelihood", likelihood_over_training({recipe.name: [rows]}, title)
-    x, labels = recipe.measured_images(device)
+    x, labels = recipe.observed_images(device)
     yield "reconstructions", reconstructions(module, x[:10])
     yield "samples", image_sheet(generate(module, 40)["mean"], "Images drawn from the model (means of p(x | z))")
     yield "figure6_embeddings", embeddings(module, x[:2000], labels[:2000], recipe.seed)
@@ -154,21 +154,8 @@ def reconstructions(module: NegativeELBO, x: Tensor) -> Figure:
     figure, axes = figure_grid(2, len(x), "Images (above) and what the model makes of their latents", cell=(0.8, 0.8))
     for row, images in zip(axes, (x, again), strict=True):
         for cell, image in zip(row, images, strict=True):
-            _show(cell, image)
+            show_image(cell, image)
     return figure
-
-
-def image_sheet(images: Tensor, title: str) -> Figure:
-    """Images side by side, ten in a row."""
-    columns = min(10, len(images))
-    figure, axes = figure_grid(-(-len(images) // columns), columns, title, cell=(0.8, 0.8))
-    for cell, image in zip(first_cells(axes, len(images)), images, strict=True):
-        _show(cell, image)
-    return figure
-
-
-def _show(axes, image: Tensor) -> None:
-    show_image(axes, image if len(image) == 3 else 1 - image.expand(3, -1, -1))  # grey images as ink on paper
 
 
 def embeddings(module: NegativeELBO, x: Tensor, labels: Tensor, seed: int) -> Figure:

@@ -17,38 +17,23 @@ In results.json, in nats per image, with the most likely graph and batch norm's 
 - ``parameters``: of model and guide; ``edges_kept``: in the most likely graph.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyro
 import torch
 from torch import Tensor
 
-from pyzoo.infer import NegativeELBO, log_likelihood
+from pyzoo.infer import NegativeELBO, evaluating, log_likelihood
 from pyzoo.random import derive_seed
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae import GraphVAERecipe
 
-__all__ = ["evaluate", "evaluating", "generate", "monitor"]
+__all__ = ["evaluate", "generate", "monitor"]
 
 _QUICK_IMAGES, _QUICK_SAMPLES, _FULL_SAMPLES = 1000, 500, 5000
 _ROWS = 1000  # images in a call
-
-
-@contextlib.contextmanager
-def evaluating(module: NegativeELBO) -> Iterator[None]:
-    """The module in evaluation mode, without gradients and argument checks."""
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad(), pyro.validation_enabled(False):
-            yield
-    finally:
-        for part, flag in training.items():
-            part.training = flag
 
 
 def monitor(recipe: "GraphVAERecipe", module: NegativeELBO, device: torch.device, likelihood: bool) -> dict[str, float]:
@@ -60,7 +45,7 @@ def monitor(recipe: "GraphVAERecipe", module: NegativeELBO, device: torch.device
         for node in range(recipe.nodes):
             found |= {f"gate_{parent + 1}_{node + 1}": probabilities[parent][node] for parent in gates.parents(node)}
     if likelihood:
-        x, _ = recipe.measured_images(device)
+        x, _ = recipe.observed_images(device)
         with evaluating(module):
             found["log_likelihood"] = log_likelihood(module.model, module.guide, {"x": x[:500]}, 100).mean().item()
     return found
@@ -68,9 +53,9 @@ def monitor(recipe: "GraphVAERecipe", module: NegativeELBO, device: torch.device
 
 def evaluate(recipe: "GraphVAERecipe", module: NegativeELBO, device: torch.device, full: bool = False) -> dict[str, float]:
     """The metrics of results.json."""
-    split = "validation" if recipe.validation else "test"
-    x, _ = recipe.measured_images(device)
-    trained_on, _ = recipe.measured_images(device, training=True)
+    split = recipe.measured_split
+    x, _ = recipe.observed_images(device)
+    trained_on, _ = recipe.observed_images(device, training=True)
     with torch.random.fork_rng(), evaluating(module):
         torch.manual_seed(derive_seed(recipe.seed, "evaluate"))
         terms, train_terms = _terms(module, x), _terms(module, trained_on[: len(x)])

@@ -29,8 +29,8 @@ from pyzoo.data.images import ImageSource, binarized, load_images
 from pyzoo.guides.graph_vae import fuse, graph_vae_guide
 from pyzoo.infer import NegativeELBO, TracedStep, log_likelihood
 from pyzoo.models.graph_vae import Gates, graph_vae
-from pyzoo.plotting import figure_grid
-from pyzoo.recipes.graph_vae_figures import graph_picture, image_sheet
+from pyzoo.plotting import figure_grid, image_sheet
+from pyzoo.recipes.graph_vae_figures import graph_picture
 from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))

@@ -12,7 +12,8 @@ from pyzoo.data.images import IMAGE_SETS, binarized, load_images
 from pyzoo.errors import UsageError
 from pyzoo.infer import log_likelihood
 from pyzoo.plotting import figure_grid
-from pyzoo.recipes import graph_vae, graph_vae_figures, graph_vae_metrics
+from pyzoo.recipes import graph_vae_figures, graph_vae_metrics
+from pyzoo.recipes import images as images_recipe
 from pyzoo.recipes.graph_vae import FCVAE, VAE, GraphVAERecipe, LadderVAE
 from pyzoo.recipes.graph_vae_tables import GraphVAETable1
 from pyzoo.training import Hardware, RunFolder, Trainer
@@ -122,12 +123,12 @@ def test_validation_images_are_kept_from_training():
     train, _ = load_images("digits", "train")
     held_out = len(train) // 6
     assert recipe.train_size == len(recipe.source(CPU).images) == len(train) - held_out
-    x, labels = recipe.measured_images(CPU)
+    x, labels = recipe.observed_images(CPU)
     assert len(x) == len(labels) == held_out
     assert torch.equal(x, binarized(train[-held_out:], seed=0))
-    assert torch.equal(recipe.measured_images(CPU, training=True)[0], binarized(train[:-held_out], seed=0))
-    assert len(test.measured_images(CPU)[0]) == IMAGE_SETS["digits"].test
-    assert torch.equal(test.measured_images(CPU)[0], graph(seed=5).measured_images(CPU)[0])  # one test set for all runs
+    assert torch.equal(recipe.observed_images(CPU, training=True)[0], binarized(train[:-held_out], seed=0))
+    assert len(test.observed_images(CPU)[0]) == IMAGE_SETS["digits"].test
+    assert torch.equal(test.observed_images(CPU)[0], graph(seed=5).observed_images(CPU)[0])  # one test set for all runs
     names = recipe.evaluate(recipe.objectives()[0].module, CPU).keys()
     assert {"validation_elbo", "validation_kl", "validation_log_likelihood_quick"} <= names
     assert not {"test_elbo", "test_log_likelihood_quick"} & names
@@ -158,7 +159,7 @@ def trained():
 
 def test_metrics_are_what_their_names_say(trained):
     recipe, module = trained
-    x, _ = recipe.measured_images(CPU)
+    x, _ = recipe.observed_images(CPU)
     found = recipe.evaluate(module, CPU)
     assert module.training
     module.eval()
@@ -196,7 +197,7 @@ def test_bits_per_dimension_of_a_density():
 
 def test_colour_images(monkeypatch):
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(graph_vae, "load_images", lambda *arguments: (images, torch.arange(40) % 10))
+    monkeypatch.setattr(images_recipe, "load_images", lambda *arguments: (images, torch.arange(40) % 10))
     recipe = graph(data="cifar10", steps=2, batch_size=8)
     batch = recipe.source(CPU).batch(0, 8)
     assert batch["x"].shape == (8, 3, 32, 32)
@@ -224,7 +225,7 @@ def test_ten_nodes_have_figures():
 
 def test_a_fixed_binarisation_is_measured_as_it_was_trained_on():
     recipe = graph(binarize="fixed", seed=3)
-    assert torch.equal(recipe.measured_images(CPU, training=True)[0], recipe.source(CPU).images.float())
+    assert torch.equal(recipe.observed_images(CPU, training=True)[0], recipe.source(CPU).images.float())
 
 
 @pytest.mark.skipif("PYZOO_DATA" not in os.environ, reason="no real files: PYZOO_DATA is not set")
@@ -234,7 +235,7 @@ def test_real_colour_images(monkeypatch):
         pytest.skip("no lossless CIFAR-10 images")
     with numpy.load(path) as arrays:
         images = torch.from_numpy(arrays["train_images"][:600]).permute(0, 3, 1, 2).contiguous()
-    monkeypatch.setattr(graph_vae, "load_images", lambda *arguments: (images, torch.zeros(len(images))))
+    monkeypatch.setattr(images_recipe, "load_images", lambda *arguments: (images, torch.zeros(len(images))))
     torch.manual_seed(0)
     recipe = graph(data="cifar10", batch_size=50, widths=(64, 64), hidden_dim=16, latent_dim=12)
     objective, source = recipe.objectives()[0], recipe.source(CPU)
@@ -268,7 +269,7 @@ def test_generated_images_are_drawn_from_their_means(trained):
 
 def test_latent_means_are_each_nodes_given_its_parents_means(trained):
     recipe, module = trained
-    x = recipe.measured_images(CPU)[0][:4]
+    x = recipe.observed_images(CPU)[0][:4]
     means = graph_vae_figures._latent_means(module, x)
     assert means.shape == (4, 6)
     module.eval()

@@ -1,0 +1,67 @@
+"""What recipes on images share: which images, which of them are trained on, and which are measured."""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from pyzoo.data.images import IMAGE_SETS, ImageSetName, load_images
+from pyzoo.training import Recipe
+
+__all__ = ["ImageRecipe"]
+
+
+@dataclasses.dataclass
+class ImageRecipe(Recipe):
+    """Base of recipes on images: their names, where they lie, and what is held out."""
+
+    incidental: ClassVar[frozenset[str]] = Recipe.incidental | {"data_dir"}
+
+    data: ImageSetName = "mnist"
+    """The images."""
+    data_dir: Path | None = None
+    """Where they are looked for first; then in $PYZOO_DATA and in a cache folder, into which they are downloaded."""
+    validation: bool = False
+    """Hold out the last sixth of the training images and measure on them, not on test images: for choosing settings."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.data in IMAGE_SETS, "data", f"one of {', '.join(IMAGE_SETS)}")
+        if self.data_dir is not None:  # from a config.json it comes as text; and a run may be resumed elsewhere
+            self.data_dir = Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def held_out(self) -> int:
+        """Training images that are kept for validation."""
+        return IMAGE_SETS[self.data].train // 6 if self.validation else 0
+
+    @property
+    def train_size(self) -> int:
+        """Images that are trained on."""
+        return IMAGE_SETS[self.data].train - self.held_out
+
+    @property
+    def measured_split(self) -> str:
+        """What is measured on, as names of metrics have it: "test" or "validation"."""
+        return "validation" if self.validation else "test"
+
+    def prepare(self) -> None:
+        for split in ("train", "test"):
+            load_images(self.data, split, self.data_dir)
+
+    def training_images(self) -> tuple[Tensor, Tensor]:
+        """The images that are trained on, (images, channels, height, width), uint8, and their labels."""
+        images, labels = load_images(self.data, "train", self.data_dir)
+        return images[: self.train_size], labels[: self.train_size]
+
+    def measured_images(self) -> tuple[Tensor, Tensor]:
+        """The images to measure on, and their labels: the test images, or those that are held out."""
+        if not self.validation:
+            return load_images(self.data, "test", self.data_dir)
+        images, labels = load_images(self.data, "train", self.data_dir)
+        return images[self.train_size :], labels[self.train_size :]
+
+    def epoch(self, step: int) -> int:
+        """Passes through the data before a step."""
+        return step // (self.train_size // self.batch_size)
