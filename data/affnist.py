@@ -1,0 +1,131 @@
+"""affNIST: MNIST's digits under small affine transformations, 40x40; read from its own files, or made from MNIST.
+
+Source: Tieleman (2013), "affNIST", https://www.cs.toronto.edu/~tijmen/affNIST/. Each digit is rotated by up to 20 degrees,
+sheared by up to 0.2, scaled by 0.8 to 1.2 along each axis, and put anywhere where it is wholly inside the image; all uniformly.
+Its test images are made from MNIST's test images, and so are ours.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from pyzoo.data.images import Split, find_file, load_images
+from pyzoo.data.transformations import Affine
+from pyzoo.errors import UsageError, one_line
+from pyzoo.random import derive_seed
+
+__all__ = ["affnist_from", "fit_to_28", "load_affnist"]
+
+SIDE = 40
+_LARGEST = 1.2
+
+
+def load_affnist(
+    split: Split, folder: str | Path | None = None, made: bool = True, fit: Literal["resize", "crop"] = "resize", batches: int = 1
+) -> tuple[Tensor, Tensor]:
+    """affNIST's images, brought to 28x28, and their labels.
+
+    Args:
+        split: "train" or "test".
+        folder: where to look first for files, affNIST's or MNIST's; then as in :mod:`pyzoo.data.images`.
+        made: make them from MNIST, with a seed that is always the same; or read affNIST's files.
+        fit: how to bring them to 28x28, see :func:`fit_to_28`.
+        batches: how many of affNIST's 32 files to read; each has every MNIST image once.
+
+    Returns:
+        Images, (images, 1, 28, 28), uint8; and labels, (images,), int64.
+
+    Raises:
+        UsageError: a file is missing, can't be read, or has another layout; says which.
+    """
+    if made:
+        images, labels = load_images("mnist", split, folder)
+        return fit_to_28(affnist_from(images, derive_seed(0, "affnist", split)), fit), labels
+    if not 1 <= batches <= 32:
+        raise UsageError(f"affNIST has 32 batches of each kind, not {batches}")
+    name = "training_and_validation_batches" if split == "train" else "test_batches"
+    found = [_read(Path("affNIST", name, f"{index + 1}.mat"), folder) for index in range(batches)]
+    images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return fit_to_28(images, fit), labels
+
+
+def affnist_from(images: Tensor, seed: int) -> Tensor:
+    """Images like affNIST's.
+
+    Args:
+        images: (images, 1, 28, 28), uint8, the ink well inside.
+        seed: of the transformations.
+
+    Returns:
+        (images, 1, 40, 40), uint8.
+    """
+    family = Affine(rotation=20.0, shear=0.2, scale=(0.8, _LARGEST), translation=0.0)
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for part in images.split(5000):  # of bounded memory
+        margin = (SIDE - images.shape[-1]) // 2
+        canvas = pad(part.float(), (margin,) * 4)
+        shape = family.sample(len(part), generator)
+        room = _room(family.apply(canvas, shape))
+        shift = room[:, 0] + (room[:, 1] - room[:, 0]) * torch.rand(len(part), 2, generator=generator)
+        still = torch.zeros(len(part))
+        moved = family.compose(shape, family.matrices(still, translation=shift / SIDE))
+        made.append(family.apply(canvas, moved).round().to(torch.uint8))  # one interpolation, not two
+    return torch.cat(made)
+
+
+def _room(images: Tensor) -> Tensor:
+    """How many pixels the ink may move: (images, 2, 2), least and most along u and v."""
+    ink = images.squeeze(1) > 0.5
+    bounds = []
+    for axis in (1, 2):  # whether a column, a row, has ink
+        line = ink.any(axis).float()
+        first, last = line.argmax(-1), SIDE - 1 - line.flip(-1).argmax(-1)
+        bounds.append(torch.stack([-first, SIDE - 1 - last], dim=-1))
+    return torch.stack(bounds, dim=-1).float()
+
+
+def fit_to_28(images: Tensor, how: Literal["resize", "crop"] = "resize") -> Tensor:
+    """Brings images of 40x40 to 28x28.
+
+    Args:
+        images: (images, 1, 40, 40), uint8.
+        how: "resize" makes all of it smaller, digits smaller than MNIST's; "crop" keeps the middle, digits as large as
+            MNIST's, and those near the border are cut.
+
+    Raises:
+        ValueError: ``how`` is neither.
+    """
+    if how == "crop":
+        margin = (SIDE - 28) // 2
+        return images[..., margin : margin + 28, margin : margin + 28].contiguous()
+    if how != "resize":
+        raise ValueError(f"how is 'resize' or 'crop', not '{how}'.")
+    parts = [interpolate(part.float(), size=(28, 28), mode="bilinear", antialias=True) for part in images.split(5000)]
+    return torch.cat([part.round().to(torch.uint8) for part in parts])
+
+
+def _read(where: Path, folder: str | Path | None) -> tuple[Tensor, Tensor]:
+    """One of affNIST's files: a Matlab struct, whose field image has a column for each image and label_int its label."""
+    from scipy.io import loadmat  # comes with scikit-learn
+
+    path = find_file(where, folder)
+    if not path.exists():
+        raise UsageError(
+            f"{path} is nowhere, and is not downloaded: unpack affNIST's {where.parent.name}.zip (32x, transformed) there or in "
+            "--data-dir or $PYZOO_DATA, or let it be made from MNIST"
+        )
+    try:
+        content: Any = loadmat(path, squeeze_me=True, struct_as_record=True)["affNISTdata"]
+        pixels = np.asarray(content["image"].item(), dtype=np.uint8)
+        labels = np.atleast_1d(content["label_int"].item()).astype(np.int64)
+    except Exception as error:  # scipy raises many kinds
+        raise UsageError(f"{path} is damaged, or not one of affNIST's: {one_line(error)}") from error
+    pixels = pixels.reshape(len(pixels), -1)
+    if pixels.shape != (SIDE * SIDE, len(labels)):
+        raise UsageError(f"{path} has another layout than affNIST: pixels {pixels.shape} for {len(labels)} labels")
+    return torch.from_numpy(np.ascontiguousarray(pixels.T)).view(-1, 1, SIDE, SIDE), torch.from_numpy(labels)

@@ -1,0 +1,336 @@
+"""Transformations of images, in batches and on their device: families to draw from, to apply and, where it exists, to invert.
+
+A family gives its parameters as a tensor, (images, parameters), so that a drawn transformation can be applied to other
+images, inverted, read and stored.
+
+Sources: Giannone, Masci and Osendorfer (2019) train on a sample, its transformed version and that by the inverse, and on crops
+and superpixels, which have no inverse; superpixels are after Achanta et al. (2012), "SLIC Superpixels".
+"""
+
+import dataclasses
+import math
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, one_hot
+
+from pyzoo.data.images import ImageSource, binarized
+from pyzoo.random import derive_seed
+
+__all__ = ["FAMILIES", "Affine", "AugmentedSource", "Composition", "Crop", "Family", "Superpixels", "ViewSource"]
+
+
+class Family(Protocol):
+    """A set of transformations to draw from."""
+
+    invertible: bool
+    """Whether each has an inverse."""
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws parameters, (count, parameters), on the generator's device."""
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """The transformed images, (images, channels, height, width) as they came; one row of parameters for each."""
+
+    def inverse(self, parameters: Tensor) -> Tensor:
+        """Parameters of the inverse transformations.
+
+        Raises:
+            ValueError: the family has none.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    r"""Rotation, shear, scale and translation about the image's centre, in this order reversed: x goes to R H S x + b.
+
+    Parameters are the six numbers (a, b, c, d, e, f) of the map (u, v) to (a u + b v + c, d u + e v + f), where u runs
+    to the right and v down, from -1 to 1 over the image: maps of this kind can be composed and inverted. What comes from outside
+    the image is black.
+
+    Args:
+        rotation: largest angle in degrees, in both directions; positive is anticlockwise.
+        shear: largest shear, in both directions: how far u moves for one unit of v.
+        scale: smallest and largest factor, drawn for each axis.
+        translation: largest shift, in both directions, as a share of the image's side, drawn for each axis.
+
+    Raises:
+        ValueError: a range is negative, or the scale is not two positive numbers in order.
+
+    Example:
+        >>> quarter = Affine().matrices(rotation=torch.tensor([90.0]))
+        >>> Affine().apply(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), quarter)
+        tensor([[[[2., 4.],
+                  [1., 3.]]]])
+    """
+
+    rotation: float = 20.0
+    shear: float = 0.2
+    scale: tuple[float, float] = (0.8, 1.2)
+    translation: float = 1 / 7
+    invertible = True
+
+    def __post_init__(self) -> None:
+        if min(self.rotation, self.shear, self.translation) < 0:
+            raise ValueError(f"Ranges must be at least 0, got {self.rotation}, {self.shear} and {self.translation}.")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be two positive numbers in order, got {self.scale}.")
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(count, 6, generator=generator, device=generator.device)
+        spread = 2 * uniform - 1
+        low, high = self.scale
+        return self.matrices(
+            rotation=self.rotation * spread[:, 0],
+            shear=self.shear * spread[:, 1],
+            scale=low + (high - low) * uniform[:, 2:4],
+            translation=self.translation * spread[:, 4:],
+        )
+
+    def matrices(
+        self, rotation: Tensor, shear: Tensor | None = None, scale: Tensor | None = None, translation: Tensor | None = None
+    ) -> Tensor:
+        """The parameters, (count, 6), of given angles and shears, (count,), and scales and translations, (count, 2)."""
+        shear = torch.zeros_like(rotation) if shear is None else shear
+        scale_u, scale_v = (torch.ones_like(rotation),) * 2 if scale is None else scale.unbind(-1)
+        shift_u, shift_v = (torch.zeros_like(rotation),) * 2 if translation is None else (2 * translation).unbind(-1)
+        cos, sin = rotation.deg2rad().cos(), rotation.deg2rad().sin()  # v runs down, so anticlockwise has this sign
+        columns = (cos * scale_u, (cos * shear + sin) * scale_v, shift_u)
+        return torch.stack([*columns, -sin * scale_u, (cos - sin * shear) * scale_v, shift_v], dim=-1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        if images.shape[-1] != images.shape[-2]:
+            raise ValueError(f"Images must be square to be turned, not {tuple(images.shape[-2:])}.")
+        # The colour at a place comes from where the inverse map leads.
+        theta = self.inverse(parameters).to(images.dtype).view(-1, 2, 3)
+        grid = affine_grid(theta, list(images.shape), align_corners=False)
+        return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def inverse(self, parameters: Tensor) -> Tensor:
+        a, b, c, d, e, f = parameters.unbind(-1)
+        determinant = a * e - b * d  # written out: torch.linalg.inv would wait for the device
+        inverse = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], dim=-1)
+        return inverse / determinant.unsqueeze(-1)
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        """Parameters of the first map followed by the second."""
+        after, before = second.view(-1, 2, 3), first.view(-1, 2, 3)
+        shift = after[:, :, :2] @ before[:, :, 2:] + after[:, :, 2:]
+        return torch.cat([after[:, :, :2] @ before[:, :, :2], shift], dim=-1).flatten(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A random rectangle of the image stays where it is, the rest becomes black. Has no inverse.
+
+    Parameters are left, top, right and bottom of the rectangle, from 0 to 1.
+
+    Args:
+        smallest: smallest side of the rectangle, as a share of the image's.
+
+    Raises:
+        ValueError: ``smallest`` is not above 0 and at most 1.
+    """
+
+    smallest: float = 0.6
+    invertible = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise ValueError(f"smallest must be above 0 and at most 1, got {self.smallest}.")
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(count, 4, generator=generator, device=generator.device)
+        sides = self.smallest + (1 - self.smallest) * uniform[:, :2]
+        start = (1 - sides) * uniform[:, 2:]
+        return torch.cat([start, start + sides], dim=-1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        left, top, right, bottom = parameters.unsqueeze(-1).unbind(1)
+        rows, columns = (_centres(size, images) for size in images.shape[-2:])
+        inside = ((columns > left) & (columns < right)).unsqueeze(-2) & ((rows > top) & (rows < bottom)).unsqueeze(-1)
+        return images * inside.unsqueeze(1)
+
+    def inverse(self, parameters: Tensor) -> Tensor:
+        raise ValueError("A crop has no inverse: what is cut off is lost.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Superpixels:
+    """Regions of like colour are painted in their mean colour. Has no inverse.
+
+    A few rounds of k-means on place and colour, from seeds on a grid; parameters are the grid's shift, as shares of a cell.
+
+    Args:
+        per_side: seeds along a side.
+        compactness: weight of the squared distance in cells against that of colours from 0 to 1.
+        rounds: of k-means.
+
+    Raises:
+        ValueError: ``per_side`` or ``rounds`` is below 1, or the compactness not positive.
+    """
+
+    per_side: int = 7
+    compactness: float = 0.1
+    rounds: int = 3
+    invertible = False
+
+    def __post_init__(self) -> None:
+        if min(self.per_side, self.rounds) < 1 or not self.compactness > 0:
+            raise ValueError(
+                f"per_side and rounds must be at least 1 and compactness positive, got {self.per_side}, {self.rounds} and "
+                f"{self.compactness}."
+            )
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(count, 2, generator=generator, device=generator.device)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        rows, columns = (_centres(size, images) * self.per_side for size in (height, width))
+        places = torch.cartesian_prod(rows, columns).expand(count, -1, -1)  # in cells
+        pixels = torch.cat([places * math.sqrt(self.compactness), images.flatten(2).mT], dim=-1)  # (images, pixels, 2 + channels)
+        steps = torch.arange(self.per_side, device=images.device)
+        seeds = (torch.cartesian_prod(steps, steps) + parameters.unsqueeze(1)).clamp(max=self.per_side - 1e-4)
+        nearest = (seeds / self.per_side * torch.tensor([height, width], device=images.device)).long()
+        nearest = nearest[..., 0] * width + nearest[..., 1]
+        centres = pixels.gather(1, nearest.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
+        for _ in range(self.rounds):
+            region = one_hot(torch.cdist(pixels, centres).argmin(-1), self.per_side**2).to(images.dtype)
+            sizes = region.sum(1).unsqueeze(-1)
+            centres = torch.where(sizes > 0, region.mT @ pixels / sizes.clamp(min=1), centres)
+        return (region @ centres[..., 2:]).mT.view(count, channels, height, width)
+
+    def inverse(self, parameters: Tensor) -> Tensor:
+        raise ValueError("Superpixels have no inverse: what is averaged is lost.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Composition:
+    """One family after another; affine maps alone compose within :class:`Affine`, and keep their inverse.
+
+    Args:
+        families: in the order of their application; parameters stand side by side.
+        sizes: numbers of parameters of each.
+    """
+
+    families: tuple[Family, ...]
+    sizes: tuple[int, ...]
+    invertible = False
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.cat([family.sample(count, generator) for family in self.families], dim=-1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        for family, part in zip(self.families, parameters.split(self.sizes, dim=-1), strict=True):
+            images = family.apply(images, part)
+        return images
+
+    def inverse(self, parameters: Tensor) -> Tensor:
+        raise ValueError("A composition has no inverse here: compose affine maps by Affine.compose.")
+
+
+def _centres(size: int, like: Tensor) -> Tensor:
+    """Of a row's pixels, from 0 to 1."""
+    return (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
+
+
+_STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "translation": 0.0}
+
+FAMILIES: dict[str, Family] = {
+    "affine": Affine(),
+    "rotation": Affine(**{**_STILL, "rotation": 20.0}),
+    "shear": Affine(**{**_STILL, "shear": 0.2}),
+    "scale": Affine(**{**_STILL, "scale": (0.8, 1.2)}),
+    "translation": Affine(**{**_STILL, "translation": 1 / 7}),
+    "crop": Crop(),
+    "rotation-crop": Composition((Affine(**{**_STILL, "rotation": 20.0}), Crop()), (6, 4)),
+    "superpixels": Superpixels(),
+}
+"""By name. "affine" has the ranges of affNIST, and shifts up to where MNIST's digits meet the border."""
+
+
+# Sources ------------------------------------------------------------------------------------------------------------
+
+
+class ViewSource:
+    """A source of images with transformed versions of each: f(x) and its inverse's, or as many as one likes, each by its own f.
+
+    Args:
+        images: (images, channels, height, width), uint8.
+        family: where f comes from.
+        num_views: versions of each image; with an invertible family 2 are f(x) and f^-1(x).
+        inverse_views: whether that is so.
+        binarize: "dynamic", each pixel of an image and of its versions is one with the probability that is its brightness, drawn
+            anew in each batch; or "no".
+        seed: of order, transformations and draws.
+        device: where the images are held and transformed.
+
+    Raises:
+        ValueError: inverse views are asked of a family without inverses, or are not two.
+
+    Example:
+        >>> source = ViewSource(torch.full((10, 1, 28, 28), 255, dtype=torch.uint8), Affine())
+        >>> source.batch(step=0, size=3)["views"].shape
+        torch.Size([3, 2, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        family: Family,
+        num_views: int = 2,
+        inverse_views: bool = True,
+        binarize: Literal["no", "dynamic"] = "no",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if inverse_views and not family.invertible:
+            raise ValueError(f"{family} has transformations without an inverse.")
+        if inverse_views and num_views != 2:
+            raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
+        self.source = ImageSource(images, "no", seed, device)
+        self.family = family
+        self.num_views = num_views
+        self.inverse_views = inverse_views
+        self.binarize = binarize
+        self.seed = seed
+
+    def batch(self, step: int, size: int) -> dict[str, Tensor]:
+        """The batch of a step: x, (size, channels, height, width), and views, (size, views, ...); a function of seed and step."""
+        x = self.source.batch(step, size)["x"]
+        generator = torch.Generator(x.device).manual_seed(derive_seed(self.seed, "transform", step))
+        views = transformed(x, self.family, self.num_views, self.inverse_views, generator)
+        if self.binarize == "dynamic":
+            x, *views = (
+                binarized(255 * part, derive_seed(self.seed, "binarize", step, index)) for index, part in enumerate([x, *views])
+            )
+        return {"x": x, "views": torch.stack(list(views), dim=1)}
+
+
+def transformed(x: Tensor, family: Family, num_views: int, inverse_views: bool, generator: torch.Generator) -> list[Tensor]:
+    """Versions of images, each a tensor like x: f(x) and f^-1(x), or each by its own f."""
+    if inverse_views:
+        parameters = family.sample(len(x), generator)
+        return [family.apply(x, parameters), family.apply(x, family.inverse(parameters))]
+    return [family.apply(x, family.sample(len(x), generator)) for _ in range(num_views)]
+
+
+class AugmentedSource:
+    """A source that takes, for each example, the image or one of its versions, each as likely: what VAE+ is trained on.
+
+    Args:
+        views: where they come from; with the same seed, what a T-VAE is trained on.
+    """
+
+    def __init__(self, views: ViewSource) -> None:
+        self.views = views
+
+    def batch(self, step: int, size: int) -> dict[str, Tensor]:
+        """The batch of a step: x, (size, channels, height, width)."""
+        batch = self.views.batch(step, size)
+        choices = torch.cat([batch["x"].unsqueeze(1), batch["views"]], dim=1)
+        generator = torch.Generator(choices.device).manual_seed(derive_seed(self.views.seed, "choose", step))
+        index = torch.randint(choices.shape[1], (size,), generator=generator, device=choices.device)
+        return {"x": choices[torch.arange(size, device=choices.device), index]}

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from pyzoo.data.affnist import affnist_from, fit_to_28, load_affnist
+from pyzoo.data.images import load_images
+from pyzoo.errors import UsageError
+
+
+def digits(count=200):
+    """The digits at MNIST's size: 20 of 28 pixels."""
+    images = load_images("digits", "train")[0][:count]
+    small = torch.nn.functional.interpolate(images.float(), size=(20, 20), mode="bilinear", antialias=True)
+    return torch.nn.functional.pad(small.round().to(torch.uint8), (4,) * 4)
+
+
+def write(folder, name="test_batches/1.mat", images=None, labels=None, key="affNISTdata"):
+    path = folder / "affNIST" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = torch.randint(0, 256, (5, 1, 40, 40), dtype=torch.uint8) if images is None else images
+    labels = np.arange(5, dtype=np.uint8) if labels is None else labels
+    savemat(path, {key: {"image": images.flatten(1).T.numpy(), "label_int": labels}})
+    return path, images
+
+
+# Made from MNIST ------------------------------------------------------------------------------------------------------
+
+
+def test_digits_stay_inside_and_go_everywhere():
+    images = digits()
+    made = affnist_from(images, seed=0)
+    assert made.shape == (200, 1, 40, 40)
+    assert made.dtype == torch.uint8
+    ink = made.float().sum((1, 2, 3)) / images.float().sum((1, 2, 3))
+    assert ink.min() > 0.55  # 0.8 times 0.8
+    assert ink.max() < 1.5  # 1.2 times 1.2
+    border = torch.cat([made[..., 0, :], made[..., -1, :], made[..., 0], made[..., -1]], dim=-1)
+    assert (border > 128).float().mean() < 0.01  # ink may touch the border, and is not cut there
+    weights = made.squeeze(1).float()
+    place = torch.arange(40.0)
+    for axis in (1, 2):
+        centre = (weights.sum(axis) * place).sum(-1) / weights.sum((1, 2))
+        assert centre.min() < 14
+        assert centre.max() > 25
+
+
+def test_making_is_repeatable():
+    images = digits(20)
+    assert torch.equal(affnist_from(images, seed=0), affnist_from(images, seed=0))
+    assert not torch.equal(affnist_from(images, seed=0), affnist_from(images, seed=1))
+
+
+def test_bringing_to_28():
+    images = torch.zeros(1, 1, 40, 40, dtype=torch.uint8)
+    images[..., 6:34, 6:34] = 200
+    assert (fit_to_28(images, "crop") == 200).all()
+    small = fit_to_28(images, "resize")
+    assert small.shape == (1, 1, 28, 28)
+    assert (small.sum() / 200).item() == pytest.approx(28**2 * 0.49, rel=0.02)
+    with pytest.raises(ValueError, match="'stretch'"):
+        fit_to_28(images, "stretch")
+
+
+# Read from its own files ----------------------------------------------------------------------------------------------
+
+
+def test_reads_affnists_layout(tmp_path):
+    _, images = write(tmp_path)
+    found, labels = load_affnist("test", tmp_path, made=False, fit="crop")
+    assert torch.equal(found, images[..., 6:34, 6:34])
+    assert labels.tolist() == [0, 1, 2, 3, 4]
+    for index in (1, 2):
+        write(tmp_path, f"training_and_validation_batches/{index}.mat")
+    assert len(load_affnist("train", tmp_path, made=False, batches=2)[1]) == 10
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r"1\.mat is nowhere.*test_batches\.zip"):
+        load_affnist("test", tmp_path, made=False)
+    with pytest.raises(UsageError, match="32 batches"):
+        load_affnist("test", tmp_path, made=False, batches=33)
+    path, _ = write(tmp_path, images=torch.zeros(5, 1, 28, 28, dtype=torch.uint8))
+    with pytest.raises(UsageError, match="another layout"):
+        load_affnist("test", tmp_path, made=False)
+    write(tmp_path, labels=np.arange(4, dtype=np.uint8))
+    with pytest.raises(UsageError, match=r"another layout.*4 labels"):
+        load_affnist("test", tmp_path, made=False)
+    write(tmp_path, key="digits")
+    with pytest.raises(UsageError, match="not one of affNIST's"):
+        load_affnist("test", tmp_path, made=False)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"1\.mat is damaged"):
+        load_affnist("test", tmp_path, made=False)
