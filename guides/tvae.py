@@ -1,0 +1,123 @@
+r"""The guide of T-VAE: each image's latent from the image, z and the transformation T from the latents of the views.
+
+.. math:: q(T, z, z_0, z_1, z_2 \mid x, x_1, x_2) = q(T \mid z_1, z_2)\, q(z \mid z_1, z_2)\, q(z_0 \mid x)\, q(z_1 \mid x_1)\,
+    q(z_2 \mid x_2)
+
+Source: Giannone et al. (2019), eq. 2 and appendix B. How we read its gaps:
+
+- q(T | z_1, z_2) is implicit: a function of z_1 and z_2, here a point without a score.
+- Of z, z_1 and z_2 no density is scored, since a discrepancy between samples stands in each one's place: see the model.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyzoo.models.tvae import TVAE
+from pyzoo.nn import ImageCheck, scale_from_log_variance
+
+__all__ = ["TVAEGuide", "tvae_guide"]
+
+
+class TVAEGuide(PyroModule):
+    """The inference story, for any networks.
+
+    Args:
+        encoder: network from an image to the mean and log-variance of its latent side by side, (rows, 2 z_dim).
+        fuse: h_psi, network from the latents of the views side by side to mean and log-variance of z; None in a standard VAE.
+        transformation: h_xi, network from the latents of the views side by side to T; None in a standard VAE.
+        num_views: of each image.
+
+    Example:
+        >>> from pyzoo.models.tvae import tvae
+        >>> model = tvae(z_dim=3, channels=(4, 4, 4, 4))
+        >>> guide = tvae_guide(model, channels=(4, 4, 4, 4), hidden_dim=8)
+        >>> guide(x=torch.rand(5, 1, 28, 28), views=torch.rand(5, 2, 1, 28, 28))
+    """
+
+    def __init__(
+        self, encoder: nn.Module, fuse: nn.Module | None = None, transformation: nn.Module | None = None, num_views: int = 2
+    ) -> None:
+        super().__init__("guide")
+        self.encoder = encoder
+        self.fuse = fuse
+        self.transformation = transformation
+        self.num_views = num_views
+
+    def forward(self, x: Tensor, views: Tensor | None = None, size: int = 1) -> None:
+        """Draws z_0 from q(z_0 | x), each view's latent likewise, and z and T given those.
+
+        Args:
+            x: images, (batch, channels, height, width).
+            views: their transformed versions, (batch, views, channels, height, width); None in a standard VAE.
+            size: not used; the model's.
+        """
+        if views is not None and views.shape[1] != self.num_views:
+            raise ValueError(f"The guide takes {self.num_views} views, not {views.shape[1]}.")
+        with pyro.plate("data", len(x)):
+            if views is None:
+                [q_z_0] = self.posteriors(x)
+                pyro.sample("z_0", q_z_0, infer={"kl": "analytic"})
+                return
+            q_z_0, *q_views = self.posteriors(x, *views.unbind(1))
+            pyro.sample("z_0", q_z_0, infer={"kl": "analytic"})  # its prior depends on nothing
+            drawn = [pyro.sample(f"z_{view + 1}", q.mask(False)) for view, q in enumerate(q_views)]
+            together = torch.cat(drawn, dim=-1)
+            pyro.sample("z", _normal(self.fuse(together)).mask(False))
+            T = self.transformation(together)
+            pyro.sample("T", dist.Delta(T, event_dim=T.dim() - 1).mask(False))
+
+    def posteriors(self, *images: Tensor) -> list[dist.TorchDistribution]:
+        """q(z | x) for each of several batches of images; one call of the encoder, which is faster than one for each."""
+        return [_normal(part) for part in self.encoder(torch.cat(images)).split([len(batch) for batch in images])]
+
+    def without_transformation(self) -> "TVAEGuide":
+        """The guide of the standard VAE that remains where no transformation exists, with this encoder."""
+        return TVAEGuide(self.encoder)
+
+
+def _normal(parameters: Tensor) -> dist.TorchDistribution:
+    loc, log_variance = parameters.chunk(2, dim=-1)
+    return dist.Normal(loc, scale_from_log_variance(log_variance)).to_event(1)
+
+
+def tvae_guide(model: TVAE, channels: Sequence[int] = (32, 32, 64, 128), hidden_dim: int = 1000) -> TVAEGuide:
+    """The guide of a T-VAE or VAE of 28x28 images, with the networks of appendix B.
+
+    Args:
+        model: whose guide this is.
+        channels: of the encoder's hidden layers, from x to z.
+        hidden_dim: hidden units of h_psi and h_xi.
+    """
+    z_dim = model.z_dim
+    if model.latent_map is None:
+        return TVAEGuide(encoder(z_dim, channels))
+    views_dim, T_shape = model.num_views * z_dim, model.transformation_shape
+    fuse = nn.Sequential(
+        nn.Linear(views_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, 2 * z_dim),
+    )
+    transformation = nn.Sequential(
+        nn.Linear(views_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, math.prod(T_shape)), nn.Unflatten(1, T_shape)
+    )
+    return TVAEGuide(encoder(z_dim, channels), fuse, transformation, model.num_views)
+
+
+def encoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
+    """Appendix B: mean and log-variance of z, (rows, 2 z_dim), from an image; heights 28, 14, 7, 3, 1, 1."""
+    sizes = (1, *channels, 2 * z_dim)
+    if len(sizes) != 6:
+        raise ValueError(f"The encoder has 4 hidden layers, not {len(channels)}.")
+    layers: list[nn.Module] = [ImageCheck((1, 28, 28))]
+    for i, padding in enumerate([1, 1, 1, 1, 2]):
+        layers += [nn.ReLU()] if i else []
+        layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel_size=4, stride=2, padding=padding))
+    return nn.Sequential(*layers, nn.Flatten())

@@ -1,0 +1,230 @@
+r"""T-VAE: a VAE whose latent space holds images and the transformations between them.
+
+.. math:: p(x, x_1, x_2, z, T) = \pi(z)\, \pi(T)\, p(x \mid z_0)\, p(x_1 \mid z_1)\, p(x_2 \mid z_2), \qquad
+    z_0 = z, \quad z_1 = T z, \quad z_2 = T^{-1} z
+
+Of a triplet of images (x, f(x), f^-1(x)) the model knows neither f nor its kind: T is a latent variable, and the map that applies
+it to z makes it one that has an inverse and an identity. Where no transformation exists, the model is a standard VAE.
+
+Source: Giannone, Masci and Osendorfer (2019), "No Representation without Transformation", section 2 and appendix B. How we read
+its gaps:
+
+- z_0 = z, since T_id is the identity: z_0 is drawn from the prior here, and z is that. In training their equality is the
+  indirect coherence term F_x|z: the KL of z_0, which is that site's own term, and the factor ``penalty/indirect/x``.
+- Eq. 3 decodes the z_1 that the guide draws from q(z_1 | x_1). So z_1 and z_2 are sites, here points at T z and T^-1 z, whose
+  densities are not scored: the factors ``penalty/coherence/z_1`` and ``.../z_2`` stand in their place, and that of z in place
+  of pi(z)'s. D is the squared maximum mean discrepancy, and its weight is not printed.
+- D in eq. 3 compares distributions of one triplet, as InfoVAE's, which it is taken from, compares those of all examples together:
+  ``coherence`` is "marginal", a discrepancy between the batch's z_1 and its T z; or "conditional", the mean of each triplet's
+  discrepancy between its z_1 and its T z.
+- Nothing ties T to pi(T), which is N(0, I): unscored.
+- 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
+
+__all__ = ["TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "tvae", "vae"]
+
+Coherence = Literal["marginal", "conditional"]
+
+
+class LatentMap(Protocol):
+    """How a transformation T acts on a latent z. T = 0 is the identity, and -T the inverse of T."""
+
+    def shape(self, z_dim: int) -> tuple[int, ...]:
+        """Of the T of latents of that many dimensions."""
+
+    def __call__(self, z: Tensor, T: Tensor) -> Tensor:
+        """T applied to z, (batch, z_dim)."""
+
+
+class Additive:
+    """z + T: the paper's map.
+
+    Example:
+        >>> Additive()(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 3.0]]))
+        tensor([[1., 5.]])
+    """
+
+    def shape(self, z_dim: int) -> tuple[int, ...]:
+        return (z_dim,)
+
+    def __call__(self, z: Tensor, T: Tensor) -> Tensor:
+        return z + T
+
+
+class Matrix:
+    """exp(T) z, a product of matrix and vector (section 4): T is the generator, so that exp(-T) is the inverse, always.
+
+    Example:
+        >>> quarter = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]) * torch.pi / 2
+        >>> Matrix()(torch.tensor([[1.0, 0.0]]), quarter).round(decimals=4).abs()
+        tensor([[0., 1.]])
+    """
+
+    def shape(self, z_dim: int) -> tuple[int, ...]:
+        return (z_dim, z_dim)
+
+    def __call__(self, z: Tensor, T: Tensor) -> Tensor:
+        return (torch.linalg.matrix_exp(T) @ z.unsqueeze(-1)).squeeze(-1)
+
+
+class TVAE(PyroModule):
+    """The generative story, for any decoder.
+
+    Args:
+        decoder: network from z, (rows, z_dim), to the logits of the pixels, (rows, channels, height, width).
+        z_dim: dimensions of z.
+        latent_map: how T acts on z; None where there is no transformation, which leaves a standard VAE of z_0 and x.
+        num_views: transformed images of each image.
+        inverse_views: there are two views, the second by the inverse of T; if not, each view has a transformation of its own,
+            and none needs an inverse (section 4).
+        coherence: "marginal" or "conditional", see above.
+        coherence_weight: of the discrepancies of z_1, z_2, ..., in nats for each image.
+        prior_weight: of the discrepancy between z and N(0, I), likewise.
+
+    Raises:
+        ValueError: there are inverse views and not two, no view at all, coherence is neither, or a weight is negative.
+
+    Example:
+        >>> model = tvae(z_dim=3, channels=(4, 4, 4, 4))
+        >>> x, views = model(size=5)
+        >>> x.shape, views.shape
+        (torch.Size([5, 1, 28, 28]), torch.Size([5, 2, 1, 28, 28]))
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        z_dim: int,
+        latent_map: LatentMap | None = None,
+        num_views: int = 2,
+        inverse_views: bool = True,
+        coherence: Coherence = "marginal",
+        coherence_weight: float = 1.0,
+        prior_weight: float = 1.0,
+    ) -> None:
+        super().__init__("model")
+        if inverse_views and num_views != 2:
+            raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
+        if num_views < 1:
+            raise ValueError(f"num_views must be at least 1, got {num_views}.")
+        if coherence not in ("marginal", "conditional"):
+            raise ValueError(f"coherence is 'marginal' or 'conditional', not '{coherence}'.")
+        if min(coherence_weight, prior_weight) < 0:
+            raise ValueError(f"Weights must be at least 0, got {coherence_weight} and {prior_weight}.")
+        self.decoder = decoder
+        self.z_dim = z_dim
+        self.latent_map = latent_map
+        self.num_views = num_views
+        self.inverse_views = inverse_views
+        self.coherence = coherence
+        self.coherence_weight = coherence_weight
+        self.prior_weight = prior_weight
+
+    def forward(self, x: Tensor | None = None, views: Tensor | None = None, size: int = 1) -> Tensor | tuple[Tensor, Tensor]:
+        """Draws z and T, then x and its views; returns x and the views, or x alone where there is no transformation.
+
+        Args:
+            x: the observed images, (batch, channels, height, width), or None to draw them.
+            views: their transformed versions, (batch, views, channels, height, width), or None to draw them.
+            size: how many to draw if x is None.
+        """
+        size = size if x is None else len(x)
+        zeros = next(self.decoder.parameters()).new_zeros(size, self.z_dim)
+        with pyro.plate("data", size):
+            z_0 = pyro.sample("z_0", dist.Normal(zeros, 1).to_event(1))
+            if self.latent_map is None:
+                return pyro.sample("x", self.likelihoods(z_0)[0], obs=x)
+            z = pyro.sample("z", dist.Delta(z_0, event_dim=1).mask(False))  # T_id
+            T_shape = self.transformation_shape
+            T = pyro.sample("T", dist.Normal(zeros.new_zeros(size, *T_shape), 1).to_event(len(T_shape)).mask(False))
+            moved = self.transform(z, T)
+            sites = [f"z_{view + 1}" for view in range(self.num_views)]
+            z_views = [
+                pyro.sample(site, dist.Delta(z_T, event_dim=1).mask(False)) for site, z_T in zip(sites, moved, strict=True)
+            ]
+            p_x_0, p_x, *p_views = self.likelihoods(z_0, z, *z_views)
+            drawn = [
+                pyro.sample(site.replace("z", "x"), p, obs=None if views is None else views[:, view])
+                for view, (site, p) in enumerate(zip(sites, p_views, strict=True))
+            ]
+            if x is not None:
+                pyro.factor("penalty/indirect/x", p_x.log_prob(x))
+            x = pyro.sample("x", p_x_0, obs=x)
+        if views is not None:
+            # Pyro sums over the batch, of which a discrepancy is one number.
+            pyro.factor("penalty/coherence/z", -size * self.prior_weight * squared_mmd_to_normal(z))
+            for site, z_view, z_T in zip(sites, z_views, moved, strict=True):
+                pyro.factor(f"penalty/coherence/{site}", -size * self.coherence_weight * self.discrepancy(z_view, z_T))
+        return x, torch.stack(drawn, dim=1)
+
+    @property
+    def transformation_shape(self) -> tuple[int, ...]:
+        """Of one image's T: the map's, or with views that are no inverses (views, ...)."""
+        shape = self.latent_map.shape(self.z_dim)
+        return shape if self.inverse_views else (self.num_views, *shape)
+
+    def transform(self, z: Tensor, T: Tensor) -> tuple[Tensor, ...]:
+        """The latents of the views, each (batch, z_dim): T z and T^-1 z, or each view's own T applied to z."""
+        transformations = (T, -T) if self.inverse_views else T.unbind(1)
+        return tuple(self.latent_map(z, transformation) for transformation in transformations)
+
+    def discrepancy(self, first: Tensor, second: Tensor) -> Tensor:
+        """D between the latents of the batch's images, (batch, z_dim) each: 0-dim."""
+        if self.coherence == "marginal":
+            return squared_mmd(first, second)
+        return 2 - 2 * gaussian_kernel(first, second).mean()  # squared_mmd of two single points
+
+    def likelihoods(self, *latents: Tensor) -> list[dist.TorchDistribution]:
+        """p(x | z) for each of several latents, (batch, z_dim); one call of the decoder, which is faster than one for each."""
+        logits = self.decoder(torch.cat(latents)).split([len(z) for z in latents])
+        # Grey pixels are allowed: their cross-entropy is the likelihood's mean over binarisations of the image.
+        return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
+
+    def without_transformation(self) -> "TVAE":
+        """The standard VAE that remains where no transformation exists (figure 1c), with this decoder: z_0 and x."""
+        return TVAE(self.decoder, self.z_dim)
+
+
+def tvae(
+    z_dim: int = 10,
+    latent_map: LatentMap | None = None,
+    channels: Sequence[int] = (128, 64, 32, 32),
+    **settings: Any,
+) -> TVAE:
+    """T-VAE of 28x28 images of one channel, with the decoder of appendix B.
+
+    Args:
+        z_dim: dimensions of z.
+        latent_map: how T acts on z; by default additive.
+        channels: of the decoder's hidden layers, from z to x.
+        **settings: further arguments of :class:`TVAE`.
+    """
+    return TVAE(decoder(z_dim, channels), z_dim, Additive() if latent_map is None else latent_map, **settings)
+
+
+def vae(z_dim: int = 10, channels: Sequence[int] = (128, 64, 32, 32)) -> TVAE:
+    """The standard VAE with the same decoder."""
+    return TVAE(decoder(z_dim, channels), z_dim)
+
+
+def decoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
+    """Appendix B: logits of the pixels, (batch, 1, 28, 28), from z, (batch, z_dim); heights 1, 4, 7, 8, 14, 28."""
+    sizes = (z_dim, *channels, 1)
+    if len(sizes) != 6:
+        raise ValueError(f"The decoder has 4 hidden layers, not {len(channels)}.")
+    layers: list[nn.Module] = [nn.Unflatten(1, (z_dim, 1, 1))]
+    for i, (stride, padding) in enumerate([(1, 0), (1, 0), (1, 1), (2, 2), (2, 1)]):
+        layers += [nn.ReLU()] if i else []
+        layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel_size=4, stride=stride, padding=padding))
+    return nn.Sequential(*layers)

@@ -1,0 +1,242 @@
+import copy
+import itertools
+import math
+import pickle
+
+import pyro
+import pytest
+import torch
+from torch import nn
+from tvae_step import handwritten_loss
+
+from pyzoo.guides.tvae import TVAEGuide, tvae_guide
+from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood, squared_mmd
+from pyzoo.models.tvae import TVAE, Additive, Matrix, tvae, vae
+from pyzoo.testing import check_elbo, check_svi
+
+MAPS = {"additive": Additive(), "matrix": Matrix()}
+VIEWS = {"inverse": {}, "three": {"num_views": 3, "inverse_views": False}, "one": {"num_views": 1, "inverse_views": False}}
+
+
+def pair(z_dim=3, model_of=tvae, **settings):
+    torch.manual_seed(1)
+    model = model_of(z_dim, channels=(8, 8, 6, 6), **settings)
+    return model, tvae_guide(model, channels=(6, 6, 8, 8), hidden_dim=20)
+
+
+def images(size=5, views=2, seed=0):
+    pixels = torch.rand(size, views + 1, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+    return {"x": pixels[:, 0], "views": pixels[:, 1:]} if views else {"x": pixels[:, 0]}
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+# Sizes and story ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("z_dim", [10, 100])
+def test_sizes_of_appendix_b(z_dim):
+    model = tvae(z_dim)
+    guide = tvae_guide(model)
+
+    def convolution(i, o):
+        return 16 * i * o + o
+
+    def linear(i, o):
+        return i * o + o
+
+    encoder, decoder = [1, 32, 32, 64, 128, 2 * z_dim], [z_dim, 128, 64, 32, 32, 1]
+    for module, widths in ((guide.encoder, encoder), (model.decoder, decoder)):
+        assert count(module) == sum(convolution(i, o) for i, o in itertools.pairwise(widths))
+    assert count(guide.fuse) == linear(2 * z_dim, 1000) + linear(1000, 1000) + linear(1000, 2 * z_dim)
+    assert count(guide.transformation) == linear(2 * z_dim, 1000) + linear(1000, z_dim)
+    plain = vae(z_dim)
+    assert count(plain) + count(tvae_guide(plain)) == count(guide.encoder) + count(model.decoder)
+
+
+@pytest.mark.parametrize("latent_map", MAPS)
+@pytest.mark.parametrize("views", VIEWS)
+def test_generates_views_of_one_latent(latent_map, views):
+    model, _ = pair(latent_map=MAPS[latent_map], **VIEWS[views])
+    trace = pyro.poutine.trace(model).get_trace(size=4)
+    z, T = trace.nodes["z"]["value"], trace.nodes["T"]["value"]
+    assert torch.equal(trace.nodes["z_0"]["value"], z)
+    own = {"inverse": lambda view: -T if view else T}.get(views, lambda view: T[:, view])
+    for view in range(model.num_views):
+        z_view = trace.nodes[f"z_{view + 1}"]["value"]
+        torch.testing.assert_close(z_view, MAPS[latent_map](z, own(view)))
+        assert trace.nodes[f"x_{view + 1}"]["value"].shape == (4, 1, 28, 28)
+    x, drawn = trace.nodes["_RETURN"]["value"]
+    assert x.shape == (4, 1, 28, 28)
+    assert drawn.shape == (4, model.num_views, 1, 28, 28)
+    assert not [name for name in trace.nodes if name.startswith("penalty")]
+
+
+@pytest.mark.parametrize("latent_map", MAPS)
+def test_latent_maps_have_an_identity_and_an_inverse(latent_map):
+    apply = MAPS[latent_map]
+    torch.manual_seed(0)
+    z, T = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, *apply.shape(4), dtype=torch.float64)
+    torch.testing.assert_close(apply(z, torch.zeros_like(T)), z)
+    torch.testing.assert_close(apply(apply(z, T), -T), z)
+    assert not torch.allclose(apply(z, T), z)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_views": 3}, "give two views, not 3"),
+        ({"num_views": 0, "inverse_views": False}, "at least 1, got 0"),
+        ({"coherence": "paired"}, "'paired'"),
+        ({"coherence_weight": -1.0}, "at least 0"),
+        ({"channels": (4, 4)}, "4 hidden layers, not 2"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tvae(**settings)
+
+
+def test_bad_images():
+    model, guide = pair()
+    with pytest.raises(ValueError, match=r"\(1, 28, 28\), not \(1, 20, 20\)"):
+        guide(x=torch.rand(2, 1, 20, 20))
+    with pytest.raises(ValueError, match="from 0 to 255"):
+        guide(x=torch.tensor([0.0, 255.0]).view(2, 1, 1, 1).expand(2, 1, 28, 28))
+    with pytest.raises(ValueError, match="takes 2 views, not 3"):
+        NegativeELBO(model, guide)(**images(views=3))
+
+
+# The objective --------------------------------------------------------------------------------------------------------
+
+
+def test_loss_equals_a_handwritten_one():
+    model, guide = (part.double() for part in pair(coherence_weight=30.0, prior_weight=50.0))
+    batch = {name: value.double() for name, value in images().items()}
+    torch.manual_seed(3)
+    loss, terms = NegativeELBO(model, guide)(**batch)
+    torch.manual_seed(3)
+    noise = [torch.empty(5, 3, dtype=torch.float64).normal_() for _ in range(4)]  # z_0, z_1, z_2, z
+    expected = handwritten_loss(model, guide, **batch, noise=noise, weights=(30.0, 50.0))
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    coherence = {f"penalty/coherence/{site}" for site in ("z", "z_1", "z_2")}
+    assert set(terms) == {"z_0", "x", "x_1", "x_2", "penalty/indirect/x", *coherence}
+    assert min(terms[name] for name in coherence) > 0
+    parameters = [*model.parameters(), *guide.parameters()]
+    ours, theirs = (torch.autograd.grad(value, parameters) for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_without_transformation_it_is_a_standard_vae():
+    x = images(views=0)["x"].double()
+    for model, guide in (pair(model_of=vae), [part.without_transformation() for part in pair()]):
+        model, guide = model.double(), guide.double()
+        torch.manual_seed(3)
+        loss, terms = NegativeELBO(model, guide)(x=x)
+        torch.manual_seed(3)
+        noise = [torch.empty(5, 3, dtype=torch.float64).normal_()]
+        torch.testing.assert_close(loss, handwritten_loss(model, guide, x, None, noise), rtol=1e-12, atol=1e-12)
+        assert set(terms) == {"z_0", "x"}
+        assert model(size=4).shape == (4, 1, 28, 28)
+
+
+def test_the_vae_within_shares_the_networks():
+    model, guide = pair()
+    assert model.without_transformation().decoder is model.decoder
+    assert guide.without_transformation().encoder is guide.encoder
+
+
+def test_discrepancies():
+    torch.manual_seed(0)
+    first, second = torch.randn(6, 3), torch.randn(6, 3)
+    marginal, _ = pair()
+    assert marginal.discrepancy(first, second) == squared_mmd(first, second)
+    conditional, _ = pair(coherence="conditional")
+    each = [squared_mmd(a[None], b[None]) for a, b in zip(first, second, strict=True)]
+    torch.testing.assert_close(conditional.discrepancy(first, second), torch.stack(each).mean())
+    torch.testing.assert_close(marginal.discrepancy(first, first.flip(0)), torch.tensor(0.0), atol=1e-6, rtol=0)
+    assert conditional.discrepancy(first, first.flip(0)) > 0.1  # other partners
+
+
+@pytest.mark.parametrize("coherence", ["marginal", "conditional"])
+def test_the_transformation_learns_from_coherence_alone(coherence):
+    model, guide = pair(coherence=coherence)
+    terms = TraceKL_ELBO().terms(model, guide, **images())
+    weight = guide.transformation[0].weight
+    for name, term in terms.items():
+        (gradient,) = torch.autograd.grad(term, weight, retain_graph=True, allow_unused=True)
+        assert (gradient is not None and gradient.any()) == name.startswith("penalty/coherence/z_")
+
+
+def test_order_of_the_images_does_not_matter():
+    class Mean(nn.Module):  # so that nothing is drawn by place
+        def forward(self, parameters):
+            loc, log_variance = parameters.chunk(2, -1)
+            return torch.cat([loc, log_variance - 100], -1)
+
+    model, guide = pair()
+    guide = TVAEGuide(nn.Sequential(guide.encoder, Mean()), nn.Sequential(guide.fuse, Mean()), guide.transformation)
+    batch = images()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    loss, _ = NegativeELBO(model, guide)(**batch)
+    permuted, _ = NegativeELBO(model, guide)(**{name: value[order] for name, value in batch.items()})
+    torch.testing.assert_close(loss, permuted)
+
+
+def test_likelihood_agrees_with_integration():
+    """With one latent dimension, log p(x) is an integral over a line."""
+    torch.manual_seed(0)
+    model, guide = (part.without_transformation() for part in pair(z_dim=1))
+    with torch.no_grad():
+        model.decoder[1].weight.mul_(20)
+    x = images(views=0)["x"].round()
+    z = torch.linspace(-8, 8, 4001).unsqueeze(-1)
+    with torch.no_grad():
+        logits = model.decoder(z).flatten(1)
+        log_joint = x.flatten(1) @ logits.mT - nn.functional.softplus(logits).sum(1)
+        log_joint = log_joint - z.squeeze().square() / 2 - math.log(2 * math.pi) / 2
+    exact = log_joint.logsumexp(1) + math.log(16 / 4000)
+    torch.testing.assert_close(log_likelihood(model, guide, {"x": x}, 20_000), exact, atol=0.05, rtol=0)
+
+
+# Citizens of Pyro -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent_map", MAPS)
+@pytest.mark.parametrize("views", VIEWS)
+def test_plain_svi(latent_map, views):
+    for _ in range(2):
+        model, guide = pair(latent_map=MAPS[latent_map], **VIEWS[views])
+        check_svi(model, guide, images(views=model.num_views))
+    check_svi(*pair(model_of=vae), images(views=0))
+
+
+@pytest.mark.parametrize("latent_map", MAPS)
+def test_two_instances_train_as_modules(latent_map):
+    for _ in range(2):
+        module = NegativeELBO(*pair(latent_map=MAPS[latent_map]))
+        before = copy.deepcopy(module.state_dict())
+        optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+        module(**images())[0].backward()
+        optimizer.step()
+        assert all(not torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_analytic_mark_is_valid():
+    torch.manual_seed(0)
+    check_elbo(*pair(), images(3), num_samples=60)
+
+
+def test_copies_and_types():
+    model, guide = pair()
+    for other in (copy.deepcopy((model, guide)), pickle.loads(pickle.dumps((model, guide)))):
+        torch.manual_seed(0)
+        loss, _ = NegativeELBO(model, guide)(**images())
+        torch.manual_seed(0)
+        assert NegativeELBO(*other)(**images())[0] == loss
+    assert isinstance(model, TVAE)
+    for dtype in (torch.float32, torch.float64):
+        loss, terms = NegativeELBO(model.to(dtype), guide.to(dtype))(**{k: v.to(dtype) for k, v in images().items()})
+        assert {loss.dtype, *(term.dtype for term in terms.values())} == {dtype}
