@@ -24,15 +24,23 @@ SIDE = 40
 _LARGEST = 1.2
 
 
+Origin = Literal["mnist", "digits", "files"]
+
+
 def load_affnist(
-    split: Split, folder: str | Path | None = None, made: bool = True, fit: Literal["resize", "crop"] = "resize", batches: int = 1
+    split: Split,
+    folder: str | Path | None = None,
+    origin: Origin = "mnist",
+    fit: Literal["resize", "crop"] = "resize",
+    batches: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """affNIST's images, brought to 28x28, and their labels.
 
     Args:
         split: "train" or "test".
         folder: where to look first for files, affNIST's or MNIST's; then as in :mod:`pyzoo.data.images`.
-        made: make them from MNIST, with a seed that is always the same; or read affNIST's files.
+        origin: "files" reads affNIST's own; "mnist" makes them from MNIST, each image once, in MNIST's order and always with the
+            same seed; "digits" makes a stand-in from scikit-learn's digits, which needs no file.
         fit: how to bring them to 28x28, see :func:`fit_to_28`.
         batches: how many of affNIST's 32 files to read; each has every MNIST image once.
 
@@ -42,15 +50,25 @@ def load_affnist(
     Raises:
         UsageError: a file is missing, can't be read, or has another layout; says which.
     """
-    if made:
-        images, labels = load_images("mnist", split, folder)
-        return fit_to_28(affnist_from(images, derive_seed(0, "affnist", split)), fit), labels
+    if origin not in ("mnist", "digits", "files"):
+        raise UsageError(f"affNIST is made from 'mnist' or 'digits' or read from 'files', not '{origin}'")
+    if origin == "files":
+        images, labels = _read_batches(split, folder, batches)
+    else:
+        images, labels = load_images(origin, split, folder)
+        if origin == "digits":  # as large as MNIST's
+            images = pad(_resized(images, 20), (4,) * 4)
+        images = affnist_from(images, derive_seed(0, "affnist", split))
+    return fit_to_28(images, fit), labels
+
+
+def _read_batches(split: Split, folder: str | Path | None, batches: int) -> tuple[Tensor, Tensor]:
     if not 1 <= batches <= 32:
         raise UsageError(f"affNIST has 32 batches of each kind, not {batches}")
     name = "training_and_validation_batches" if split == "train" else "test_batches"
     found = [_read(Path("affNIST", name, f"{index + 1}.mat"), folder) for index in range(batches)]
-    images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return fit_to_28(images, fit), labels
+    images, labels = zip(*found, strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 def affnist_from(images: Tensor, seed: int) -> Tensor:
@@ -105,7 +123,11 @@ def fit_to_28(images: Tensor, how: Literal["resize", "crop"] = "resize") -> Tens
         return images[..., margin : margin + 28, margin : margin + 28].contiguous()
     if how != "resize":
         raise ValueError(f"how is 'resize' or 'crop', not '{how}'.")
-    parts = [interpolate(part.float(), size=(28, 28), mode="bilinear", antialias=True) for part in images.split(5000)]
+    return _resized(images, 28)
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    parts = [interpolate(part.float(), size=(side, side), mode="bilinear", antialias=True) for part in images.split(5000)]
     return torch.cat([part.round().to(torch.uint8) for part in parts])
 
 

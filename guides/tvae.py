@@ -19,7 +19,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.models.tvae import TVAE
-from pyzoo.nn import ImageCheck, scale_from_log_variance
+from pyzoo.nn import ImageCheck, he_initialised, scale_from_log_variance
 
 __all__ = ["TVAEGuide", "tvae_guide"]
 
@@ -108,7 +108,7 @@ def tvae_guide(model: TVAE, channels: Sequence[int] = (32, 32, 64, 128), hidden_
     transformation = nn.Sequential(
         nn.Linear(views_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, math.prod(T_shape)), nn.Unflatten(1, T_shape)
     )
-    return TVAEGuide(encoder(z_dim, channels), fuse, transformation, model.num_views)
+    return TVAEGuide(encoder(z_dim, channels), he_initialised(fuse), he_initialised(transformation), model.num_views)
 
 
 def encoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
@@ -120,4 +120,4 @@ def encoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
     for i, padding in enumerate([1, 1, 1, 1, 2]):
         layers += [nn.ReLU()] if i else []
         layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel_size=4, stride=2, padding=padding))
-    return nn.Sequential(*layers, nn.Flatten())
+    return he_initialised(nn.Sequential(*layers, nn.Flatten()))

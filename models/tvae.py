@@ -18,6 +18,7 @@ its gaps:
   ``coherence`` is "marginal", a discrepancy between the batch's z_1 and its T z; or "conditional", the mean of each triplet's
   discrepancy between its z_1 and its T z.
 - Nothing ties T to pi(T), which is N(0, I): unscored.
+- How weights are drawn is not said: as He et al. (2015) for ReLU, since with torch's defaults five layers learn very slowly.
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
 """
 
@@ -31,6 +32,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
+from pyzoo.nn import he_initialised
 
 __all__ = ["TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "tvae", "vae"]
 
@@ -227,4 +229,4 @@ def decoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
     for i, (stride, padding) in enumerate([(1, 0), (1, 0), (1, 1), (2, 2), (2, 1)]):
         layers += [nn.ReLU()] if i else []
         layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel_size=4, stride=stride, padding=padding))
-    return nn.Sequential(*layers)
+    return he_initialised(nn.Sequential(*layers))

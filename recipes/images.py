@@ -62,6 +62,11 @@ class ImageRecipe(Recipe):
         images, labels = load_images(self.data, "train", self.data_dir)
         return images[self.train_size :], labels[self.train_size :]
 
+    @property
+    def epoch_steps(self) -> int:
+        """Steps in a pass through the data."""
+        return self.train_size // self.batch_size
+
     def epoch(self, step: int) -> int:
         """Passes through the data before a step."""
-        return step // (self.train_size // self.batch_size)
+        return step // self.epoch_steps

@@ -15,12 +15,16 @@ from pyzoo import cli
 from pyzoo.recipes import graph_vae_metrics
 from pyzoo.recipes.graph_vae import GraphVAERecipe
 from pyzoo.recipes.graph_vae_tables import GraphVAETable1
+from pyzoo.recipes.tvae import TVAERecipe
+from pyzoo.recipes.tvae_tables import TVAETable1
 from pyzoo.training import NonFiniteLoss, RunFolder, Trainer
-from tiny import COLORS, GRAPH, SINES, flags
+from tiny import COLORS, GRAPH, SINES, TVAE, flags
 
 COMPVAE = {"compvae-sines": SINES, "compvae-colors": COLORS}
 STRUCTURES = dict.fromkeys(("graph-vae", "fc-vae", "ladder-vae", "vae"), GRAPH)
-TINY = {**COMPVAE, **STRUCTURES}
+TRANSFORMATIONS = dict.fromkeys(("tvae", "tvae-vae", "tvae-vae-plus"), TVAE)
+TINY = {**COMPVAE, **STRUCTURES, **TRANSFORMATIONS}
+TABLES = ("graph-vae-table1", "graph-vae-figure4", "tvae-table1", "tvae-figure2")
 QUIET = {"checkpoint_seconds": 1e6}
 
 
@@ -50,7 +54,7 @@ def bad(capsys, *arguments):
 def test_list(capsys):
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [*sorted(TINY), "graph-vae-figure4", "graph-vae-table1"]
+    assert [line.split()[0] for line in lines] == [*sorted(TINY), *sorted(TABLES)]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train"], ["train", "--help"]])
@@ -117,6 +121,18 @@ def test_metrics_of_graph_vae(trained, recipe):
     assert ("gate_3_1" in rows[0]) == (recipe == "graph-vae")
 
 
+@pytest.mark.parametrize("recipe", TRANSFORMATIONS)
+def test_metrics_of_tvae(trained, recipe):
+    metrics = json.loads((trained / recipe / "results.json").read_text())["metrics"]
+    wanted = {"knn_same", "knn_affnist", "knn_affnist_crop", "knn_affnist_100_labels", "knn_affnist_100_labels_spread"}
+    wanted |= {"test_elbo", "test_log_likelihood", "rotation_error_degrees", "parameters"}
+    assert wanted <= metrics.keys()
+    assert "knn_affnist_3000_labels" not in metrics  # there are not so many digits
+    assert metrics["test_log_likelihood"] >= metrics["test_elbo"]
+    assert 0 <= metrics["knn_affnist"] < metrics["knn_same"] <= 100
+    assert 0 <= metrics["rotation_error_degrees"] <= 50
+
+
 def test_figures_of_the_paper(trained):
     sines = {path.stem for path in (trained / "compvae-sines" / "figures").iterdir()}
     assert {name.split("_")[0] for name in sines} == {"figure2", "figure4", "figure5", "figure6", "figure10", "subsets"}
@@ -126,6 +142,9 @@ def test_figures_of_the_paper(trained):
     names = {"figure3a_gates", "figure3b_graph", "figure5_likelihood", "figure6_embeddings", "samples", "reconstructions", "loss"}
     assert graph == names
     assert {path.stem for path in (trained / "vae" / "figures").iterdir()} == names - {"figure3a_gates"}
+    names = {"figure1_views", "figure3_transfer", "figure4_interpolation", "samples", "reconstructions", "loss"}
+    for recipe in TRANSFORMATIONS:
+        assert {path.stem for path in (trained / recipe / "figures").iterdir()} == names
 
 
 def test_evaluate_and_figures_again(trained, capsys):
@@ -344,6 +363,25 @@ def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
     rows = {row.label: row for row in GraphVAETable1(open_guide=True).rows()}
     assert rows["Graph VAE with open guide, mnist"].paper == {"test_log_likelihood": "-83.40"}
     assert rows["Graph VAE with open guide, mnist"].fields["guide_gates"] == "full"
+
+
+def test_tables_of_tvae_share_their_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(TVAERecipe.presets, "small", {**TVAE, **QUIET, "steps": 4})
+    monkeypatch.setattr(TVAERecipe, "figures", lambda *arguments: iter(()))
+    arguments = ("--data", "digits", "--affnist", "digits", "--z-dims", 4, "--seeds", 0, "--out", tmp_path / "table")
+    assert reproduce("tvae-table1", *arguments) == 0
+    printed = capsys.readouterr().out
+    for label in ("VAE", "VAE plus", "T-VAE"):
+        assert f"| {label}, z 4, digits | 1 |" in printed
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "table").glob("*/checkpoints/*")}
+    assert len(stamps) == 3
+    assert reproduce("tvae-figure2", *arguments) == 0
+    assert "100 labels" in capsys.readouterr().out
+    assert (tmp_path / "table" / "figure2_few_labels.png").exists()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "table").glob("*/checkpoints/*")} == stamps
+    rows = {row.label: row.paper for row in TVAETable1().rows()}
+    assert rows["T-VAE, z 100, fashion-mnist"] == {"knn_affnist": "81.2", "knn_same": "86.9"}
+    assert len(rows) == 12
 
 
 def test_one_failed_run_does_not_keep_the_others_from_training(tiny_preset, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from pyzoo.recipes.compvae import CompVAEColors, CompVAESines
 from pyzoo.recipes.graph_vae import GraphVAERecipe
+from pyzoo.recipes.tvae import TVAERecipe
 
 SINES = {
     "steps": 30,
@@ -43,6 +44,18 @@ GRAPH = {
     "widths": (12, 8),
     "hidden_dim": 6,
 }
+TVAE = {
+    "data": "digits",
+    "affnist": "digits",
+    "steps": 30,
+    "batch_size": 20,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,
+    "z_dim": 4,
+    "encoder_channels": (6, 6, 8, 8),
+    "decoder_channels": (8, 8, 6, 6),
+    "hidden_dim": 20,
+}
 
 
 def sines(**changes) -> CompVAESines:
@@ -55,6 +68,10 @@ def colors(**changes) -> CompVAEColors:
 
 def graph(kind=GraphVAERecipe, **changes) -> GraphVAERecipe:
     return kind(**{**GRAPH, **changes})
+
+
+def tvae(kind=TVAERecipe, **changes) -> TVAERecipe:
+    return kind(**{**TVAE, **changes})
 
 
 def flags(fields: dict) -> list[str]:

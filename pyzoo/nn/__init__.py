@@ -2,7 +2,8 @@
 
 from pyzoo.nn.head import Head
 from pyzoo.nn.image_check import ImageCheck
+from pyzoo.nn.initialise import he_initialised
 from pyzoo.nn.residual import Residual
 from pyzoo.nn.variance import scale_from_log_variance
 
-__all__ = ["Head", "ImageCheck", "Residual", "scale_from_log_variance"]
+__all__ = ["Head", "ImageCheck", "Residual", "he_initialised", "scale_from_log_variance"]

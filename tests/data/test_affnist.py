@@ -51,6 +51,15 @@ def test_making_is_repeatable():
     assert not torch.equal(affnist_from(images, seed=0), affnist_from(images, seed=1))
 
 
+def test_the_stand_in_needs_no_file():
+    for split, count in (("train", 1437), ("test", 360)):
+        images, labels = load_affnist(split, origin="digits", fit="crop")
+        assert images.shape == (count, 1, 28, 28)
+        assert torch.equal(labels, load_images("digits", split)[1])
+    with pytest.raises(UsageError, match="'svhn'"):
+        load_affnist("test", origin="svhn")
+
+
 def test_bringing_to_28():
     images = torch.zeros(1, 1, 40, 40, dtype=torch.uint8)
     images[..., 6:34, 6:34] = 200
@@ -67,28 +76,28 @@ def test_bringing_to_28():
 
 def test_reads_affnists_layout(tmp_path):
     _, images = write(tmp_path)
-    found, labels = load_affnist("test", tmp_path, made=False, fit="crop")
+    found, labels = load_affnist("test", tmp_path, origin="files", fit="crop")
     assert torch.equal(found, images[..., 6:34, 6:34])
     assert labels.tolist() == [0, 1, 2, 3, 4]
     for index in (1, 2):
         write(tmp_path, f"training_and_validation_batches/{index}.mat")
-    assert len(load_affnist("train", tmp_path, made=False, batches=2)[1]) == 10
+    assert len(load_affnist("train", tmp_path, origin="files", batches=2)[1]) == 10
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(UsageError, match=r"1\.mat is nowhere.*test_batches\.zip"):
-        load_affnist("test", tmp_path, made=False)
+        load_affnist("test", tmp_path, origin="files")
     with pytest.raises(UsageError, match="32 batches"):
-        load_affnist("test", tmp_path, made=False, batches=33)
+        load_affnist("test", tmp_path, origin="files", batches=33)
     path, _ = write(tmp_path, images=torch.zeros(5, 1, 28, 28, dtype=torch.uint8))
     with pytest.raises(UsageError, match="another layout"):
-        load_affnist("test", tmp_path, made=False)
+        load_affnist("test", tmp_path, origin="files")
     write(tmp_path, labels=np.arange(4, dtype=np.uint8))
     with pytest.raises(UsageError, match=r"another layout.*4 labels"):
-        load_affnist("test", tmp_path, made=False)
+        load_affnist("test", tmp_path, origin="files")
     write(tmp_path, key="digits")
     with pytest.raises(UsageError, match="not one of affNIST's"):
-        load_affnist("test", tmp_path, made=False)
+        load_affnist("test", tmp_path, origin="files")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"1\.mat is damaged"):
-        load_affnist("test", tmp_path, made=False)
+        load_affnist("test", tmp_path, origin="files")

@@ -1,0 +1,230 @@
+"""T-VAE and the two VAEs it is compared with: one recipe, three ways to train the same encoder and decoder.
+
+Source: Giannone et al. (2019). Its training (appendix B): batches of 100, 200 epochs, Adam at 1e-4, halved every 50 epochs, and
+binary cross-entropy, which of grey pixels is the Bernoulli likelihood's mean over binarisations. What it does not say, and we
+chose: the weights of the discrepancies, and the transformations that it trains on.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pyzoo.data.affnist import Origin, load_affnist
+from pyzoo.data.images import IMAGE_SETS, ImageSource
+from pyzoo.data.transformations import FAMILIES, AugmentedSource, ViewSource
+from pyzoo.errors import UsageError
+from pyzoo.guides.tvae import tvae_guide
+from pyzoo.infer import NegativeELBO
+from pyzoo.models.tvae import Additive, Coherence, Matrix, tvae, vae
+from pyzoo.recipes import tvae_metrics
+from pyzoo.recipes.images import ImageRecipe
+from pyzoo.training import Objective, Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PlainVAE", "TVAERecipe", "VAEPlus"]
+
+_LATENT_MAPS = {"additive": Additive, "matrix": Matrix}
+_STEPS_PER_EPOCH = IMAGE_SETS["mnist"].train // 100
+
+
+@dataclasses.dataclass
+class TVAERecipe(ImageRecipe):
+    """A VAE whose latent space also holds the transformations between images (table 1, figures 2 to 4).
+
+    It trains on an image, its transformed version, and that by the inverse transformation.
+    """
+
+    name: ClassVar[str] = "tvae"
+    paper: ClassVar[str] = "Giannone et al. 2019"
+    about_data: ClassVar[str] = "MNIST, Fashion-MNIST, digits; measured on affNIST too"
+    shows: ClassVar[str] = "transformations of images as latent variables"
+    trains_on: ClassVar[Literal["views", "images", "augmented"]] = "views"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {
+            "steps": 3000,
+            "warmup_steps": 1000,
+            "schedule": "cosine",
+            "learning_rate": 1e-3,
+            "log_every": 100,
+            "coherence": "conditional",
+            "coherence_weight": 10.0,
+            "prior_weight": 10.0,
+        },
+        "digits": {
+            "data": "digits",
+            "affnist": "digits",
+            "steps": 1000,
+            "warmup_steps": 300,
+            "schedule": "cosine",
+            "learning_rate": 1e-3,
+            "coherence": "conditional",
+            "coherence_weight": 10.0,
+            "prior_weight": 10.0,
+        },
+        "paper": {"steps": 200 * _STEPS_PER_EPOCH, "log_every": _STEPS_PER_EPOCH, "checkpoint_seconds": 600.0},
+    }
+
+    batch_size: int = 100
+    """Images in a step, over all devices; each with its views."""
+    z_dim: int = 10
+    """Dimensions of z."""
+    family: str = "affine"
+    """The transformations: affine, rotation, shear, scale or translation; or, without an inverse, crop, rotation-crop or
+    superpixels, and then each view has a transformation of its own."""
+    num_views: int = 2
+    """Transformed versions of each image; other than 2, each has a transformation of its own."""
+    latent_map: Literal["additive", "matrix"] = "additive"
+    """How T acts on z: z + T, or a product with an invertible matrix."""
+    coherence: Coherence = "marginal"
+    """What the discrepancy compares, z_1 with T z: of all images together, or of each."""
+    coherence_weight: float = 1.0
+    """Of the discrepancies of z_1 and z_2, in nats for each image."""
+    prior_weight: float = 1.0
+    """Of the discrepancy between z and the standard normal."""
+    binarize: Literal["no", "dynamic"] = "no"
+    """Whether pixels of training images are drawn anew as zeros and ones; no keeps them grey."""
+    encoder_channels: tuple[int, ...] = (32, 32, 64, 128)
+    """Of the encoder's hidden layers."""
+    decoder_channels: tuple[int, ...] = (128, 64, 32, 32)
+    """Of the decoder's hidden layers."""
+    hidden_dim: int = 1000
+    """Hidden units of the networks of z and T."""
+    warmup_steps: int = 0
+    """Steps over which the weight of z_0's KL grows from 0 to 1; with 0 it is 1 throughout."""
+    learning_rate: float = 1e-4
+    """Of Adam, at the start."""
+    schedule: Literal["step", "cosine"] = "step"
+    """Of the learning rate: halved every 50 epochs, or along a cosine to zero at the last step."""
+    affnist: Origin = "mnist"
+    """What affNIST is: made from mnist, read from its own files, or a stand-in made from digits."""
+    neighbours: int = 5
+    """k of the classifier."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(IMAGE_SETS[self.data].shape == (1, 28, 28), "data", "of 28x28 images of one channel")
+        choices = {"family": tuple(FAMILIES), "latent_map": tuple(_LATENT_MAPS), "coherence": ("marginal", "conditional")}
+        choices |= {"binarize": ("no", "dynamic"), "schedule": ("step", "cosine"), "affnist": ("mnist", "files", "digits")}
+        for field, known in choices.items():
+            self.require(getattr(self, field) in known, field, f"one of {', '.join(known)}")
+        for field in ("z_dim", "num_views", "hidden_dim", "neighbours"):
+            self.require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("encoder_channels", "decoder_channels"):
+            self.require(
+                len(getattr(self, field)) == 4 and min(getattr(self, field)) >= 1, field, "four numbers, at least 1 each"
+            )
+        for field in ("coherence_weight", "prior_weight", "warmup_steps"):
+            self.require(getattr(self, field) >= 0, field, "at least 0")
+        self.require(self.learning_rate > 0, "learning_rate", "positive")
+        self.require(self.batch_size <= self.train_size, "batch_size", f"at most {self.train_size}, the number of images")
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def inverse_views(self) -> bool:
+        """Whether an image's views are of a transformation and its inverse."""
+        return FAMILIES[self.family].invertible and self.num_views == 2
+
+    @property
+    def note(self) -> str:
+        affnist = {
+            "mnist": "affNIST is made from MNIST by its published ranges, one version of each image.",
+            "files": "affNIST is the first of its 32 batches.",
+            "digits": "affNIST is a stand-in made from scikit-learn's digits.",
+        }
+        likelihood = "Likelihoods are of grey pixels, cross-entropies." if self.binarize == "no" else ""
+        return " ".join(note for note in (IMAGE_SETS[self.data].note, affnist[self.affnist], likelihood) if note)
+
+    def prepare(self) -> None:
+        super().prepare()
+        for split in ("train", "test"):
+            load_affnist(split, self.data_dir, self.affnist)
+
+    def source(self, device: torch.device) -> Source:
+        images, _ = self.training_images()
+        if self.trains_on == "images":
+            return ImageSource(images, self.binarize, self.seed, device)
+        family = FAMILIES[self.family]
+        views = ViewSource(images, family, self.num_views, self.inverse_views, self.binarize, self.seed, device)
+        return views if self.trains_on == "views" else AugmentedSource(views)
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def objectives(self) -> list[Objective]:
+        module = NegativeELBO(*self.networks(), {"z_0": 1.0})
+        optimizer = torch.optim.Adam(module.parameters(), lr=self.learning_rate, fused=True)
+        if self.schedule == "cosine":
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps)
+        else:
+            scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 50 * self.epoch_steps, gamma=0.5)
+        return [Objective(module, optimizer, scheduler, {"kl_weight_z_0": self._kl_weight})]
+
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """The model and its guide."""
+        if self.trains_on != "views":
+            model = vae(self.z_dim, self.decoder_channels)
+        else:
+            model = tvae(
+                self.z_dim,
+                _LATENT_MAPS[self.latent_map](),
+                self.decoder_channels,
+                num_views=self.num_views,
+                inverse_views=self.inverse_views,
+                coherence=self.coherence,
+                coherence_weight=self.coherence_weight,
+                prior_weight=self.prior_weight,
+            )
+        return model, tvae_guide(model, self.encoder_channels, self.hidden_dim)
+
+    def _kl_weight(self, step: int) -> float:
+        return min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+
+    # Metrics, figures and samples -----------------------------------------------------------------------------------
+
+    def evaluate(self, module: NegativeELBO, device: torch.device, full: bool = False) -> dict[str, float]:
+        return tvae_metrics.evaluate(self, module, device, full)
+
+    def figures(
+        self, module: NegativeELBO, device: torch.device, history: Sequence[Mapping[str, float]]
+    ) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.tvae_figures import figures  # matplotlib is imported only where something is drawn
+
+        return figures(self, module, device, history)
+
+    def sample(
+        self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
+    ) -> dict[str, Tensor]:
+        if parts is not None:
+            raise UsageError(f"--parts: the images of {self.name} are not made of parts")
+        return tvae_metrics.generate(module, count)
+
+    def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
+        from pyzoo.plotting import image_sheet
+
+        return image_sheet(samples["mean"], "Images drawn from the model (means of p(x | z))")
+
+
+# The baselines --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class PlainVAE(TVAERecipe):
+    """A VAE with T-VAE's encoder and decoder, trained on the images alone."""
+
+    name: ClassVar[str] = "tvae-vae"
+    shows: ClassVar[str] = "T-VAE's networks as a VAE: its first baseline"
+    trains_on: ClassVar[Literal["views", "images", "augmented"]] = "images"
+
+
+@dataclasses.dataclass
+class VAEPlus(TVAERecipe):
+    """A VAE with T-VAE's encoder and decoder, trained on all images that T-VAE sees, transformed ones too."""
+
+    name: ClassVar[str] = "tvae-vae-plus"
+    shows: ClassVar[str] = "the same trained on transformed images: its second baseline"
+    trains_on: ClassVar[Literal["views", "images", "augmented"]] = "augmented"

@@ -1,0 +1,234 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pyzoo.data.images import IMAGE_SETS, load_images
+from pyzoo.data.transformations import FAMILIES
+from pyzoo.errors import UsageError
+from pyzoo.guides.tvae import TVAEGuide
+from pyzoo.infer import NegativeELBO
+from pyzoo.models.tvae import TVAE, Additive
+from pyzoo.recipes import tvae_metrics
+from pyzoo.recipes.tvae import PlainVAE, TVAERecipe, VAEPlus
+from pyzoo.recipes.tvae_figures import few_labels
+from pyzoo.recipes.tvae_metrics import rotation_error
+from pyzoo.training import Hardware, RunFolder, Trainer
+from tiny import tvae
+
+CPU = torch.device("cpu")
+KINDS = [TVAERecipe, PlainVAE, VAEPlus]
+
+
+def test_the_papers_preset_is_the_papers_setting():
+    recipe = TVAERecipe.preset("paper")
+    assert (recipe.batch_size, recipe.learning_rate, recipe.epoch(recipe.steps)) == (100, 1e-4, 200)
+    assert (recipe.latent_map, recipe.encoder_channels, recipe.hidden_dim) == ("additive", (32, 32, 64, 128), 1000)
+    objective = recipe.objectives()[0]
+    rates = []
+    for epoch in range(0, 200, 25):
+        objective.scheduler.last_epoch = epoch * 600
+        rates.append(1e-4 * 0.5 ** (objective.scheduler.last_epoch // objective.scheduler.step_size))
+    assert rates == pytest.approx([1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 2.5e-5, 1.25e-5, 1.25e-5])
+    assert objective.schedules["kl_weight_z_0"](0) == 1.0
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_rows_share_all_settings_and_networks(preset):
+    modules = [kind.preset(preset).objectives()[0].module for kind in KINDS]
+    assert all(kind.preset(preset).__dict__ == TVAERecipe.preset(preset).__dict__ for kind in KINDS)
+    for part in (lambda module: module.model.decoder, lambda module: module.guide.encoder):
+        shapes = [[p.shape for p in part(module).parameters()] for module in modules]
+        assert shapes[0] == shapes[1] == shapes[2]
+    assert modules[0].model.latent_map is not None
+    assert modules[1].model.latent_map is modules[2].model.latent_map is None
+
+
+def test_sources():
+    views = tvae().source(CPU).batch(3, 20)
+    assert set(views) == {"x", "views"}
+    plain, augmented = (tvae(kind).source(CPU).batch(3, 20) for kind in (PlainVAE, VAEPlus))
+    assert torch.equal(plain["x"], views["x"])  # the same images in the same order
+    same = (torch.cat([views["x"].unsqueeze(1), views["views"]], 1) == augmented["x"].unsqueeze(1)).flatten(2).all(-1)
+    assert same.any(1).all()
+    drawn = tvae(binarize="dynamic").source(CPU).batch(3, 20)
+    assert set(drawn["views"].unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "inverse"),
+    [({}, True), ({"family": "crop"}, False), ({"family": "superpixels"}, False), ({"num_views": 3}, False)],
+)
+def test_other_families_and_numbers_of_views_train(tmp_path, changes, inverse):
+    recipe = tvae(steps=3, **changes)
+    assert recipe.inverse_views == inverse
+    trainer = Trainer(recipe, RunFolder.create(tmp_path / "run", {}), Hardware("cpu"), progress=False)
+    trainer.train()
+    assert trainer.module.model.num_views == recipe.num_views
+    found = recipe.evaluate(trainer.module, CPU)
+    assert ("rotation_error_degrees" in found) == (recipe.num_views == 2)
+    names = {name for name, _ in recipe.figures(trainer.module, CPU, [{"step": 3, "x": 1.0, "z_0": 1.0}])}
+    assert ("figure3_transfer" in names) == (recipe.num_views == 2)
+
+
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+@pytest.mark.parametrize("kind", [TVAERecipe, VAEPlus])
+def test_resume_is_exact_and_engines_agree(tmp_path, kind, engine):
+    recipe = tvae(kind, steps=8, warmup_steps=6)
+
+    def run(name, engine, steps=8):
+        path = tmp_path / name
+        folder = RunFolder(path) if path.exists() else RunFolder.create(path, {})
+        trainer = Trainer(dataclasses.replace(recipe, steps=steps), folder, Hardware("cpu", engine=engine), progress=False)
+        trainer.train()
+        return trainer.module.state_dict()
+
+    whole = run("whole", "eager")
+    run("parts", engine, steps=5)
+    for name, value in run("parts", engine).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_matrices_train():
+    module = tvae(latent_map="matrix").objectives()[0].module
+    loss, _ = module(**tvae().source(CPU).batch(0, 10))
+    loss.backward()
+    assert module.guide.transformation[0].weight.grad.any()
+
+
+def test_evaluating_moves_nothing_and_repeats():
+    recipe = tvae()
+    module = recipe.objectives()[0].module
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.manual_seed(5)
+    first = recipe.evaluate(module, CPU)
+    torch.manual_seed(6)
+    assert recipe.evaluate(module, CPU) == first
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert module.training
+
+
+def test_validation_images_are_kept_from_training():
+    recipe = tvae(validation=True)
+    train, labels = load_images("digits", "train")
+    held_out = len(train) // 6
+    assert len(recipe.source(CPU).source.images) == recipe.train_size == len(train) - held_out
+    assert torch.equal(recipe.measured_images()[1], labels[-held_out:])
+    names = recipe.evaluate(recipe.objectives()[0].module, CPU).keys()
+    assert {"validation_elbo", "validation_log_likelihood", "knn_affnist"} <= names
+    assert not [name for name in names if name.startswith("test")]
+
+
+def test_full_evaluation_keeps_the_quick_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        tvae_metrics,
+        "log_likelihood",
+        lambda model, guide, batch, samples, max_rows: asked.append((len(batch["x"]), samples)) or torch.zeros(1),
+    )
+    monkeypatch.setattr(tvae_metrics, "_neighbours", lambda *arguments: {})
+    recipe = tvae()
+    found = recipe.evaluate(recipe.objectives()[0].module, CPU, full=True)
+    assert {"test_log_likelihood", "test_log_likelihood_quick"} <= found.keys()
+    assert asked == [(360, 200), (360, 1000)]
+
+
+class Pixels(nn.Module):
+    """An encoder whose latent is the image."""
+
+    def forward(self, x):
+        return torch.cat([x.flatten(1), torch.full_like(x.flatten(1), -50.0)], dim=1)
+
+
+class Logits(nn.Module):
+    """A decoder whose mean is the latent."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z):
+        return z.view(-1, 1, 28, 28).clamp(1e-4, 1 - 1e-4).logit()
+
+
+class TurnedDifference(nn.Module):
+    """h_xi that knows the answer for one target: the difference between the turned and the still image."""
+
+    def __init__(self, target, angles):
+        super().__init__()
+        self.rotation, self.target, self.angles = FAMILIES["rotation"], target, iter(angles)
+
+    def forward(self, together):
+        moved = []
+        for _ in together:
+            matrices = self.rotation.matrices(torch.tensor([next(self.angles)]))
+            moved.append((self.rotation.apply(self.target, matrices) - self.target).flatten())
+        return torch.stack(moved)
+
+
+@pytest.mark.parametrize(
+    ("turned_by", "error"), [(lambda angle: angle, 0.0), (lambda angle: angle + 3, 3.0), (lambda angle: 0.0, 12.5)]
+)
+def test_rotation_error_is_that_of_a_known_transfer(turned_by, error):
+    target = _digit()
+    angles = [0.0] + [turned_by(angle) for angle in (-20.0, -15.0, -10.0, -5.0, 5.0, 10.0, 15.0, 20.0) for _ in range(2)]
+    model = TVAE(Logits(), 784, Additive())
+    guide = TVAEGuide(Pixels(), nn.Identity(), TurnedDifference(target, angles))
+    sources = torch.rand(2, 1, 28, 28)
+    assert rotation_error(NegativeELBO(model, guide), sources, target) == pytest.approx(error, abs=0.3)
+
+
+def _digit():
+    """A digit well inside the image, (1, 1, 28, 28), from 0 to 1."""
+    image = load_images("digits", "test")[0][3:4].float() / 255
+    return nn.functional.pad(nn.functional.interpolate(image, size=(18, 18), mode="bilinear"), (5,) * 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples(kind):
+    recipe = tvae(kind)
+    samples = recipe.sample(recipe.objectives()[0].module, CPU, 5, None, seed=0)
+    assert samples["x"].shape == samples["mean"].shape == (5, 1, 28, 28)
+    assert recipe.picture(samples).axes
+    with pytest.raises(UsageError, match="--parts"):
+        recipe.sample(recipe.objectives()[0].module, CPU, 5, ["1"], seed=0)
+
+
+def test_figure_of_few_labels():
+    runs = [{f"knn_affnist_{count}_labels": value, f"knn_affnist_{count}_labels_spread": 1.0} for count, value in ((10, 30.0),)]
+    [axes] = few_labels({"VAE": runs, "T-VAE": [{**runs[0], "knn_affnist_10_labels": 40.0}] * 2}, "title").axes
+    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[30.0], [40.0]]
+
+
+def test_notes_say_what_the_numbers_are_of():
+    assert "stand-in" in tvae().note
+    assert "made from MNIST" in TVAERecipe.preset("small").note
+    assert "cross-entropies" in TVAERecipe.preset("small").note
+    assert "cross-entropies" not in tvae(binarize="dynamic").note
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "cifar10"}, "--data must be of 28x28 images of one channel"),
+        ({"data": "svhn"}, "--data must be one of mnist"),
+        ({"family": "flip"}, "--family must be one of affine"),
+        ({"latent_map": "shift"}, "--latent-map"),
+        ({"coherence": "paired"}, "--coherence"),
+        ({"affnist": "svhn"}, "--affnist"),
+        ({"z_dim": 0}, "--z-dim must be at least 1"),
+        ({"num_views": 0}, "--num-views"),
+        ({"neighbours": 0}, "--neighbours"),
+        ({"encoder_channels": (4, 4)}, "--encoder-channels must be four numbers"),
+        ({"prior_weight": -1.0}, "--prior-weight"),
+        ({"warmup_steps": -1}, "--warmup-steps"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+        ({"learning_rate": math.nan}, "--learning-rate"),
+        ({"batch_size": IMAGE_SETS["digits"].train + 1}, "--batch-size must be at most 1437"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(UsageError, match=message):
+        tvae(**changes)
