@@ -14,9 +14,9 @@ its gaps:
 - Eq. 3 decodes the z_1 that the guide draws from q(z_1 | x_1). So z_1 and z_2 are sites, here points at T z and T^-1 z, whose
   densities are not scored: the factors ``penalty/coherence/z_1`` and ``.../z_2`` stand in their place, and that of z in place
   of pi(z)'s. D is the squared maximum mean discrepancy, and its weight is not printed.
-- D in eq. 3 compares distributions of one triplet, as InfoVAE's, which it is taken from, compares those of all examples together:
-  ``coherence`` is "marginal", a discrepancy between the batch's z_1 and its T z; or "conditional", the mean of each triplet's
-  discrepancy between its z_1 and its T z.
+- D in eq. 3 compares two distributions of one triplet, and in InfoVAE, which it follows, those of all examples together. So
+  ``coherence`` is "conditional", the mean over triplets of the discrepancy between z_1 and T z; or "marginal", the one
+  discrepancy between all z_1 of a batch and all its T z, which can vanish though no triplet's z_1 is near its T z.
 - Nothing ties T to pi(T), which is N(0, I): unscored.
 - How weights are drawn is not said: as He et al. (2015) for ReLU, since with torch's defaults five layers learn very slowly.
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
@@ -151,23 +151,18 @@ class TVAE(PyroModule):
             T_shape = self.transformation_shape
             T = pyro.sample("T", dist.Normal(zeros.new_zeros(size, *T_shape), 1).to_event(len(T_shape)).mask(False))
             moved = self.transform(z, T)
-            sites = [f"z_{view + 1}" for view in range(self.num_views)]
-            z_views = [
-                pyro.sample(site, dist.Delta(z_T, event_dim=1).mask(False)) for site, z_T in zip(sites, moved, strict=True)
-            ]
+            z_views = [pyro.sample(f"z_{i}", dist.Delta(z_T, event_dim=1).mask(False)) for i, z_T in enumerate(moved, 1)]
             p_x_0, p_x, *p_views = self.likelihoods(z_0, z, *z_views)
-            drawn = [
-                pyro.sample(site.replace("z", "x"), p, obs=None if views is None else views[:, view])
-                for view, (site, p) in enumerate(zip(sites, p_views, strict=True))
-            ]
+            seen = [None] * self.num_views if views is None else views.unbind(1)
+            drawn = [pyro.sample(f"x_{i}", p, obs=image) for i, (p, image) in enumerate(zip(p_views, seen, strict=True), 1)]
             if x is not None:
                 pyro.factor("penalty/indirect/x", p_x.log_prob(x))
             x = pyro.sample("x", p_x_0, obs=x)
         if views is not None:
             # Pyro sums over the batch, of which a discrepancy is one number.
             pyro.factor("penalty/coherence/z", -size * self.prior_weight * squared_mmd_to_normal(z))
-            for site, z_view, z_T in zip(sites, z_views, moved, strict=True):
-                pyro.factor(f"penalty/coherence/{site}", -size * self.coherence_weight * self.discrepancy(z_view, z_T))
+            for i, (z_view, z_T) in enumerate(zip(z_views, moved, strict=True), 1):
+                pyro.factor(f"penalty/coherence/z_{i}", -size * self.coherence_weight * self.discrepancy(z_view, z_T))
         return x, torch.stack(drawn, dim=1)
 
     @property
