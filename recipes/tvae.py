@@ -47,7 +47,6 @@ class TVAERecipe(ImageRecipe):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {
             "steps": 3000,
-            "warmup_steps": 1000,
             "schedule": "cosine",
             "learning_rate": 1e-3,
             "log_every": 100,
@@ -59,7 +58,6 @@ class TVAERecipe(ImageRecipe):
             "data": "digits",
             "affnist": "digits",
             "steps": 1000,
-            "warmup_steps": 300,
             "schedule": "cosine",
             "learning_rate": 1e-3,
             "coherence": "conditional",
