@@ -105,8 +105,12 @@ class TVAERecipe(ImageRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(IMAGE_SETS[self.data].shape == (1, 28, 28), "data", "of 28x28 images of one channel")
-        choices = {"family": tuple(FAMILIES), "latent_map": tuple(_LATENT_MAPS), "coherence": ("marginal", "conditional")}
+        choices = {
+            "data": ("mnist", "fashion-mnist", "digits"),
+            "family": tuple(FAMILIES),
+            "latent_map": tuple(_LATENT_MAPS),
+            "coherence": ("marginal", "conditional"),
+        }
         choices |= {"binarize": ("no", "dynamic"), "schedule": ("step", "cosine"), "affnist": ("mnist", "files", "digits")}
         for field, known in choices.items():
             self.require(getattr(self, field) in known, field, f"one of {', '.join(known)}")
@@ -119,6 +123,8 @@ class TVAERecipe(ImageRecipe):
         for field in ("coherence_weight", "prior_weight", "warmup_steps"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
         self.require(self.learning_rate > 0, "learning_rate", "positive")
+        labelled = min(self.train_size, IMAGE_SETS["digits" if self.affnist == "digits" else "mnist"].train)
+        self.require(self.neighbours <= labelled, "neighbours", f"at most {labelled}, the number of labelled images")
         self.require(self.batch_size <= self.train_size, "batch_size", f"at most {self.train_size}, the number of images")
 
     # Data -----------------------------------------------------------------------------------------------------------

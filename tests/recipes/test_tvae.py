@@ -212,7 +212,9 @@ def test_notes_say_what_the_numbers_are_of():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data": "cifar10"}, "--data must be of 28x28 images of one channel"),
+        ({"data": "cifar10"}, "--data must be one of mnist, fashion-mnist, digits"),
+        ({"data": "omniglot"}, "--data must be one of mnist, fashion-mnist, digits"),  # its test classes are others
+        ({"neighbours": 1438}, "--neighbours must be at most 1437"),
         ({"data": "svhn"}, "--data must be one of mnist"),
         ({"family": "flip"}, "--family must be one of affine"),
         ({"latent_map": "shift"}, "--latent-map"),
