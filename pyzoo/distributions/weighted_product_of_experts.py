@@ -1,0 +1,102 @@
+"""A Gaussian belief put together from several experts' beliefs and a prior, each with a weight, some of them absent."""
+
+import math
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["WeightedProductOfExperts"]
+
+
+class WeightedProductOfExperts(dist.Normal):
+    r"""The normalised product of a normal prior and of experts' normal densities, each to the power of its weight.
+
+    .. math:: q(z) = \frac{1}{C}\, p_0(z) \prod_{i=1}^{N} \tilde q_i(z)^{m_i}, \qquad
+        \frac{1}{\sigma^2} = \frac{1}{\sigma_0^2} + \sum_i \frac{m_i}{\sigma_i^2}, \qquad
+        \mu = \sigma^2 \Bigl(\frac{\mu_0}{\sigma_0^2} + \sum_i \frac{m_i \mu_i}{\sigma_i^2}\Bigr)
+
+    It is a ``Normal`` in all respects, with ``log_normalizer``, log C, beside. A weight of 0 removes an expert, and so does its
+    absence, exactly: a product with absent experts is bit for bit that of the others, and with no expert at all it is the prior.
+    Where an expert is absent its loc and scale may be anything, not-a-number too, and get no gradient.
+
+    In a multimodal VAE the experts are the quotients of q(z | x_i) and p(z): q(z | x_i) is the product of the prior and one.
+
+    Source: Zhang, Koyama and Ishiguro (2020), eqs. 12 and 13, whose sigma is a variance. With weights of 1 this is the product of
+    Wu and Goodman (2018), "Multimodal Generative Models for Scalable Weakly-Supervised Learning".
+
+    Args:
+        loc: experts' means, with the experts along dimension ``dim``, in a VAE (batch, experts, features).
+        scale: experts' standard deviations, positive; broadcasts with loc, as do all others.
+        weights: the experts' powers m_i, from 0 to 1; 1 by default.
+        present: which experts there are, boolean, with the shape of loc up to dimension ``dim``, in a VAE (batch, experts); by
+            default all.
+        prior_loc: mean of p_0, of the product's shape.
+        prior_scale: its standard deviation, positive.
+        dim: the experts' dimension, negative.
+        validate_args: check arguments and values; the default is Pyro's.
+
+    Raises:
+        ValueError: a weight is not between 0 and 1, the scale of a present expert is not positive, or ``dim`` is not negative
+            and among the dimensions of loc.
+
+    Example:
+        >>> loc, scale = torch.tensor([[[2.0], [-1.0]]]), torch.ones(1, 2, 1)  # one row, two experts, one feature
+        >>> q = WeightedProductOfExperts(loc, scale)
+        >>> q.mean, q.variance
+        (tensor([[0.3333]]), tensor([[0.3333]]))
+        >>> WeightedProductOfExperts(loc, scale, present=torch.tensor([[True, False]])).mean
+        tensor([[1.]])
+    """
+
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+
+    def __init__(
+        self,
+        loc: Tensor,
+        scale: Tensor,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        prior_loc: float | Tensor = 0.0,
+        prior_scale: float | Tensor = 1.0,
+        *,
+        dim: int = -2,
+        validate_args: bool | None = None,
+    ) -> None:
+        if not -loc.dim() <= dim < 0:
+            raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
+        weights = torch.ones_like(loc) if weights is None else torch.as_tensor(weights, dtype=loc.dtype, device=loc.device)
+        if present is not None:
+            there = present.reshape(*present.shape, *(1,) * (-dim - 1))
+            # Before any arithmetic: a value that is not a number would reach the gradients through a product with zero.
+            loc, scale = torch.where(there, loc, 0.0), torch.where(there, scale, 1.0)
+            weights = torch.where(there, weights, 0.0)
+        loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
+        if validate_args is not False and self._validate_args:
+            if not ((weights >= 0) & (weights <= 1)).all():
+                raise ValueError(
+                    f"Weights must be between 0 and 1, got {weights.min().item():.3g} to {weights.max().item():.3g}."
+                )
+            if not (scale > 0).all():
+                raise ValueError(f"The scales of present experts must be positive, got {scale.min().item():.3g}.")
+        prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
+        prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
+        shares, means, densities = [], [], []
+        for mean, deviation, weight in zip(loc.unbind(dim), scale.unbind(dim), weights.unbind(dim), strict=True):
+            shares.append(weight * (prior_scale / deviation).square())  # of the expert's precision in the prior's
+            means.append(mean - prior_loc)
+            densities.append(weight * (2 * deviation.log() + ((mean - prior_loc) / deviation).square() + math.log(2 * math.pi)))
+        # One after the other, and relative to the prior: so zeros change no bit.
+        total = 1 + sum(shares)
+        shift = sum(share * mean for share, mean in zip(shares, means, strict=True)) / total
+        product_scale = prior_scale / total.sqrt()
+        self.log_normalizer = (total * (shift / prior_scale).square() - total.log() - sum(densities)) / 2
+        super().__init__(prior_loc + shift, product_scale, validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        super().expand(batch_shape, new)
+        new.log_normalizer = self.log_normalizer.expand(batch_shape)
+        return new
