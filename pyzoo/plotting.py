@@ -1,15 +1,25 @@
 """Figures from tensors. Figures are made without pyplot, so nothing here opens a window or keeps state."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
-__all__ = ["figure_grid", "first_cells", "image_sheet", "label_axes", "loss_history", "show_curves", "show_image"]
+__all__ = [
+    "draw_network",
+    "figure_grid",
+    "first_cells",
+    "image_sheet",
+    "label_axes",
+    "loss_history",
+    "show_curves",
+    "show_image",
+]
 
 
 def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] = (2.4, 1.6)) -> tuple[Figure, list[list[Axes]]]:
@@ -73,6 +83,42 @@ def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
         axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
+    axes.set_title(title, fontsize=9)
+
+
+def draw_network(
+    axes: Axes,
+    layers: Sequence[Sequence[str]],
+    edges: Iterable[tuple[str, str]],
+    observed: Collection[str] = (),
+    title: str = "",
+) -> None:
+    """A directed graph in layers, one below the other; observed nodes are shaded, arrows within a layer bend.
+
+    Args:
+        axes: where to.
+        layers: names of the nodes, the topmost layer first.
+        edges: pairs of parent and child.
+        observed: which nodes are shaded.
+        title: above it.
+    """
+    places = {}
+    for depth, names in enumerate(layers):
+        for index, name in enumerate(names):
+            places[name] = (index - (len(names) - 1) / 2, -float(depth))
+    for parent, child in edges:
+        (start, above), (end, below) = places[parent], places[child]
+        bend = f"arc3,rad={0.0 if above != below else 0.25 if end > start else -0.25}"
+        style = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 15, "shrinkB": 15, "color": "black"}
+        axes.add_patch(FancyArrowPatch(places[parent], places[child], connectionstyle=bend, **style))
+    for name, (x, y) in places.items():
+        axes.scatter([x], [y], s=520, color="lightgrey" if name in observed else "white", edgecolors="black", zorder=3)
+        axes.text(x, y, name, ha="center", va="center", fontsize=9 if len(name) <= 4 else 6, zorder=4)
+    width = max(map(len, layers)) / 2
+    axes.set_xlim(-width - 0.2, width + 0.2)
+    axes.set_ylim(-len(layers) + 0.4, 0.6)
+    axes.set_aspect("equal")
+    axes.axis("off")
     axes.set_title(title, fontsize=9)
 
 

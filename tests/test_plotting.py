@@ -1,6 +1,7 @@
 import torch
 
-from pyzoo.plotting import figure_grid, loss_history, show_curves, show_image
+from pyzoo.infer import BayesianNetwork, Variables
+from pyzoo.plotting import draw_network, figure_grid, loss_history, show_curves, show_image
 
 
 def test_grid_and_title():
@@ -30,3 +31,15 @@ def test_history_is_averaged():
     history = [{"step": i, "a": float(i)} for i in range(4)]
     figure = loss_history(history, {"panel": {"a": "label"}}, "t", window=2)
     assert list(figure.axes[0].lines[0].get_ydata()) == [0, 0.5, 1.5, 2.5]
+
+
+def test_a_network_has_a_node_for_each_name_and_an_arrow_for_each_edge():
+    names = Variables(("x", "y"), shared=("z",), private={"u": "x"})
+    network = BayesianNetwork.parse("z -> x, y; u -> x; x -> y", names)
+    assert network.layers == [["z"], ["u"], ["x", "y"]]
+    _, [[axes]] = figure_grid(1, 1, "t")
+    draw_network(axes, network.layers, network.edges, names.observed, "heading")
+    assert {text.get_text() for text in axes.texts} == {"x", "y", "z", "u"}
+    assert len(axes.patches) == 4
+    shades = [tuple(dots.get_facecolor()[0]) for dots in axes.collections]
+    assert len(set(shades)) == 2

@@ -163,6 +163,12 @@ class BayesianNetwork:
             open_ones = {other for name in open_ones for other in neighbours[name]} - reached - given
         return not reached & second
 
+    @property
+    def layers(self) -> list[list[str]]:
+        """The names in rows for a drawing: shared latents, private ones, observed variables; rows without names left out."""
+        rows = (self.variables.shared, self.variables.private, self.variables.observed)
+        return [list(row) for row in rows if row]
+
     # Masks ----------------------------------------------------------------------------------------------------------
 
     def inference_mask(self) -> Tensor:
