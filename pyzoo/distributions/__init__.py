@@ -1,6 +1,7 @@
 """Distributions for anyone's Pyro code."""
 
 from pyzoo.distributions.correlated_normal import CorrelatedNormal
+from pyzoo.distributions.divergences import dual_geometric_jensen_shannon
 from pyzoo.distributions.weighted_product_of_experts import WeightedProductOfExperts
 
-__all__ = ["CorrelatedNormal", "WeightedProductOfExperts"]
+__all__ = ["CorrelatedNormal", "WeightedProductOfExperts", "dual_geometric_jensen_shannon"]

@@ -3,6 +3,15 @@
 from pyzoo.infer.at_mean import AtMean
 from pyzoo.infer.evaluating import evaluating
 from pyzoo.infer.importance import log_likelihood
+from pyzoo.infer.information import (
+    MINE,
+    aggregate_log_prob,
+    dependence,
+    index_information,
+    marginal_kl,
+    rate,
+    total_correlation,
+)
 from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
 from pyzoo.infer.projection import Information, projection, signed_projection
@@ -10,6 +19,7 @@ from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO
 from pyzoo.infer.traced import TracedStep
 
 __all__ = [
+    "MINE",
     "AtMean",
     "BayesianNetwork",
     "Information",
@@ -17,11 +27,17 @@ __all__ = [
     "TraceKL_ELBO",
     "TracedStep",
     "Variables",
+    "aggregate_log_prob",
+    "dependence",
     "evaluating",
     "gaussian_kernel",
+    "index_information",
     "log_likelihood",
+    "marginal_kl",
     "projection",
+    "rate",
     "signed_projection",
     "squared_mmd",
     "squared_mmd_to_normal",
+    "total_correlation",
 ]

@@ -1,0 +1,47 @@
+"""Divergences among several normals in closed form."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["dual_geometric_jensen_shannon"]
+
+
+def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | None = None, dim: int = -2) -> Tensor:
+    r"""How far normals are from their geometric mean, each in its turn.
+
+    .. math:: \mathrm{JS}^G_*(p_1, \ldots, p_N) = \sum_i w_i\, \mathrm{KL}(g \| p_i) = -\log \int \prod_i p_i(z)^{w_i} dz,
+        \qquad g \propto \prod_i p_i^{w_i}, \quad w_i \ge 0, \quad \sum_i w_i = 1
+
+    The second form shows that it is the negative logarithm of the mean's normaliser; g is normal too. It is zero only if the
+    normals of positive weight are one.
+
+    Source: Nielsen (2019), "On the Jensen-Shannon Symmetrization of Distances Relying on Abstract Means", definition 8 with
+    geometric means.
+
+    Args:
+        loc: means, with the normals along dimension ``dim``.
+        scale: standard deviations, positive; broadcasts with loc.
+        weights: w_i along that dimension; broadcasts with loc; equal ones by default.
+        dim: the dimension that the normals stand along, negative.
+
+    Returns:
+        In nats, the shape of loc without that dimension.
+
+    Raises:
+        ValueError: a weight is negative, or they do not sum to 1.
+
+    Example:
+        >>> dual_geometric_jensen_shannon(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
+        tensor([0.5000])
+    """
+    loc, scale = torch.broadcast_tensors(loc, scale)
+    if weights is None:
+        weights = torch.full_like(loc, 1 / loc.shape[dim])
+    loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
+    if (weights < 0).any() or ((weights.sum(dim) - 1).abs() > 1e-5).any():
+        raise ValueError("Weights must be at least 0 and sum to 1 along the dimension of the normals.")
+    shares = weights / scale.square()
+    precision = shares.sum(dim, keepdim=True)
+    mean = (shares * loc).sum(dim, keepdim=True) / precision
+    logs = 2 * (weights * scale.log()).sum(dim) + precision.squeeze(dim).log()
+    return (logs + (shares * (loc - mean).square()).sum(dim)) / 2

@@ -1,0 +1,170 @@
+r"""What latents tell of data and of each other, from a minibatch.
+
+Each function says what it is of the information that it is named for:
+
+- an *upper* bound: not below it, in expectation;
+- a *lower* bound: not above it;
+- an *estimate*: near it, on no known side;
+- a *surrogate*: zero where it is zero, and not in nats.
+
+All but surrogates are in nats per example.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Normal, kl_divergence
+
+from pyzoo.infer.mmd import squared_mmd
+
+__all__ = ["MINE", "aggregate_log_prob", "dependence", "index_information", "marginal_kl", "rate", "total_correlation"]
+
+
+def rate(q: Distribution, p: Distribution) -> Tensor:
+    r"""An upper bound: the rate of I(z; x), or the conditional rate of I(z; rest | x_S).
+
+    .. math:: I(z; x) \le E\, \mathrm{KL}(q(z \mid x) \| p(z)), \qquad
+        I(z; x_{\text{rest}} \mid x_S) \le E\, \mathrm{KL}(q(z \mid x) \| q(z \mid x_S))
+
+    It is too large by the KL of the aggregate posterior (given x_S) to p.
+
+    Args:
+        q: q(z | x) of each example, the batch its first dimension.
+        p: p(z), or q(z | x_S) of each example.
+
+    Returns:
+        0-dim: the mean over the batch, summed over all other dimensions.
+
+    Example:
+        >>> rate(dist.Normal(torch.ones(5, 2), 1.0), dist.Normal(0.0, 1.0))
+        tensor(1.)
+    """
+    divergence = kl_divergence(q, p)
+    return divergence.sum() / len(divergence)
+
+
+# By minibatch estimates of the aggregate posterior --------------------------------------------------------------------
+
+
+def aggregate_log_prob(q: Normal, z: Tensor, dataset_size: int | None = None) -> Tensor:
+    r"""log q(z), where q(z) is the mean of q(z | x) over the data, at one draw for each example; an estimate, too low on average.
+
+    .. math:: \hat q(z_i) = \frac{1}{N} q(z_i \mid x_i) + \frac{N - 1}{N} \frac{1}{B - 1} \sum_{j \ne i} q(z_i \mid x_j)
+
+    Source: Esmaeili et al. (2019), "Structured Disentangled Representations", appendix on minibatch approximations.
+
+    Args:
+        q: q(z | x), (batch, features).
+        z: drawn from it, (batch, features).
+        dataset_size: N; by default that of an endless stream, where no draw meets its own example again.
+
+    Returns:
+        (batch,), summed over the features.
+
+    Raises:
+        ValueError: there are fewer than two examples.
+
+    Example:
+        >>> q = dist.Normal(torch.zeros(3, 2), 1.0)
+        >>> z = torch.zeros(3, 2)
+        >>> torch.allclose(aggregate_log_prob(q, z), q.log_prob(z).sum(-1))
+        True
+    """
+    batch = len(z)
+    if batch < 2:
+        raise ValueError("An aggregate posterior is estimated from two or more examples.")
+    own = 0.0 if dataset_size is None else 1 / dataset_size
+    weights = torch.full((batch, batch), (1 - own) / (batch - 1), dtype=z.dtype, device=z.device).fill_diagonal_(own)
+    pairs = Normal(q.loc, q.scale, validate_args=False).log_prob(z.unsqueeze(1)).sum(-1)  # of z_i under q(z | x_j)
+    return (pairs + weights.log()).logsumexp(1)
+
+
+def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[int]], dataset_size: int | None = None) -> Tensor:
+    r"""KL(q(z) || prod_g q(z_g)), how far groups of features are from being independent: an estimate.
+
+    With two groups it is their mutual information, with one feature in each the total correlation of a beta-TCVAE.
+
+    Args:
+        q: q(z | x), (batch, features).
+        z: drawn from it, (batch, features).
+        groups: for each group its features, together all of them.
+        dataset_size: as in :func:`aggregate_log_prob`.
+
+    Returns:
+        0-dim.
+
+    Example:
+        >>> q = dist.Normal(torch.tensor([[-9.0, -9.0], [9.0, 9.0], [-9.0, -9.0], [9.0, 9.0]]), 1.0)
+        >>> total_correlation(q, q.loc, [[0], [1]], dataset_size=4).round(decimals=2)  # either tells the other: log 2
+        tensor(0.6900)
+    """
+    joint = aggregate_log_prob(q, z, dataset_size)
+    parts = [aggregate_log_prob(Normal(q.loc[:, g], q.scale[:, g]), z[:, g], dataset_size) for g in groups]
+    return (joint - sum(parts)).mean()
+
+
+def marginal_kl(q: Normal, z: Tensor, p: Distribution, dataset_size: int | None = None) -> Tensor:
+    """KL(q(z) || p(z)), C_3 of Zhang et al. (2020): an estimate; p is over (batch, features) or broadcasts to it. 0-dim."""
+    return (aggregate_log_prob(q, z, dataset_size) - p.log_prob(z).sum(-1)).mean()
+
+
+def index_information(q: Normal, z: Tensor, dataset_size: int | None = None) -> Tensor:
+    """I(z; x) = E log q(z | x) - log q(z): an estimate. 0-dim; arguments as in :func:`aggregate_log_prob`."""
+    return (q.log_prob(z).sum(-1) - aggregate_log_prob(q, z, dataset_size)).mean()
+
+
+# From samples alone ---------------------------------------------------------------------------------------------------
+
+
+def dependence(z: Tensor, u: Tensor, bandwidth: float | None = None) -> Tensor:
+    """A surrogate of I(z; u): the squared maximum mean discrepancy of pairs (z, u) and pairs of which one is another's.
+
+    Args:
+        z: (batch, features).
+        u: (batch, other features).
+        bandwidth: of the kernel.
+
+    Returns:
+        0-dim, from 0 to 2.
+    """
+    return squared_mmd(torch.cat([z, u], -1), torch.cat([z, _shuffled(u)], -1), bandwidth)
+
+
+class MINE(nn.Module):
+    r"""I(z; u) by a network that learns to tell pairs from strangers: an estimate, once the network has been trained.
+
+    .. math:: I(z; u) \ge E_{q(z, u)} T - \log E_{q(z) q(u)} e^T
+
+    For a fixed T and many examples that is a lower bound; but T learns on the examples that it judges, and what a model minimises
+    of it is not bounded by it. Train T to make it large, as an objective of its own, and the model to make it small.
+
+    Source: Belghazi et al. (2018), "Mutual Information Neural Estimation", eq. 10.
+
+    Args:
+        z_dim: features of z.
+        u_dim: features of u.
+        width: hidden units of both layers.
+
+    Example:
+        >>> MINE(2, 3)(torch.randn(8, 2), torch.randn(8, 3)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, z_dim: int, u_dim: int, width: int = 64) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(z_dim + u_dim, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, z: Tensor, u: Tensor) -> Tensor:
+        """The estimate from examples z, (batch, features), and u, (batch, other features): 0-dim."""
+        pairs = self.network(torch.cat([z, u], -1)).squeeze(-1)
+        strangers = self.network(torch.cat([z, _shuffled(u)], -1)).squeeze(-1)
+        return pairs.mean() - (strangers.logsumexp(0) - math.log(len(strangers)))
+
+
+def _shuffled(u: Tensor) -> Tensor:
+    """Each row another's: moved on by one, since the examples are in no order."""
+    return u.roll(1, 0)
