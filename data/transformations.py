@@ -26,6 +26,8 @@ class Family(Protocol):
 
     invertible: bool
     """Whether each has an inverse."""
+    num_parameters: int
+    """Of one transformation."""
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws parameters, (count, parameters), on the generator's device."""
@@ -70,6 +72,7 @@ class Affine:
     scale: tuple[float, float] = (0.8, 1.2)
     translation: float = 1 / 7
     invertible = True
+    num_parameters = 6
 
     def __post_init__(self) -> None:
         if min(self.rotation, self.shear, self.translation) < 0:
@@ -135,6 +138,7 @@ class Crop:
 
     smallest: float = 0.6
     invertible = False
+    num_parameters = 4
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= 1:
@@ -175,6 +179,7 @@ class Superpixels:
     compactness: float = 0.1
     rounds: int = 3
     invertible = False
+    num_parameters = 2
 
     def __post_init__(self) -> None:
         if min(self.per_side, self.rounds) < 1 or not self.compactness > 0:
@@ -212,18 +217,21 @@ class Composition:
 
     Args:
         families: in the order of their application; parameters stand side by side.
-        sizes: numbers of parameters of each.
     """
 
     families: tuple[Family, ...]
-    sizes: tuple[int, ...]
     invertible = False
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(family.num_parameters for family in self.families)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.cat([family.sample(count, generator) for family in self.families], dim=-1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        for family, part in zip(self.families, parameters.split(self.sizes, dim=-1), strict=True):
+        parts = parameters.split([family.num_parameters for family in self.families], dim=-1)
+        for family, part in zip(self.families, parts, strict=True):
             images = family.apply(images, part)
         return images
 
@@ -245,7 +253,7 @@ FAMILIES: dict[str, Family] = {
     "scale": Affine(**{**_STILL, "scale": (0.8, 1.2)}),
     "translation": Affine(**{**_STILL, "translation": 1 / 7}),
     "crop": Crop(),
-    "rotation-crop": Composition((Affine(**{**_STILL, "rotation": 20.0}), Crop()), (6, 4)),
+    "rotation-crop": Composition((Affine(**{**_STILL, "rotation": 20.0}), Crop())),
     "superpixels": Superpixels(),
 }
 """By name. "affine" has the ranges of affNIST, and shifts up to where MNIST's digits meet the border."""

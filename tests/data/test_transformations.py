@@ -32,6 +32,7 @@ def error(first, second):
 def test_draws_are_repeatable_and_images_keep_their_kind(name):
     family, x = FAMILIES[name], blobs()
     parameters = family.sample(6, generator())
+    assert parameters.shape == (6, family.num_parameters)
     assert torch.equal(parameters, family.sample(6, generator()))
     assert not torch.equal(parameters, family.sample(6, generator(1)))
     for dtype in (torch.float32, torch.float64):
@@ -201,7 +202,7 @@ def test_views_without_inverses_are_drawn_one_by_one():
     views = source.batch(0, 8)["views"]
     assert views.shape == (8, 3, 1, 28, 28)
     assert not torch.equal(views[:, 0], views[:, 1])
-    source = ViewSource(digits(), Composition((Affine(), Crop()), (6, 4)), num_views=1, inverse_views=False)
+    source = ViewSource(digits(), Composition((Affine(), Crop())), num_views=1, inverse_views=False)
     assert source.batch(0, 8)["views"].shape == (8, 1, 1, 28, 28)
 
 
