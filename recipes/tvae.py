@@ -30,6 +30,7 @@ __all__ = ["PlainVAE", "TVAERecipe", "VAEPlus"]
 
 _LATENT_MAPS = {"additive": Additive, "matrix": Matrix}
 _STEPS_PER_EPOCH = IMAGE_SETS["mnist"].train // 100
+_OF_T = frozenset({"latent_map", "coherence", "coherence_weight", "prior_weight", "hidden_dim"})  # mean nothing to a VAE
 
 
 @dataclasses.dataclass
@@ -222,6 +223,7 @@ class PlainVAE(TVAERecipe):
 
     name: ClassVar[str] = "tvae-vae"
     shows: ClassVar[str] = "T-VAE's networks as a VAE: its first baseline"
+    incidental: ClassVar[frozenset[str]] = TVAERecipe.incidental | _OF_T | {"family", "num_views"}
     trains_on: ClassVar[Literal["views", "images", "augmented"]] = "images"
 
 
@@ -231,4 +233,5 @@ class VAEPlus(TVAERecipe):
 
     name: ClassVar[str] = "tvae-vae-plus"
     shows: ClassVar[str] = "the same trained on transformed images: its second baseline"
+    incidental: ClassVar[frozenset[str]] = TVAERecipe.incidental | _OF_T
     trains_on: ClassVar[Literal["views", "images", "augmented"]] = "augmented"

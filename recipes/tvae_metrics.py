@@ -55,7 +55,7 @@ def evaluate(recipe: "TVAERecipe", module: NegativeELBO, device: torch.device, f
         if full:
             found[f"{split}_log_likelihood"] = _likelihood(module, x, num_samples=1000)
     found |= _neighbours(recipe, module, device)
-    if recipe.num_views == 2:
+    if module.model.num_views == 2:  # so has a VAE, which reads a transformation off two views though it learns from none
         images = recipe.measured_images()[0][: _SOURCES + _TARGETS].to(device) / 255
         found["rotation_error_degrees"] = rotation_error(module, images[:_SOURCES], images[_SOURCES:])
     return found | {"parameters": sum(parameter.numel() for parameter in module.parameters())}

@@ -46,6 +46,20 @@ def test_rows_share_all_settings_and_networks(preset):
     assert modules[1].model.latent_map is modules[2].model.latent_map is None
 
 
+@pytest.mark.parametrize("kind", [PlainVAE, VAEPlus])
+def test_incidental_fields_change_nothing_that_a_baseline_learns(kind):
+    others = {"latent_map": "matrix", "coherence": "conditional", "coherence_weight": 7.0, "prior_weight": 3.0, "hidden_dim": 9}
+    others |= {"family": "crop", "num_views": 3} if kind is PlainVAE else {}
+    assert set(others) < kind.incidental
+    losses = []
+    for recipe in (tvae(kind), tvae(kind, **others)):
+        torch.manual_seed(0)
+        module = recipe.objectives()[0].module
+        losses.append(module(**recipe.source(CPU).batch(0, 10))[0])
+    assert losses[0] == losses[1]
+    assert not TVAERecipe.incidental & set(others)
+
+
 def test_sources():
     views = tvae().source(CPU).batch(3, 20)
     assert set(views) == {"x", "views"}
