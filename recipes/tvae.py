@@ -52,8 +52,8 @@ class TVAERecipe(ImageRecipe):
             "learning_rate": 1e-3,
             "log_every": 100,
             "coherence": "conditional",
-            "coherence_weight": 10.0,
-            "prior_weight": 10.0,
+            "coherence_weight": 100.0,
+            "prior_weight": 1.0,
         },
         "digits": {
             "data": "digits",
@@ -62,8 +62,8 @@ class TVAERecipe(ImageRecipe):
             "schedule": "cosine",
             "learning_rate": 1e-3,
             "coherence": "conditional",
-            "coherence_weight": 10.0,
-            "prior_weight": 10.0,
+            "coherence_weight": 100.0,
+            "prior_weight": 1.0,
         },
         "paper": {"steps": 200 * _STEPS_PER_EPOCH, "log_every": _STEPS_PER_EPOCH, "checkpoint_seconds": 600.0},
     }
