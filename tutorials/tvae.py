@@ -106,7 +106,7 @@ print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if
 #   compares them: the maximum mean discrepancy. It is no number of nats; its weight makes it one.
 
 # %%
-settings = {"coherence": "conditional", "coherence_weight": 10.0, "prior_weight": 10.0}
+settings = {"coherence": "conditional", "coherence_weight": 100.0, "prior_weight": 1.0}
 loss, terms = NegativeELBO(*pair(latent_map=Additive(), **settings))(**views.batch(step=0, size=100))
 for name, term in terms.items():
     print(f"{name:26} {term.item():8.2f}")

@@ -1,0 +1,137 @@
+r"""The generative model of the multivariate-information-bottleneck framework: several views, shared and private latents.
+
+.. math:: p(x, z, u) = \prod_{j=1}^{M} p(z_j) \prod_{i=1}^{N} p(u_i)\, p(x_i \mid z \odot m_i^p, u_i)
+
+Which shared latent reaches which view is a Bayesian network over named variables, or its mask M^p. The decoder of a view hears
+all shared latents, those that are no parents of it times zero, and its own private ones.
+
+Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. Sizes
+of networks were in an appendix that our copy lacks; here they are the caller's.
+"""
+
+from collections.abc import Mapping
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyzoo.infer import BayesianNetwork, Variables
+
+__all__ = ["StructuredVAE", "batch_size", "check_complete", "private_of", "without_absent"]
+
+
+class StructuredVAE(PyroModule):
+    """The generative story, for any networks; sites have the variables' names.
+
+    Args:
+        network: G^p, from each shared latent to the views that it reaches, and from each private latent to its view.
+        dims: dimensions of each latent, by name.
+        decoders: for each view, by name, the network from its latents side by side, (rows, features), to a distribution over one
+            view for each row: all shared latents in the variables' order, then its private ones.
+
+    Raises:
+        ValueError: an edge leads elsewhere, a latent reaches no view, or a latent's dimensions or a view's decoder are missing;
+            names the variable.
+
+    Example:
+        >>> class Curve(torch.nn.Linear):
+        ...     def forward(self, z):
+        ...         return dist.Normal(super().forward(z), 0.1).to_event(1)
+        >>> names = Variables(("x", "y"), shared=("z",), private={"u": "x"})
+        >>> network = BayesianNetwork.parse("z, u -> x; z -> y", names)
+        >>> model = StructuredVAE(network, {"z": 2, "u": 1}, {"x": Curve(3, 20), "y": Curve(2, 5)})
+        >>> {name: tuple(view.shape) for name, view in model(size=4).items()}
+        {'x': (4, 20), 'y': (4, 5)}
+    """
+
+    def __init__(self, network: BayesianNetwork, dims: Mapping[str, int], decoders: Mapping[str, nn.Module]) -> None:
+        super().__init__("model")
+        _check_generative(network)
+        check_complete(network.variables, dims, decoders, "decoder")
+        self.variables = network.variables
+        self.dims = dict(dims)
+        self.decoders = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
+        self.register_buffer("mask", network.generative_mask())
+
+    def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> dict[str, Tensor]:
+        """Draws the latents, then the views; returns the views by name.
+
+        A view that is not given is drawn. If others are given it scores nothing, which integrates it out.
+
+        Args:
+            present: which views each row has, (batch, views), boolean; all by default. Where one is absent it may hold anything;
+                zeros, which the likelihood must be able to take, stand in its place.
+            size: how many to draw if no view is given.
+            **views: the observed views by name, each with the batch as its first dimension, or None.
+        """
+        given = {name: view for name, view in views.items() if view is not None}
+        rows = batch_size(self.variables, given) if given else size
+        with pyro.plate("data", rows):
+            latents = {name: self._draw(name, rows) for name in self.variables.latents}
+            drawn = {}
+            for index, name in enumerate(self.variables.observed):
+                shared = [latents[z] * self.mask[index, j] for j, z in enumerate(self.variables.shared)]
+                private = [latents[u] for u in private_of(self.variables, name)]
+                likelihood = self.decoders[name](torch.cat([*shared, *private], dim=-1))
+                view = given.get(name)
+                if view is not None and present is not None:
+                    likelihood, view = likelihood.mask(present[:, index]), without_absent(view, present[:, index])
+                elif view is None and given:
+                    likelihood = likelihood.mask(False)
+                drawn[name] = pyro.sample(name, likelihood, obs=view)
+        return drawn
+
+    def _draw(self, name: str, rows: int) -> Tensor:
+        """A latent from N(0, I)."""
+        return pyro.sample(name, dist.Normal(self.mask.new_zeros(rows, self.dims[name]), 1.0).to_event(1))
+
+
+def private_of(variables: Variables, view: str) -> list[str]:
+    """The private latents of a view."""
+    return [latent for latent, owner in variables.private.items() if owner == view]
+
+
+def without_absent(view: Tensor, present: Tensor) -> Tensor:
+    """A view with zeros in its absent rows: what stands there must not reach a gradient, not even times zero."""
+    return torch.where(present.view(-1, *(1,) * (view.dim() - 1)), view, torch.zeros_like(view))
+
+
+def batch_size(variables: Variables, views: Mapping[str, Tensor]) -> int:
+    """The number of rows of the given views.
+
+    Raises:
+        ValueError: a name is no view, none is given, or they have different numbers of rows; names them.
+    """
+    for name in views:
+        if name not in variables.observed:
+            raise ValueError(f"There is no view '{name}': there are {', '.join(variables.observed)}.")
+    if not views:
+        raise ValueError(f"A batch needs one of the views {', '.join(variables.observed)}.")
+    sizes = {name: len(view) for name, view in views.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"Views must have as many rows as each other, got {', '.join(f'{n} {s}' for n, s in sizes.items())}.")
+    return next(iter(sizes.values()))
+
+
+def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapping[str, nn.Module], what: str) -> None:
+    """Raises a ValueError that names a latent without dimensions or a view without its network."""
+    for latent in variables.latents:
+        if dims.get(latent, 0) < 1:
+            raise ValueError(f"The latent '{latent}' needs one or more dimensions, got {dims.get(latent)}.")
+    for view in variables.observed:
+        if view not in networks:
+            raise ValueError(f"The view '{view}' has no {what}.")
+
+
+def _check_generative(network: BayesianNetwork) -> None:
+    names = network.variables
+    for parent, child in network.edges:
+        if parent in names.observed or child in names.latents:
+            raise ValueError(f"A generative network leads from latents to views, not from '{parent}' to '{child}'.")
+        if names.private.get(parent, child) != child:
+            raise ValueError(f"The private latent '{parent}' belongs to '{names.private[parent]}', not to '{child}'.")
+    for latent in names.latents:
+        if not any(parent == latent for parent, _ in network.edges):
+            raise ValueError(f"The latent '{latent}' has no path to any observation.")
