@@ -9,7 +9,7 @@ Source: Zhang, Koyama and Ishiguro (2020), eqs. 4, 12 and 13. The experts are th
 itself is the product of the prior and one expert; eq. 13's sigma is a variance.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import pyro
 import torch
@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.distributions import WeightedProductOfExperts
-from pyzoo.infer import BayesianNetwork
+from pyzoo.infer import BayesianNetwork, Beliefs, Penalty
 from pyzoo.models.mib import batch_size, check_complete, private_of, without_absent
 from pyzoo.nn import scale_from_log_variance
 
@@ -32,6 +32,8 @@ class StructuredGuide(PyroModule):
         dims: dimensions of each latent, by name.
         encoders: for each view, by name, the network from the view to its experts, (rows, 2 features): means and log-variances,
             side by side, of all shared latents in the variables' order and then of its private ones.
+        penalties: wishes about the latents; their terms are factors.
+        dataset_size: number of training examples, for penalties that estimate an aggregate posterior.
 
     Raises:
         ValueError: an edge leads elsewhere, no view tells of a latent, or a latent's dimensions or a view's encoder are missing;
@@ -46,7 +48,14 @@ class StructuredGuide(PyroModule):
         tensor([1., 1., 1.])
     """
 
-    def __init__(self, network: BayesianNetwork, dims: Mapping[str, int], encoders: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        dims: Mapping[str, int],
+        encoders: Mapping[str, nn.Module],
+        penalties: Sequence[Penalty] = (),
+        dataset_size: int | None = None,
+    ) -> None:
         super().__init__("guide")
         _check_inference(network)
         check_complete(network.variables, dims, encoders, "encoder")
@@ -54,6 +63,8 @@ class StructuredGuide(PyroModule):
         self.dims = dict(dims)
         self.encoders = nn.ModuleDict({view: encoders[view] for view in self.variables.observed})
         self.register_buffer("mask", network.inference_mask())
+        self.penalties = list(penalties)
+        self.dataset_size = dataset_size
 
     def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> None:
         """Draws each latent given the views.
@@ -64,9 +75,18 @@ class StructuredGuide(PyroModule):
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = {name: view for name, view in views.items() if view is not None}
-        with pyro.plate("data", batch_size(self.variables, given)):
-            for name, q in self.posteriors(given, present).items():
-                pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
+        rows, draws = batch_size(self.variables, given), {}
+        posteriors = self.posteriors(given, present)
+        with pyro.plate("data", rows):
+            for name, q in posteriors.items():
+                draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
+        beliefs = Beliefs(
+            draws, lambda names: posteriors if names is None else self.posteriors(given, present, names), self.dataset_size
+        )
+        for penalty in self.penalties:
+            for name, value in penalty.values(beliefs).items():
+                # Pyro sums over the batch; and a guide's factor is subtracted from the ELBO, so that it adds to the loss.
+                pyro.factor(name, rows * value, has_rsample=True)
 
     def posteriors(
         self, views: Mapping[str, Tensor], present: Tensor | None = None, subset: Collection[str] | None = None

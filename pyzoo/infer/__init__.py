@@ -14,6 +14,7 @@ from pyzoo.infer.information import (
 )
 from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
+from pyzoo.infer.penalty import Beliefs, Penalty
 from pyzoo.infer.projection import Information, projection, signed_projection
 from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO
 from pyzoo.infer.traced import TracedStep
@@ -22,8 +23,10 @@ __all__ = [
     "MINE",
     "AtMean",
     "BayesianNetwork",
+    "Beliefs",
     "Information",
     "NegativeELBO",
+    "Penalty",
     "TraceKL_ELBO",
     "TracedStep",
     "Variables",
