@@ -18,34 +18,27 @@ from pyzoo.data.transformations import Affine
 from pyzoo.errors import UsageError, one_line
 from pyzoo.random import derive_seed
 
-__all__ = ["affnist_from", "fit_to_28", "load_affnist"]
+__all__ = ["Origin", "affnist_from", "at_mnists_size", "fit_to_28", "load_affnist"]
 
 SIDE = 40
-_LARGEST = 1.2
-
 
 Origin = Literal["mnist", "digits", "files"]
 
 
 def load_affnist(
-    split: Split,
-    folder: str | Path | None = None,
-    origin: Origin = "mnist",
-    fit: Literal["resize", "crop"] = "resize",
-    batches: int = 1,
+    split: Split, folder: str | Path | None = None, origin: Origin = "mnist", batches: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """affNIST's images, brought to 28x28, and their labels.
+    """affNIST's images and their labels; :func:`fit_to_28` brings them to 28x28.
 
     Args:
         split: "train" or "test".
         folder: where to look first for files, affNIST's or MNIST's; then as in :mod:`pyzoo.data.images`.
         origin: "files" reads affNIST's own; "mnist" makes them from MNIST, each image once, in MNIST's order and always with the
             same seed; "digits" makes a stand-in from scikit-learn's digits, which needs no file.
-        fit: how to bring them to 28x28, see :func:`fit_to_28`.
         batches: how many of affNIST's 32 files to read; each has every MNIST image once.
 
     Returns:
-        Images, (images, 1, 28, 28), uint8; and labels, (images,), int64.
+        Images, (images, 1, 40, 40), uint8; and labels, (images,), int64.
 
     Raises:
         UsageError: a file is missing, can't be read, or has another layout; says which.
@@ -53,13 +46,15 @@ def load_affnist(
     if origin not in ("mnist", "digits", "files"):
         raise UsageError(f"affNIST is made from 'mnist' or 'digits' or read from 'files', not '{origin}'")
     if origin == "files":
-        images, labels = _read_batches(split, folder, batches)
-    else:
-        images, labels = load_images(origin, split, folder)
-        if origin == "digits":  # as large as MNIST's
-            images = pad(_resized(images, 20), (4,) * 4)
-        images = affnist_from(images, derive_seed(0, "affnist", split))
-    return fit_to_28(images, fit), labels
+        return _read_batches(split, folder, batches)
+    images, labels = load_images(origin, split, folder)
+    images = at_mnists_size(images) if origin == "digits" else images
+    return affnist_from(images, derive_seed(0, "affnist", split)), labels
+
+
+def at_mnists_size(images: Tensor) -> Tensor:
+    """Images of 28x28 that are full to the border made smaller, as MNIST's digits are: 20x20 in the middle; uint8."""
+    return pad(_resized(images, 20), (4,) * 4)
 
 
 def _read_batches(split: Split, folder: str | Path | None, batches: int) -> tuple[Tensor, Tensor]:
@@ -81,7 +76,7 @@ def affnist_from(images: Tensor, seed: int) -> Tensor:
     Returns:
         (images, 1, 40, 40), uint8.
     """
-    family = Affine(rotation=20.0, shear=0.2, scale=(0.8, _LARGEST), translation=0.0)
+    family = Affine(rotation=20.0, shear=0.2, scale=(0.8, 1.2), translation=0.0)
     generator = torch.Generator().manual_seed(seed)
     made = []
     for part in images.split(5000):  # of bounded memory
@@ -143,11 +138,13 @@ def _read(where: Path, folder: str | Path | None) -> tuple[Tensor, Tensor]:
         )
     try:
         content: Any = loadmat(path, squeeze_me=True, struct_as_record=True)["affNISTdata"]
-        pixels = np.asarray(content["image"].item(), dtype=np.uint8)
+        pixels = np.asarray(content["image"].item())
         labels = np.atleast_1d(content["label_int"].item()).astype(np.int64)
     except Exception as error:  # scipy raises many kinds
         raise UsageError(f"{path} is damaged, or not one of affNIST's: {one_line(error)}") from error
     pixels = pixels.reshape(len(pixels), -1)
-    if pixels.shape != (SIDE * SIDE, len(labels)):
-        raise UsageError(f"{path} has another layout than affNIST: pixels {pixels.shape} for {len(labels)} labels")
+    if pixels.shape != (SIDE * SIDE, len(labels)) or pixels.dtype != np.uint8:
+        raise UsageError(f"{path} has another layout than affNIST: {pixels.dtype} {pixels.shape} for {len(labels)} labels")
+    if not 0 <= labels.min(initial=0) <= labels.max(initial=0) <= 9:
+        raise UsageError(f"{path} has labels that are no digits: {labels.min()} to {labels.max()}")
     return torch.from_numpy(np.ascontiguousarray(pixels.T)).view(-1, 1, SIDE, SIDE), torch.from_numpy(labels)

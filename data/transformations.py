@@ -45,7 +45,7 @@ class Family(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    r"""Rotation, shear, scale and translation about the image's centre, in this order reversed: x goes to R H S x + b.
+    r"""Scaled, sheared and rotated about the image's centre, then shifted: a point x goes to R H S x + b.
 
     Parameters are the six numbers (a, b, c, d, e, f) of the map (u, v) to (a u + b v + c, d u + e v + f), where u runs
     to the right and v down, from -1 to 1 over the image: maps of this kind can be composed and inverted. What comes from outside
@@ -75,7 +75,7 @@ class Affine:
     num_parameters = 6
 
     def __post_init__(self) -> None:
-        if min(self.rotation, self.shear, self.translation) < 0:
+        if not (self.rotation >= 0 and self.shear >= 0 and self.translation >= 0):
             raise ValueError(f"Ranges must be at least 0, got {self.rotation}, {self.shear} and {self.translation}.")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two positive numbers in order, got {self.scale}.")
@@ -103,8 +103,8 @@ class Affine:
         return torch.stack([*columns, -sin * scale_u, (cos - sin * shear) * scale_v, shift_v], dim=-1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        if images.shape[-1] != images.shape[-2]:
-            raise ValueError(f"Images must be square to be turned, not {tuple(images.shape[-2:])}.")
+        if images.shape[-1] != images.shape[-2] or not images.is_floating_point():
+            raise ValueError(f"Images must be square and of real numbers, not {tuple(images.shape[-2:])} of {images.dtype}.")
         # The colour at a place comes from where the inverse map leads.
         theta = self.inverse(parameters).to(images.dtype).view(-1, 2, 3)
         grid = affine_grid(theta, list(images.shape), align_corners=False)
@@ -298,6 +298,8 @@ class ViewSource:
             raise ValueError(f"{family} has transformations without an inverse.")
         if inverse_views and num_views != 2:
             raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
+        if binarize not in ("no", "dynamic"):
+            raise ValueError(f"binarize is 'no' or 'dynamic', not '{binarize}'.")
         self.source = ImageSource(images, "no", seed, device)
         self.family = family
         self.num_views = num_views

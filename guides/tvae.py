@@ -54,11 +54,15 @@ class TVAEGuide(PyroModule):
 
         Args:
             x: images, (batch, channels, height, width).
-            views: their transformed versions, (batch, views, channels, height, width); None in a standard VAE.
+            views: their transformed versions, (batch, views, channels, height, width), or None: the standard VAE within.
             size: not used; the model's.
+
+        Raises:
+            ValueError: there are views and the guide takes none, or another number.
         """
-        if views is not None and views.shape[1] != self.num_views:
-            raise ValueError(f"The guide takes {self.num_views} views, not {views.shape[1]}.")
+        taken = 0 if self.transformation is None else self.num_views
+        if views is not None and views.shape[1] != taken:
+            raise ValueError(f"The guide takes {taken} views, not {views.shape[1]}.")
         with pyro.plate("data", len(x)):
             if views is None:
                 [q_z_0] = self.posteriors(x)
@@ -75,10 +79,6 @@ class TVAEGuide(PyroModule):
     def posteriors(self, *images: Tensor) -> list[dist.TorchDistribution]:
         """q(z | x) for each of several batches of images; one call of the encoder, which is faster than one for each."""
         return [_normal(part) for part in self.encoder(torch.cat(images)).split([len(batch) for batch in images])]
-
-    def without_transformation(self) -> "TVAEGuide":
-        """The guide of the standard VAE that remains where no transformation exists, with this encoder."""
-        return TVAEGuide(self.encoder)
 
 
 def _normal(parameters: Tensor) -> dist.TorchDistribution:

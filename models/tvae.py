@@ -9,14 +9,16 @@ it to z makes it one that has an inverse and an identity. Where no transformatio
 Source: Giannone, Masci and Osendorfer (2019), "No Representation without Transformation", section 2 and appendix B. How we read
 its gaps:
 
-- z_0 = z, since T_id is the identity: z_0 is drawn from the prior here, and z is that. In training their equality is the
-  indirect coherence term F_x|z: the KL of z_0, which is that site's own term, and the factor ``penalty/indirect/x``.
+- z_0 = z, since T_id is the identity: here z_0 is drawn from the prior, and z is set to it. In training the indirect coherence
+  term F_x|z makes them equal: the KL of z_0, which is that site's own term, and the factor ``penalty/indirect/x``.
 - Eq. 3 decodes the z_1 that the guide draws from q(z_1 | x_1). So z_1 and z_2 are sites, here points at T z and T^-1 z, whose
   densities are not scored: the factors ``penalty/coherence/z_1`` and ``.../z_2`` stand in their place, and that of z in place
   of pi(z)'s. D is the squared maximum mean discrepancy, and its weight is not printed.
-- D in eq. 3 compares two distributions of one triplet, and in InfoVAE, which it follows, those of all examples together. So
-  ``coherence`` is "conditional", the mean over triplets of the discrepancy between z_1 and T z; or "marginal", the one
-  discrepancy between all z_1 of a batch and all its T z, which can vanish though no triplet's z_1 is near its T z.
+- D in eq. 3 compares two distributions of one triplet, and in InfoVAE, which it follows, those of all examples together. With
+  ``coherence`` "marginal" it is between all z_1 of a batch and all its T z, and can vanish though no triplet's z_1 is near its
+  T z. "conditional" is ours: the mean over triplets of the discrepancy of one point z_1 to one point T z, which vanishes for
+  equal points alone, not for equal distributions. That of z and N(0, I) is marginal in any case. A marginal discrepancy is no
+  sum over images: processes that share a batch each see that of their slice.
 - Nothing ties T to pi(T), which is N(0, I): unscored.
 - How weights are drawn is not said: as He et al. (2015) for ReLU, since with torch's defaults five layers learn very slowly.
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
@@ -43,7 +45,7 @@ class LatentMap(Protocol):
     """How a transformation T acts on a latent z. T = 0 is the identity, and -T the inverse of T."""
 
     def shape(self, z_dim: int) -> tuple[int, ...]:
-        """Of the T of latents of that many dimensions."""
+        """The shape of T, for latents of so many dimensions."""
 
     def __call__(self, z: Tensor, T: Tensor) -> Tensor:
         """T applied to z, (batch, z_dim)."""
@@ -65,19 +67,23 @@ class Additive:
 
 
 class Matrix:
-    """exp(T) z, a product of matrix and vector (section 4): T is the generator, so that exp(-T) is the inverse, always.
+    """exp(T / z_dim) z, a product of matrix and vector (section 4): exp(-T / z_dim) is the inverse, always.
+
+    Without the division a T with entries of order one, as networks and N(0, I) give it, would be an enormous map.
 
     Example:
-        >>> quarter = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]) * torch.pi / 2
-        >>> Matrix()(torch.tensor([[1.0, 0.0]]), quarter).round(decimals=4).abs()
-        tensor([[0., 1.]])
+        >>> eighth = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]]) * torch.pi / 2
+        >>> Matrix()(torch.tensor([[1.0, 0.0]]), eighth)
+        tensor([[0.7071, 0.7071]])
     """
 
     def shape(self, z_dim: int) -> tuple[int, ...]:
         return (z_dim, z_dim)
 
     def __call__(self, z: Tensor, T: Tensor) -> Tensor:
-        return (torch.linalg.matrix_exp(T) @ z.unsqueeze(-1)).squeeze(-1)
+        with torch.autocast(z.device.type, enabled=False):  # the exponential goes wrong in half precision
+            matrix = torch.linalg.matrix_exp(T.to(z.dtype) / z.shape[-1])
+            return (matrix @ z.unsqueeze(-1)).squeeze(-1)
 
 
 class TVAE(PyroModule):
@@ -122,7 +128,7 @@ class TVAE(PyroModule):
             raise ValueError(f"num_views must be at least 1, got {num_views}.")
         if coherence not in ("marginal", "conditional"):
             raise ValueError(f"coherence is 'marginal' or 'conditional', not '{coherence}'.")
-        if min(coherence_weight, prior_weight) < 0:
+        if not (coherence_weight >= 0 and prior_weight >= 0):
             raise ValueError(f"Weights must be at least 0, got {coherence_weight} and {prior_weight}.")
         self.decoder = decoder
         self.z_dim = z_dim
@@ -134,18 +140,27 @@ class TVAE(PyroModule):
         self.prior_weight = prior_weight
 
     def forward(self, x: Tensor | None = None, views: Tensor | None = None, size: int = 1) -> Tensor | tuple[Tensor, Tensor]:
-        """Draws z and T, then x and its views; returns x and the views, or x alone where there is no transformation.
+        """Draws z and T, then x and its views; returns x and the views.
+
+        Given x alone, or where there is no transformation, it is the standard VAE of figure 1c, z_0 and x, and returns x: that is
+        what likelihoods are of.
 
         Args:
             x: the observed images, (batch, channels, height, width), or None to draw them.
-            views: their transformed versions, (batch, views, channels, height, width), or None to draw them.
+            views: their transformed versions, (batch, views, channels, height, width), or None.
             size: how many to draw if x is None.
+
+        Raises:
+            ValueError: there are views without x, or of another number of images, or the model has no transformation.
         """
+        if views is not None and (self.latent_map is None or x is None or len(x) != len(views)):
+            raise ValueError("Views are given together with their images x, one row for each, to a model that has a latent map.")
         size = size if x is None else len(x)
-        zeros = next(self.decoder.parameters()).new_zeros(size, self.z_dim)
+        like = next(self.decoder.parameters(), torch.zeros(()))
+        zeros = like.new_zeros(size, self.z_dim)
         with pyro.plate("data", size):
             z_0 = pyro.sample("z_0", dist.Normal(zeros, 1).to_event(1))
-            if self.latent_map is None:
+            if self.latent_map is None or (x is not None and views is None):
                 return pyro.sample("x", self.likelihoods(z_0)[0], obs=x)
             z = pyro.sample("z", dist.Delta(z_0, event_dim=1).mask(False))  # T_id
             T_shape = self.transformation_shape
@@ -185,12 +200,8 @@ class TVAE(PyroModule):
     def likelihoods(self, *latents: Tensor) -> list[dist.TorchDistribution]:
         """p(x | z) for each of several latents, (batch, z_dim); one call of the decoder, which is faster than one for each."""
         logits = self.decoder(torch.cat(latents)).split([len(z) for z in latents])
-        # Grey pixels are allowed: their cross-entropy is the likelihood's mean over binarisations of the image.
+        # Grey pixels are allowed: their cross-entropy is the mean of log p over binarisations of the image.
         return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
-
-    def without_transformation(self) -> "TVAE":
-        """The standard VAE that remains where no transformation exists (figure 1c), with this decoder: z_0 and x."""
-        return TVAE(self.decoder, self.z_dim)
 
 
 def tvae(

@@ -1,7 +1,7 @@
 """T-VAE and the two VAEs it is compared with: one recipe, three ways to train the same encoder and decoder.
 
 Source: Giannone et al. (2019). Its training (appendix B): batches of 100, 200 epochs, Adam at 1e-4, halved every 50 epochs, and
-binary cross-entropy, which of grey pixels is the Bernoulli likelihood's mean over binarisations. What it does not say, and we
+binary cross-entropy, which of grey pixels is the mean of log p over binarisations. What it does not say, and we
 chose: the weights of the discrepancies, and the transformations that it trains on.
 """
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pyzoo.data.affnist import Origin, load_affnist
-from pyzoo.data.images import IMAGE_SETS, ImageSource
+from pyzoo.data.affnist import Origin, at_mnists_size, load_affnist
+from pyzoo.data.images import IMAGE_SETS, ImageSource, load_images
 from pyzoo.data.transformations import FAMILIES, AugmentedSource, ViewSource
 from pyzoo.errors import UsageError
 from pyzoo.guides.tvae import tvae_guide
@@ -26,7 +26,9 @@ from pyzoo.training import Objective, Source
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PlainVAE", "TVAERecipe", "VAEPlus"]
+__all__ = ["PlainVAE", "TVAERecipe", "TrainingSet", "VAEPlus"]
+
+TrainingSet = Literal["mnist", "fashion-mnist", "digits"]
 
 _LATENT_MAPS = {"additive": Additive, "matrix": Matrix}
 _STEPS_PER_EPOCH = IMAGE_SETS["mnist"].train // 100
@@ -37,7 +39,8 @@ _OF_T = frozenset({"latent_map", "coherence", "coherence_weight", "prior_weight"
 class TVAERecipe(ImageRecipe):
     """A VAE whose latent space also holds the transformations between images (table 1, figures 2 to 4).
 
-    It trains on an image, its transformed version, and that by the inverse transformation.
+    It trains on an image, its transformed version, and that by the inverse transformation. The preset "paper" has the paper's
+    marginal coherence, with which T need not mean anything (see the model).
     """
 
     name: ClassVar[str] = "tvae"
@@ -68,6 +71,8 @@ class TVAERecipe(ImageRecipe):
         "paper": {"steps": 200 * _STEPS_PER_EPOCH, "log_every": _STEPS_PER_EPOCH, "checkpoint_seconds": 600.0},
     }
 
+    data: TrainingSet = "mnist"
+    """The images; digits are made as large as MNIST's, so that they can be moved."""
     batch_size: int = 100
     """Images in a step, over all devices; each with its views."""
     z_dim: int = 10
@@ -124,7 +129,8 @@ class TVAERecipe(ImageRecipe):
         for field in ("coherence_weight", "prior_weight", "warmup_steps"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
         self.require(self.learning_rate > 0, "learning_rate", "positive")
-        labelled = min(self.train_size, IMAGE_SETS["digits" if self.affnist == "digits" else "mnist"].train)
+        affnist = IMAGE_SETS["digits" if self.affnist == "digits" else "mnist"].train
+        labelled = min(self.train_size, affnist - affnist // 6 if self.validation else affnist)
         self.require(self.neighbours <= labelled, "neighbours", f"at most {labelled}, the number of labelled images")
         self.require(self.batch_size <= self.train_size, "batch_size", f"at most {self.train_size}, the number of images")
 
@@ -147,8 +153,32 @@ class TVAERecipe(ImageRecipe):
 
     def prepare(self) -> None:
         super().prepare()
-        for split in ("train", "test"):
-            load_affnist(split, self.data_dir, self.affnist)
+        if self.affnist == "mnist":  # made when it is needed
+            for split in ("train", "test"):
+                load_images("mnist", split, self.data_dir)
+        if self.affnist == "files":
+            (_, labelled), (_, tested) = self.affnist_images()
+            counts = labelled.bincount(minlength=10)
+            self.require(len(labelled) >= self.neighbours, "neighbours", f"at most {len(labelled)}, affNIST's training images")
+            missing = sorted(set(tested.tolist()) - set(counts.nonzero().flatten().tolist()))
+            if missing:
+                raise UsageError(f"affNIST's files have no training image of the digits {missing}, which are tested")
+
+    def training_images(self) -> tuple[Tensor, Tensor]:
+        images, labels = super().training_images()
+        return (at_mnists_size(images) if self.data == "digits" else images), labels
+
+    def measured_images(self) -> tuple[Tensor, Tensor]:
+        images, labels = super().measured_images()
+        return (at_mnists_size(images) if self.data == "digits" else images), labels
+
+    def affnist_images(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """affNIST's images, 40x40, and labels: those to classify by, and those to classify."""
+        images, labels = load_affnist("train", self.data_dir, self.affnist)
+        if self.validation:
+            keep = len(images) - len(images) // 6
+            return (images[:keep], labels[:keep]), (images[keep:], labels[keep:])
+        return (images, labels), load_affnist("test", self.data_dir, self.affnist)
 
     def source(self, device: torch.device) -> Source:
         images, _ = self.training_images()
@@ -219,7 +249,10 @@ class TVAERecipe(ImageRecipe):
 
 @dataclasses.dataclass
 class PlainVAE(TVAERecipe):
-    """A VAE with T-VAE's encoder and decoder, trained on the images alone."""
+    """A VAE with T-VAE's encoder and decoder, trained on the images alone.
+
+    What is of transformations and of coherence means nothing to it.
+    """
 
     name: ClassVar[str] = "tvae-vae"
     shows: ClassVar[str] = "T-VAE's networks as a VAE: its first baseline"
@@ -229,7 +262,10 @@ class PlainVAE(TVAERecipe):
 
 @dataclasses.dataclass
 class VAEPlus(TVAERecipe):
-    """A VAE with T-VAE's encoder and decoder, trained on all images that T-VAE sees, transformed ones too."""
+    """A VAE with T-VAE's encoder and decoder, trained on all images that T-VAE sees, transformed ones too.
+
+    What is of T and of coherence means nothing to it.
+    """
 
     name: ClassVar[str] = "tvae-vae-plus"
     shows: ClassVar[str] = "the same trained on transformed images: its second baseline"

@@ -24,10 +24,11 @@ def figures(
 ) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
     x = recipe.measured_images()[0][:30].to(device) / 255
-    views = _views(recipe, x[:10])
+    num_views = module.model.num_views
+    views = _views(recipe, x[:10], num_views)
     rows = {"x": x[:10], **{f"view {index + 1}": view for index, view in enumerate(views)}}
     yield "figure1_views", image_rows(rows, f"Images and their views, {recipe.family}")
-    if recipe.num_views == 2:
+    if num_views == 2:
         yield "figure3_transfer", transfer(module, x[:3], x[10:19], angle=20.0)
         yield "figure4_interpolation", interpolation(module, x[:10], views)
     with evaluating(module):
@@ -37,10 +38,10 @@ def figures(
     yield "loss", _loss(history)
 
 
-def _views(recipe: "TVAERecipe", x: Tensor) -> list[Tensor]:
+def _views(recipe: "TVAERecipe", x: Tensor, num_views: int) -> list[Tensor]:
     """Versions of images, the same in every run of a family."""
-    generator = torch.Generator(x.device).manual_seed(0)
-    return transformed(x, FAMILIES[recipe.family], recipe.num_views, recipe.inverse_views, generator)
+    generator, family = torch.Generator(x.device).manual_seed(0), FAMILIES[recipe.family]
+    return transformed(x, family, num_views, family.invertible and num_views == 2, generator)
 
 
 def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
@@ -70,7 +71,7 @@ def transfer(module: NegativeELBO, sources: Tensor, targets: Tensor, angle: floa
     with evaluating(module):
         for block, T in enumerate(infer_transformation(module, views)):
             triplet = [sources[block], views[block, 0], views[block, 1]]
-            _, there, back = transferred(module, T, targets)
+            there, back = transferred(module, T, targets)
             for line, (left, images) in enumerate(zip(triplet, (targets, there, back), strict=True)):
                 cells = axes[3 * block + line]
                 for cell, image in zip(cells, [left, *images], strict=True):
@@ -102,12 +103,12 @@ def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
         "Images": {
             "x": "-log p(x | z_0)",
             "penalty/indirect/x": "-log p(x | z)",
-            **{f"x_{view}": f"-log p(x_{view} | z_{view})" for view in range(1, 4)},
+            **{f"x_{view}": f"-log p(x_{view} | z_{view})" for view in range(1, 10)},
         },
         "Latents": {
             "z_0": "KL of z_0",
             "penalty/coherence/z": "coherence of z and N(0, I)",
-            **{f"penalty/coherence/z_{view}": f"coherence of z_{view}" for view in range(1, 4)},
+            **{f"penalty/coherence/z_{view}": f"coherence of z_{view}" for view in range(1, 10)},
         },
     }
     panels = {heading: {name: label for name, label in names.items() if name in history[-1]} for heading, names in known.items()}

@@ -3,8 +3,8 @@
 In results.json; on test images, or, with ``--validation``, on held-out ones, and then ``validation_`` in place of ``test_``:
 
 - ``test_elbo``: of the standard VAE within, z_0 and x, in nats per image; one sample for each.
-- ``test_log_likelihood``: of the same, by 200 importance samples of the first 500 images or what there are; with ``--full``, by
-  1,000 samples of all, and ``test_log_likelihood_quick`` is what it was.
+- ``test_log_likelihood``: of the same, by 200 importance samples of the first 500 images or what there are; with ``--full`` also
+  ``test_log_likelihood_full``, by 1,000 samples of all.
 - ``knn_same``: accuracy in percent of a k-NN classifier on the means of q(z_0 | x), training images to measured ones.
 - ``knn_affnist``: the same from affNIST's training images to its test images, neither of which the model has seen, brought to
   28x28 by making all of it smaller; ``knn_affnist_crop``: by keeping its middle. With ``--validation`` the last sixth of its
@@ -24,7 +24,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyzoo.data.affnist import load_affnist
+from pyzoo.data.affnist import fit_to_28
 from pyzoo.data.images import binarized
 from pyzoo.data.transformations import FAMILIES
 from pyzoo.evaluation import few_label_accuracy, knn_accuracy
@@ -50,10 +50,9 @@ def evaluate(recipe: "TVAERecipe", module: NegativeELBO, device: torch.device, f
     with torch.random.fork_rng(), evaluating(module):
         torch.manual_seed(derive_seed(recipe.seed, "evaluate"))
         found = {f"{split}_elbo": _elbo(module, x)}
-        quick = f"{split}_log_likelihood" + ("_quick" if full else "")
-        found[quick] = _likelihood(module, x[:500], num_samples=200)
+        found[f"{split}_log_likelihood"] = _likelihood(module, x[:500], num_samples=200)
         if full:
-            found[f"{split}_log_likelihood"] = _likelihood(module, x, num_samples=1000)
+            found[f"{split}_log_likelihood_full"] = _likelihood(module, x, num_samples=1000)
     found |= _neighbours(recipe, module, device)
     if module.model.num_views == 2:  # so has a VAE, which reads a transformation off two views though it learns from none
         images = recipe.measured_images()[0][: _SOURCES + _TARGETS].to(device) / 255
@@ -69,14 +68,12 @@ def observed(recipe: "TVAERecipe", device: torch.device) -> Tensor:
 
 
 def _elbo(module: NegativeELBO, x: Tensor) -> float:
-    model, guide = module.model.without_transformation(), module.guide.without_transformation()
-    losses = [TraceKL_ELBO().loss(model, guide, x=part) for part in x.split(_ROWS)]
+    losses = [TraceKL_ELBO().loss(module.model, module.guide, x=part) for part in x.split(_ROWS)]
     return -sum(losses) / len(x)
 
 
 def _likelihood(module: NegativeELBO, x: Tensor, num_samples: int) -> float:
-    model, guide = module.model.without_transformation(), module.guide.without_transformation()
-    return log_likelihood(model, guide, {"x": x}, num_samples, max_rows=2000).double().mean().item()
+    return log_likelihood(module.model, module.guide, {"x": x}, num_samples, max_rows=2000).double().mean().item()
 
 
 # Embeddings ---------------------------------------------------------------------------------------------------------
@@ -99,25 +96,17 @@ def _neighbours(recipe: "TVAERecipe", module: NegativeELBO, device: torch.device
         return embed(module, images, device), labels
 
     found = {"knn_same": classify(embedded(*recipe.training_images()), embedded(*recipe.measured_images()))}
-    train, test = (embedded(*part) for part in _affnist(recipe, "resize"))
+    affnist = recipe.affnist_images()
+    train, test = (embedded(fit_to_28(images), labels) for images, labels in affnist)
     found["knn_affnist"] = classify(train, test)
     for count in LABELS:
-        classes = len(train[1].unique())
-        if count // classes <= train[1].bincount().min():
+        classes, rarest = len(train[1].unique()), train[1].unique(return_counts=True)[1].min()
+        if 1 <= count // classes <= rarest:
             draws = few_label_accuracy(*train, *test, count // classes, 20, recipe.neighbours, seed=0)
             found[f"knn_affnist_{count}_labels"] = 100 * statistics.fmean(draws)
             found[f"knn_affnist_{count}_labels_spread"] = 100 * statistics.stdev(draws)
-    found["knn_affnist_crop"] = classify(*(embedded(*part) for part in _affnist(recipe, "crop")))
+    found["knn_affnist_crop"] = classify(*(embedded(fit_to_28(images, "crop"), labels) for images, labels in affnist))
     return found
-
-
-def _affnist(recipe: "TVAERecipe", fit: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Images and labels to classify by, and to classify."""
-    images, labels = load_affnist("train", recipe.data_dir, recipe.affnist, fit)
-    if recipe.validation:
-        keep = len(images) - len(images) // 6
-        return (images[:keep], labels[:keep]), (images[keep:], labels[keep:])
-    return (images, labels), load_affnist("test", recipe.data_dir, recipe.affnist, fit)
 
 
 # Transformations ----------------------------------------------------------------------------------------------------
@@ -131,8 +120,8 @@ def infer_transformation(module: NegativeELBO, views: Tensor) -> Tensor:
     return module.guide.transformation(torch.cat([first, second], dim=-1))
 
 
-def transferred(module: NegativeELBO, T: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images decoded from their latents' means, and from those moved by T and by its inverse or the second view's T.
+def transferred(module: NegativeELBO, T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Images decoded from their latents' means moved by T, and by its inverse or the second view's T.
 
     Args:
         module: a T-VAE or VAE.
@@ -140,12 +129,12 @@ def transferred(module: NegativeELBO, T: Tensor, x: Tensor) -> tuple[Tensor, Ten
         x: other images, (images, 1, 28, 28).
 
     Returns:
-        Three tensors like x.
+        Two tensors like x.
     """
     z = module.guide.posteriors(x)[0].mean
     T = T.expand(len(z), *T.shape)
     moved = (z + T, z - T) if module.model.latent_map is None else module.model.transform(z, T)
-    return tuple(p.mean for p in module.model.likelihoods(z, *moved))
+    return tuple(p.mean for p in module.model.likelihoods(*moved))
 
 
 def rotation_error(module: NegativeELBO, sources: Tensor, targets: Tensor) -> float:
@@ -164,12 +153,12 @@ def rotation_error(module: NegativeELBO, sources: Tensor, targets: Tensor) -> fl
 
     errors = []
     with evaluating(module):
-        still = transferred(module, infer_transformation(module, torch.stack([targets[:1]] * 2, 1))[0], targets)[0]
+        still = module.model.likelihoods(module.guide.posteriors(targets)[0].mean)[0].mean
         fan = torch.stack([turned(still, angle) for angle in candidates])  # (candidates, targets, 1, 28, 28)
         for angle in _ANGLES:
             views = torch.stack([turned(sources, angle), turned(sources, -angle)], dim=1)
             for T in infer_transformation(module, views):
-                moved = transferred(module, T, targets)[1]
+                moved, _ = transferred(module, T, targets)
                 found = candidates[(fan - moved).square().flatten(2).sum(-1).argmin(0)]
                 errors.append((found - angle).abs().mean())
     return torch.stack(errors).mean().item()
@@ -178,5 +167,5 @@ def rotation_error(module: NegativeELBO, sources: Tensor, targets: Tensor) -> fl
 def generate(module: NegativeELBO, count: int) -> dict[str, Tensor]:
     """Images drawn from the standard VAE within: x, and the mean of p(x | z) that each was drawn from."""
     with evaluating(module):
-        site = pyro.poutine.trace(module.model.without_transformation()).get_trace(size=count).nodes["x"]
+        site = pyro.poutine.trace(module.model).get_trace(size=count).nodes["x"]
     return {"x": site["value"], "mean": site["fn"].mean}

@@ -24,10 +24,9 @@ from pathlib import Path
 
 import pyro
 import torch
-from torch.nn.functional import interpolate, pad
 
-from pyzoo.data.affnist import load_affnist
-from pyzoo.data.images import load_images
+from pyzoo.data.affnist import at_mnists_size, fit_to_28, load_affnist
+from pyzoo.data.images import ImageSource, load_images
 from pyzoo.data.transformations import FAMILIES, AugmentedSource, ViewSource
 from pyzoo.evaluation import knn_accuracy
 from pyzoo.guides.tvae import tvae_guide
@@ -52,16 +51,8 @@ torch.manual_seed(0)
 
 # %%
 
-
-def digits(split):
-    """Digits of 20x20 pixels in images of 28x28, and their labels."""
-    images, labels = load_images("digits", split)
-    small = interpolate(images.float(), size=(20, 20), mode="bilinear", antialias=True)
-    return pad(small.round().to(torch.uint8), (4,) * 4), labels
-
-
-train_images, train_labels = digits("train")
-test_images, test_labels = digits("test")
+(train_images, train_labels), (test_images, test_labels) = (load_images("digits", split) for split in ("train", "test"))
+train_images, test_images = at_mnists_size(train_images), at_mnists_size(test_images)
 affine = FAMILIES["affine"]
 views = ViewSource(train_images, affine, seed=0)
 batch = views.batch(step=0, size=10)
@@ -126,12 +117,11 @@ for name, term in terms.items():
 def train(pair_of, source, steps=STEPS):
     """Trains a model and its guide; returns the module that holds both."""
     torch.manual_seed(1)
-    module = NegativeELBO(*pair_of(), {"z_0": 1.0})
+    module = NegativeELBO(*pair_of())
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with pyro.validation_enabled(False):
         for step in range(steps):
-            module.kl_weight_z_0.fill_(min(1.0, 3 * step / steps))  # codes that cost too early never come to say anything
             loss, _ = module(**source.batch(step, 100))
             optimizer.zero_grad()
             loss.backward()
@@ -140,15 +130,8 @@ def train(pair_of, source, steps=STEPS):
     return module
 
 
-class Images:
-    """The images alone."""
-
-    def batch(self, step, size):
-        return {"x": views.batch(step, size)["x"]}
-
-
 trained = {
-    "VAE": train(lambda: pair(vae), Images()),
+    "VAE": train(lambda: pair(vae), ImageSource(train_images, "no", seed=0)),
     "VAE+": train(lambda: pair(vae), AugmentedSource(views)),
     "T-VAE": train(lambda: pair(latent_map=Additive(), **settings), views),
 }
@@ -160,6 +143,7 @@ trained = {
 
 # %%
 affnist = [load_affnist(split, origin="digits") for split in ("train", "test")]
+affnist = [(fit_to_28(images), labels) for images, labels in affnist]
 x = test_images / 255
 for name, module in trained.items():
     same = knn_accuracy(embed(module, train_images, CPU), train_labels, embed(module, test_images, CPU), test_labels)
@@ -190,8 +174,8 @@ print(f"with marginal coherence: rotation error {rotation_error(trained['margina
 # ## 6. Change one thing: another latent map
 #
 # A latent map is a function of z and T, and the shape of T, with T = 0 the identity and -T the inverse. `Matrix` is the
-# product of z with the exponential of a matrix. Here is one of your own: T turns z in planes, two coordinates each, so
-# that latents keep their length.
+# product of z with the exponential of a matrix, T over the number of dimensions. Here is one of your own: T turns z in
+# planes, two coordinates each, so that latents keep their length.
 
 
 # %%

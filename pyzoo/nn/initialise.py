@@ -10,12 +10,13 @@ __all__ = ["he_initialised"]
 
 @torch.no_grad()
 def he_initialised(network: nn.Module) -> nn.Module:
-    r"""Draws the weights of linear and convolutional layers so that a ReLU network keeps its signal's variance.
+    r"""Draws the weights of linear and convolutional layers so that a ReLU network without padding keeps its signal's variance.
 
     .. math:: w \sim N(0, 2 / n), \qquad b = 0
 
     with n the inputs that a unit sums over. For a transposed convolution of stride s that is its input channels times its
-    kernel's area over the square of s; ``torch.nn.init.kaiming_normal_`` takes the output channels and forgets the stride.
+    kernel's area over the square of s; ``torch.nn.init.kaiming_normal_`` takes the output channels and forgets the stride. Where
+    much of a kernel falls on padding, as on the smallest feature maps, the signal gets weaker.
 
     Source: He, Zhang, Ren and Sun (2015), "Delving Deep into Rectifiers", eq. 10.
 
@@ -33,7 +34,7 @@ def he_initialised(network: nn.Module) -> nn.Module:
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             inputs = layer.weight[0].numel()
         elif isinstance(layer, nn.ConvTranspose2d):
-            inputs = layer.weight.shape[0] * math.prod(layer.kernel_size) / math.prod(layer.stride)
+            inputs = layer.weight.shape[0] / layer.groups * math.prod(layer.kernel_size) / math.prod(layer.stride)
         else:
             continue
         layer.weight.normal_(std=math.sqrt(2 / inputs))

@@ -1,18 +1,19 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.io import savemat
 
-from pyzoo.data.affnist import affnist_from, fit_to_28, load_affnist
+from pyzoo.data import affnist as module
+from pyzoo.data.affnist import affnist_from, at_mnists_size, fit_to_28, load_affnist
 from pyzoo.data.images import load_images
 from pyzoo.errors import UsageError
 
 
 def digits(count=200):
     """The digits at MNIST's size: 20 of 28 pixels."""
-    images = load_images("digits", "train")[0][:count]
-    small = torch.nn.functional.interpolate(images.float(), size=(20, 20), mode="bilinear", antialias=True)
-    return torch.nn.functional.pad(small.round().to(torch.uint8), (4,) * 4)
+    return at_mnists_size(load_images("digits", "train")[0][:count])
 
 
 def write(folder, name="test_batches/1.mat", images=None, labels=None, key="affNISTdata"):
@@ -45,16 +46,44 @@ def test_digits_stay_inside_and_go_everywhere():
         assert centre.max() > 25
 
 
+def test_digits_are_turned_sheared_and_scaled_by_the_published_ranges():
+    """Of a cross: the directions and lengths of its arms, from where their ends are."""
+    cross = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    cross[..., 13:15, 6:22] = 255
+    cross[..., 6:22, 13:15] = 255
+    made = affnist_from(cross.expand(400, -1, -1, -1), seed=0).float().squeeze(1)
+    rows, columns = made.amax(2) > 60, made.amax(1) > 60
+    heights, widths = rows.sum(1), columns.sum(1)
+    assert 10 <= widths.min() < 14  # 16 pixels times 0.8 at the least
+    assert 18 < widths.max() <= 24
+    place = torch.arange(40.0)
+    top = torch.stack([image[line][: len(place)].float() for image, line in zip(made, rows.float().argmax(1) + 1, strict=True)])
+    bottom_lines = 39 - rows.flip(1).float().argmax(1) - 1
+    bottom = torch.stack([image[line] for image, line in zip(made, bottom_lines, strict=True)])
+    lean = ((top * place).sum(1) / top.sum(1) - (bottom * place).sum(1) / bottom.sum(1)) / heights
+    assert lean.abs().max() < math.tan(math.radians(20)) + 0.2 + 0.15
+    assert lean.std() > 0.1  # rotation and shear both lean it
+
+
 def test_making_is_repeatable():
     images = digits(20)
     assert torch.equal(affnist_from(images, seed=0), affnist_from(images, seed=0))
     assert not torch.equal(affnist_from(images, seed=0), affnist_from(images, seed=1))
 
 
+def test_each_split_has_transformations_of_its_own(monkeypatch):
+    images, labels = digits(20), torch.arange(20) % 10
+    monkeypatch.setattr(module, "load_images", lambda *arguments: (images, labels))
+    train, test = (load_affnist(split)[0] for split in ("train", "test"))
+    assert train.shape == (20, 1, 40, 40)
+    assert not torch.equal(train, test)
+    assert torch.equal(train, load_affnist("train")[0])
+
+
 def test_the_stand_in_needs_no_file():
     for split, count in (("train", 1437), ("test", 360)):
-        images, labels = load_affnist(split, origin="digits", fit="crop")
-        assert images.shape == (count, 1, 28, 28)
+        images, labels = load_affnist(split, origin="digits")
+        assert images.shape == (count, 1, 40, 40)
         assert torch.equal(labels, load_images("digits", split)[1])
     with pytest.raises(UsageError, match="'svhn'"):
         load_affnist("test", origin="svhn")
@@ -76,8 +105,9 @@ def test_bringing_to_28():
 
 def test_reads_affnists_layout(tmp_path):
     _, images = write(tmp_path)
-    found, labels = load_affnist("test", tmp_path, origin="files", fit="crop")
-    assert torch.equal(found, images[..., 6:34, 6:34])
+    found, labels = load_affnist("test", tmp_path, origin="files")
+    assert torch.equal(found, images)
+    assert torch.equal(fit_to_28(found, "crop"), images[..., 6:34, 6:34])
     assert labels.tolist() == [0, 1, 2, 3, 4]
     for index in (1, 2):
         write(tmp_path, f"training_and_validation_batches/{index}.mat")
@@ -94,6 +124,12 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         load_affnist("test", tmp_path, origin="files")
     write(tmp_path, labels=np.arange(4, dtype=np.uint8))
     with pytest.raises(UsageError, match=r"another layout.*4 labels"):
+        load_affnist("test", tmp_path, origin="files")
+    write(tmp_path, images=torch.rand(5, 1, 40, 40))
+    with pytest.raises(UsageError, match="another layout than affNIST: float32"):
+        load_affnist("test", tmp_path, origin="files")
+    write(tmp_path, labels=np.array([0, 1, 2, 3, 10]))
+    with pytest.raises(UsageError, match="no digits: 0 to 10"):
         load_affnist("test", tmp_path, origin="files")
     write(tmp_path, key="digits")
     with pytest.raises(UsageError, match="not one of affNIST's"):

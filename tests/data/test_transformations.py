@@ -103,6 +103,23 @@ def test_directions_and_units():
     assert where(scale=[1.0, 2.0]) == [(8, 4)]
 
 
+def test_all_at_once_is_scale_then_shear_then_rotation_then_shift():
+    family, still = Affine(), torch.zeros(3)
+    generators = torch.Generator().manual_seed(2)
+    rotation, shear = 40 * torch.rand(3, generator=generators), torch.rand(3, generator=generators)
+    scale, translation = 0.5 + torch.rand(3, 2, generator=generators), torch.rand(3, 2, generator=generators)
+    steps = [
+        family.matrices(still, scale=scale),
+        family.matrices(still, shear=shear),
+        family.matrices(rotation),
+        family.matrices(still, translation=translation),
+    ]
+    composed = steps[0]
+    for step in steps[1:]:
+        composed = family.compose(composed, step)
+    torch.testing.assert_close(family.matrices(rotation, shear, scale, translation), composed)
+
+
 def test_ranges_are_kept_and_filled():
     family = Affine(rotation=20.0, shear=0.0, scale=(1.0, 1.0), translation=0.25)
     a, b, c, d, e, f = family.sample(4000, generator()).unbind(-1)
@@ -138,6 +155,18 @@ def test_superpixels_are_means_of_few_regions():
     torch.testing.assert_close(painted.mean((2, 3)), x.mean((2, 3)), atol=0.01, rtol=0)
 
 
+def test_superpixels_keep_to_edges_and_to_their_neighbourhood():
+    x = torch.zeros(1, 1, 28, 28)
+    x[..., 10:] = 1.0  # an edge that is on no line of the grid
+    family = Superpixels(per_side=4)
+    torch.testing.assert_close(family.apply(x, torch.tensor([[0.3, 0.3]])), x, atol=1e-4, rtol=0)
+    spots = torch.zeros(1, 1, 28, 28)
+    spots[0, 0, 3, 3], spots[0, 0, 24, 24] = 0.5, 0.5  # far apart, alike: not of one region
+    places = Superpixels(per_side=4, compactness=10.0).apply(spots, torch.tensor([[0.3, 0.3]]))[0, 0]
+    assert (places[:7, :7] > 0).sum() < 60
+    assert places[9:18].sum() == 0
+
+
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.invertible])
 def test_families_without_an_inverse_say_so(name):
     family = FAMILIES[name]
@@ -151,6 +180,9 @@ def test_families_without_an_inverse_say_so(name):
     ("make", "message"),
     [
         (lambda: Affine(rotation=-1.0), "at least 0"),
+        (lambda: Affine(rotation=math.nan), "at least 0"),
+        (lambda: FAMILIES["affine"].apply(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 6)), "of real numbers"),
+        (lambda: ViewSource(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), Affine(), binarize="fixed"), "not 'fixed'"),
         (lambda: Affine(scale=(1.2, 0.8)), "in order"),
         (lambda: Affine(scale=(0.0, 1.0)), "positive"),
         (lambda: Crop(0.0), "above 0"),
@@ -179,6 +211,8 @@ def test_views_are_a_function_of_seed_and_step(binarize):
         ours, again = first.batch(step, 8), second.batch(step, 8)
         assert all(torch.equal(ours[key], again[key]) for key in ("x", "views"))
     assert not torch.equal(first.batch(0, 8)["views"], other.batch(0, 8)["views"])
+    same = ViewSource(torch.full((8, 1, 28, 28), 128, dtype=torch.uint8), FAMILIES["rotation"], binarize=binarize).batch(0, 8)
+    assert binarize == "no" or not torch.equal(same["views"][:, 0], same["views"][:, 1])  # each with noise of its own
     values = set(first.batch(0, 8)["views"].unique().tolist())
     assert (values == {0.0, 1.0}) == (binarize == "dynamic")
 

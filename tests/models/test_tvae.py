@@ -84,6 +84,28 @@ def test_latent_maps_have_an_identity_and_an_inverse(latent_map):
     assert not torch.allclose(apply(z, T), z)
 
 
+@pytest.mark.parametrize("z_dim", [10, 100])
+def test_a_matrix_of_the_papers_size_is_gentle_and_learns(z_dim):
+    torch.manual_seed(0)
+    z = torch.randn(20, z_dim)
+    moved = Matrix()(z, torch.randn(20, z_dim, z_dim))
+    assert 0.2 < (moved.norm(dim=1) / z.norm(dim=1)).mean() < 5
+    model = tvae(z_dim, Matrix(), channels=(8, 8, 6, 6), coherence="conditional")
+    guide = tvae_guide(model, channels=(6, 6, 8, 8), hidden_dim=40)
+    terms = TraceKL_ELBO().terms(model, guide, **images())
+    (gradient,) = torch.autograd.grad(terms["penalty/coherence/z_1"], guide.transformation[0].weight)
+    assert gradient.norm() > 0.05
+
+
+def test_discrepancies_and_matrices_keep_their_precision_under_autocast():
+    torch.manual_seed(0)
+    z, T = torch.randn(6, 4), torch.randn(6, 4, 4)
+    model, _ = pair()
+    exact = Matrix()(z, T), model.discrepancy(z, z + 0.01)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close((Matrix()(z, T), model.discrepancy(z, z + 0.01)), exact)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -91,6 +113,7 @@ def test_latent_maps_have_an_identity_and_an_inverse(latent_map):
         ({"num_views": 0, "inverse_views": False}, "at least 1, got 0"),
         ({"coherence": "paired"}, "'paired'"),
         ({"coherence_weight": -1.0}, "at least 0"),
+        ({"prior_weight": math.nan}, "at least 0"),
         ({"channels": (4, 4)}, "4 hidden layers, not 2"),
     ],
 )
@@ -131,7 +154,7 @@ def test_loss_equals_a_handwritten_one():
 
 def test_without_transformation_it_is_a_standard_vae():
     x = images(views=0)["x"].double()
-    for model, guide in (pair(model_of=vae), [part.without_transformation() for part in pair()]):
+    for model, guide in (pair(model_of=vae), pair()):  # and a T-VAE, given x alone
         model, guide = model.double(), guide.double()
         torch.manual_seed(3)
         loss, terms = NegativeELBO(model, guide)(x=x)
@@ -139,13 +162,20 @@ def test_without_transformation_it_is_a_standard_vae():
         noise = [torch.empty(5, 3, dtype=torch.float64).normal_()]
         torch.testing.assert_close(loss, handwritten_loss(model, guide, x, None, noise), rtol=1e-12, atol=1e-12)
         assert set(terms) == {"z_0", "x"}
-        assert model(size=4).shape == (4, 1, 28, 28)
+    assert pair(model_of=vae)[0](size=4).shape == (4, 1, 28, 28)
 
 
-def test_the_vae_within_shares_the_networks():
-    model, guide = pair()
-    assert model.without_transformation().decoder is model.decoder
-    assert guide.without_transformation().encoder is guide.encoder
+def test_views_need_their_images_and_a_latent_map():
+    batch = images()
+    for model, arguments in (
+        (pair(model_of=vae)[0], batch),
+        (pair()[0], {"views": batch["views"]}),
+        (pair()[0], {"x": batch["x"][:3], "views": batch["views"]}),
+    ):
+        with pytest.raises(ValueError, match="together with their images"):
+            model(**arguments)
+    with pytest.raises(ValueError, match="takes 0 views, not 2"):
+        pair(model_of=vae)[1](**batch)
 
 
 def test_discrepancies():
@@ -188,7 +218,7 @@ def test_order_of_the_images_does_not_matter():
 def test_likelihood_agrees_with_integration():
     """With one latent dimension, log p(x) is an integral over a line."""
     torch.manual_seed(0)
-    model, guide = (part.without_transformation() for part in pair(z_dim=1))
+    model, guide = pair(z_dim=1)
     with torch.no_grad():
         model.decoder[1].weight.mul_(2)
     x = images(views=0)["x"].round()

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from pyzoo.nn import Head, Residual, scale_from_log_variance
+from pyzoo.nn import Head, ImageCheck, Residual, he_initialised, scale_from_log_variance
 
 
 def test_residual_starts_from_its_input():
@@ -32,3 +34,37 @@ def test_head_keeps_its_precision_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(head(x), exact)
         assert not torch.equal(head.layer(x).float(), exact)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (nn.Linear(300, 200), 300),
+        (nn.Conv2d(20, 100, 4, stride=2), 320),
+        (nn.ConvTranspose2d(200, 30, 4, stride=2), 800),
+        (nn.ConvTranspose2d(200, 30, 4), 3200),
+    ],
+)
+def test_he_initialisation(layer, inputs):
+    he_initialised(nn.Sequential(layer))
+    assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / inputs), rel=0.05)
+    assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(30, 200, 4, stride=2), nn.ConvTranspose2d(200, 60, 4, stride=2)])
+def test_he_initialisation_keeps_the_signal_away_from_the_border(layer):
+    """Behind a ReLU of standard normals the mean square of what comes out is one."""
+    he_initialised(layer)
+    with torch.no_grad():
+        out = layer(torch.randn(8, layer.in_channels, 16, 16).relu())[..., 3:-3, 3:-3]
+    assert out.square().mean().item() == pytest.approx(1.0, rel=0.15)
+
+
+def test_images_are_checked():
+    check = ImageCheck((1, 4, 4))
+    x = torch.rand(3, 1, 4, 4)
+    assert check(x) is x
+    with pytest.raises(ValueError, match=r"\(1, 4, 4\), not \(1, 5, 4\)"):
+        check(torch.rand(3, 1, 5, 4))
+    with pytest.raises(ValueError, match="from 0 to 1, not"):
+        check(x - 0.5)

@@ -1,20 +1,23 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from torch import nn
 
+from pyzoo.data.affnist import fit_to_28
 from pyzoo.data.images import IMAGE_SETS, load_images
 from pyzoo.data.transformations import FAMILIES
 from pyzoo.errors import UsageError
 from pyzoo.guides.tvae import TVAEGuide
 from pyzoo.infer import NegativeELBO
-from pyzoo.models.tvae import TVAE, Additive
+from pyzoo.models.tvae import TVAE, Additive, Matrix
 from pyzoo.recipes import tvae_metrics
 from pyzoo.recipes.tvae import PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae_figures import few_labels
-from pyzoo.recipes.tvae_metrics import rotation_error
+from pyzoo.recipes.tvae_metrics import infer_transformation, rotation_error
 from pyzoo.training import Hardware, RunFolder, Trainer
 from tiny import tvae
 
@@ -27,12 +30,17 @@ def test_the_papers_preset_is_the_papers_setting():
     assert (recipe.batch_size, recipe.learning_rate, recipe.epoch(recipe.steps)) == (100, 1e-4, 200)
     assert (recipe.latent_map, recipe.encoder_channels, recipe.hidden_dim) == ("additive", (32, 32, 64, 128), 1000)
     objective = recipe.objectives()[0]
-    rates = []
-    for epoch in range(0, 200, 25):
-        objective.scheduler.last_epoch = epoch * 600
-        rates.append(1e-4 * 0.5 ** (objective.scheduler.last_epoch // objective.scheduler.step_size))
-    assert rates == pytest.approx([1e-4, 1e-4, 5e-5, 5e-5, 2.5e-5, 2.5e-5, 1.25e-5, 1.25e-5])
+    assert (objective.scheduler.step_size, objective.scheduler.gamma) == (50 * 600, 0.5)
     assert objective.schedules["kl_weight_z_0"](0) == 1.0
+
+
+def test_settings_reach_the_model():
+    recipe = tvae(coherence="conditional", coherence_weight=7.0, prior_weight=3.0, latent_map="matrix", warmup_steps=10)
+    objective = recipe.objectives()[0]
+    model = objective.module.model
+    assert (model.coherence, model.coherence_weight, model.prior_weight) == ("conditional", 7.0, 3.0)
+    assert isinstance(model.latent_map, Matrix)
+    assert [objective.schedules["kl_weight_z_0"](step) for step in (0, 5, 10, 99)] == [0.0, 0.5, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("preset", ["small", "paper"])
@@ -67,6 +75,8 @@ def test_sources():
     assert torch.equal(plain["x"], views["x"])  # the same images in the same order
     same = (torch.cat([views["x"].unsqueeze(1), views["views"]], 1) == augmented["x"].unsqueeze(1)).flatten(2).all(-1)
     assert same.any(1).all()
+    assert same[:, 1:].any()
+    assert torch.equal(plain["x"], tvae(PlainVAE, family="crop").source(CPU).batch(3, 20)["x"])
     drawn = tvae(binarize="dynamic").source(CPU).batch(3, 20)
     assert set(drawn["views"].unique().tolist()) == {0.0, 1.0}
 
@@ -145,7 +155,7 @@ def test_full_evaluation_keeps_the_quick_one(monkeypatch):
     monkeypatch.setattr(tvae_metrics, "_neighbours", lambda *arguments: {})
     recipe = tvae()
     found = recipe.evaluate(recipe.objectives()[0].module, CPU, full=True)
-    assert {"test_log_likelihood", "test_log_likelihood_quick"} <= found.keys()
+    assert {"test_log_likelihood", "test_log_likelihood_full"} <= found.keys()
     assert asked == [(360, 200), (360, 1000)]
 
 
@@ -158,10 +168,6 @@ class Pixels(nn.Module):
 
 class Logits(nn.Module):
     """A decoder whose mean is the latent."""
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
 
     def forward(self, z):
         return z.view(-1, 1, 28, 28).clamp(1e-4, 1 - 1e-4).logit()
@@ -187,11 +193,37 @@ class TurnedDifference(nn.Module):
 )
 def test_rotation_error_is_that_of_a_known_transfer(turned_by, error):
     target = _digit()
-    angles = [0.0] + [turned_by(angle) for angle in (-20.0, -15.0, -10.0, -5.0, 5.0, 10.0, 15.0, 20.0) for _ in range(2)]
+    angles = [turned_by(angle) for angle in (-20.0, -15.0, -10.0, -5.0, 5.0, 10.0, 15.0, 20.0) for _ in range(2)]
     model = TVAE(Logits(), 784, Additive())
     guide = TVAEGuide(Pixels(), nn.Identity(), TurnedDifference(target, angles))
     sources = torch.rand(2, 1, 28, 28)
     assert rotation_error(NegativeELBO(model, guide), sources, target) == pytest.approx(error, abs=0.3)
+
+
+class Equivariant(nn.Module):
+    """An encoder to where the ink is, turned about the image's centre as the image is, and on to a decoder of a blob there."""
+
+    def forward(self, x):
+        place = torch.linspace(-1, 1, 28)
+        total = x.sum((1, 2, 3))
+        centre = torch.stack([(x.sum((1, 2)) * place).sum(-1) / total, (x.sum((1, 3)) * place).sum(-1) / total], dim=-1)
+        return torch.cat([centre, torch.full_like(centre, -50.0)], dim=-1)
+
+
+class Blob(nn.Module):
+    def forward(self, z):
+        place = torch.linspace(-1, 1, 28)
+        distance = (place - z[:, :1]).square().unsqueeze(1) + (place - z[:, 1:]).square().unsqueeze(2)
+        return (-distance / 0.01).exp().clamp(1e-4, 1 - 1e-4).logit().unsqueeze(1)
+
+
+def test_rotation_error_of_a_vae_whose_latents_turn_with_the_image(monkeypatch):
+    """A blob right of the centre: half the difference of its places when turned either way is a step up or down."""
+    blob = torch.sigmoid(Blob()(torch.tensor([[0.5, 0.0]])))
+    module = NegativeELBO(TVAE(Blob(), 2), TVAEGuide(Equivariant()))
+    assert rotation_error(module, blob, blob) < 1.5
+    monkeypatch.setattr(tvae_metrics, "infer_transformation", lambda *arguments: -infer_transformation(*arguments))
+    assert rotation_error(module, blob, blob) > 20
 
 
 def _digit():
@@ -216,6 +248,44 @@ def test_figure_of_few_labels():
     assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[30.0], [40.0]]
 
 
+def test_affnists_files_are_looked_at_before_training(tmp_path):
+    def write(split, labels):
+        path = tmp_path / "affNIST" / split / "1.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((1600, len(labels)), np.uint8)
+        savemat(path, {"affNISTdata": {"image": pixels, "label_int": np.array(labels)}})
+
+    recipe = tvae(affnist="files", data_dir=tmp_path)
+    with pytest.raises(UsageError, match="nowhere"):
+        recipe.prepare()
+    write("training_and_validation_batches", [0, 1, 2, 3])
+    write("test_batches", [0, 1, 7])
+    with pytest.raises(UsageError, match="--neighbours must be at most 4"):
+        recipe.prepare()
+    with pytest.raises(UsageError, match=r"no training image of the digits \[7\]"):
+        dataclasses.replace(recipe, neighbours=2).prepare()
+    write("test_batches", [0, 1, 3])
+    dataclasses.replace(recipe, neighbours=2).prepare()
+
+
+def test_embeddings_are_classified_by_the_training_images(monkeypatch):
+    """What is given to the classifier: training images first; affNIST once whole and once its middle."""
+    asked = []
+    monkeypatch.setattr(tvae_metrics, "knn_accuracy", lambda a, la, b, lb, k: asked.append((a, la, b, lb)) or 0.5)
+    monkeypatch.setattr(tvae_metrics, "LABELS", ())
+    monkeypatch.setattr(tvae_metrics, "embed", lambda module, images, device: images.flatten(1).float())
+    for validation in (False, True):
+        recipe = tvae(validation=validation)
+        asked.clear()
+        tvae_metrics._neighbours(recipe, None, CPU)
+        (train, test), affnist = (recipe.training_images(), recipe.measured_images()), recipe.affnist_images()
+        expected = [(train[0], test[0]), *[[fit_to_28(part[0], how) for part in affnist] for how in ("resize", "crop")]]
+        for (a, _, b, _), (wanted_a, wanted_b) in zip(asked, expected, strict=True):
+            assert torch.equal(a, wanted_a.flatten(1).float())
+            assert torch.equal(b, wanted_b.flatten(1).float())
+        assert len(affnist[0][1]) == (1437 - 239 if validation else 1437)
+
+
 def test_notes_say_what_the_numbers_are_of():
     assert "stand-in" in tvae().note
     assert "made from MNIST" in TVAERecipe.preset("small").note
@@ -229,6 +299,7 @@ def test_notes_say_what_the_numbers_are_of():
         ({"data": "cifar10"}, "--data must be one of mnist, fashion-mnist, digits"),
         ({"data": "omniglot"}, "--data must be one of mnist, fashion-mnist, digits"),  # its test classes are others
         ({"neighbours": 1438}, "--neighbours must be at most 1437"),
+        ({"data": "mnist", "validation": True, "neighbours": 1300}, "--neighbours must be at most 1198"),
         ({"data": "svhn"}, "--data must be one of mnist"),
         ({"family": "flip"}, "--family must be one of affine"),
         ({"latent_map": "shift"}, "--latent-map"),
