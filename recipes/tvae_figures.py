@@ -16,7 +16,7 @@ from pyzoo.recipes.tvae_metrics import LABELS, generate, infer_transformation, t
 if TYPE_CHECKING:
     from pyzoo.recipes.tvae import TVAERecipe
 
-__all__ = ["few_labels", "figures", "image_rows", "interpolation", "transfer"]
+__all__ = ["few_labels", "figures", "fixed_views", "image_rows", "interpolation", "transfer"]
 
 
 def figures(
@@ -25,12 +25,12 @@ def figures(
     """All figures of a run."""
     x = recipe.measured_images()[0][:30].to(device) / 255
     num_views = module.model.num_views
-    views = _views(recipe, x[:10], num_views)
+    views = fixed_views(recipe, x[:10], num_views)
     rows = {"x": x[:10], **{f"view {index + 1}": view for index, view in enumerate(views)}}
     yield "figure1_views", image_rows(rows, f"Images and their views, {recipe.family}")
     if num_views == 2:
         yield "figure3_transfer", transfer(module, x[:3], x[10:19], angle=20.0)
-        yield "figure4_interpolation", interpolation(module, x[:10], views)
+        yield "figure4_interpolation", interpolation(x[:10], views, {"half way": module})
     with evaluating(module):
         again = module.model.likelihoods(module.guide.posteriors(x[:10])[0].mean)[0].mean
     yield "reconstructions", image_rows({"x": x[:10], "again": again}, "Images and what is decoded from their latents' means")
@@ -38,7 +38,7 @@ def figures(
     yield "loss", _loss(history)
 
 
-def _views(recipe: "TVAERecipe", x: Tensor, num_views: int) -> list[Tensor]:
+def fixed_views(recipe: "TVAERecipe", x: Tensor, num_views: int) -> list[Tensor]:
     """Versions of images, the same in every run of a family."""
     generator, family = torch.Generator(x.device).manual_seed(0), FAMILIES[recipe.family]
     return transformed(x, family, num_views, family.invertible and num_views == 2, generator)
@@ -89,13 +89,19 @@ def _frame(cell: Axes) -> None:
         spine.set_linewidth(1.5)
 
 
-def interpolation(module: NegativeELBO, x: Tensor, views: Sequence[Tensor]) -> Figure:
-    """Figure 4: an image, its two views, and what is decoded from half way between the views' latents."""
-    with evaluating(module):
-        first, second = (q.mean for q in module.guide.posteriors(*views))
-        middle = module.model.likelihoods((first + second) / 2)[0].mean
-    rows = {"x": x, "view 1": views[0], "view 2": views[1], "half way": middle}
-    return image_rows(rows, "Images, two views, and what is decoded from half way between the views' latents")
+def interpolation(
+    x: Tensor,
+    views: Sequence[Tensor],
+    modules: Mapping[str, NegativeELBO],
+    title: str = "From half way between two views' latents",
+) -> Figure:
+    """Figure 4: images, their two views, and for each module what it decodes from half way between the views' latents."""
+    rows = {"x": x, "view 1": views[0], "view 2": views[1]}
+    for label, module in modules.items():
+        with evaluating(module):
+            first, second = (q.mean for q in module.guide.posteriors(*views))
+            rows[label] = module.model.likelihoods((first + second) / 2)[0].mean
+    return image_rows(rows, title)
 
 
 def _loss(history: Sequence[Mapping[str, float]]) -> Figure:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pyzoo.data.affnist import Origin
+from pyzoo.infer import NegativeELBO
 from pyzoo.recipes.tvae import PlainVAE, TrainingSet, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae_metrics import LABELS
-from pyzoo.training import Row, RunFolder, Table
+from pyzoo.training import Hardware, Row, RunFolder, Table, Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,6 +81,23 @@ class TVAETable1(Table):
 
     def rows(self) -> Sequence[Row]:
         return _rows(self.data, self.z_dims, self.affnist, self.data_dir, ("knn_affnist", "knn_same"))
+
+    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
+        """Figure 4, of the models trained on the same data with the same z, by the first seed of each."""
+        from pyzoo.recipes.tvae_figures import fixed_views, interpolation
+
+        groups: dict[str, tuple[TVAERecipe, dict[str, NegativeELBO]]] = {}
+        for row in self.rows():
+            if runs.get(row.label):
+                model, trained_on = row.label.split(", ", 1)
+                recipe = self.recipe(row, self.seeds[0])
+                trainer = Trainer(recipe, runs[row.label][0], Hardware("cpu"), progress=False)
+                groups.setdefault(trained_on, (recipe, {}))[1][model] = trainer.module
+        for trained_on, (recipe, modules) in groups.items():
+            x = recipe.measured_images()[0][:10] / 255
+            name = "figure4_" + trained_on.replace(", ", "_").replace(" ", "")
+            title = f"What is decoded from half way between two views' latents; {trained_on}"
+            yield name, interpolation(x, fixed_views(recipe, x, 2), modules, title)
 
 
 @dataclasses.dataclass

@@ -373,6 +373,7 @@ def test_tables_of_tvae_share_their_runs(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     for label in ("VAE", "VAE plus", "T-VAE"):
         assert f"| {label}, z 4, digits | 1 |" in printed
+    assert (tmp_path / "table" / "figure4_z4_digits.png").exists()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "table").glob("*/checkpoints/*")}
     assert len(stamps) == 3
     assert reproduce("tvae-figure2", *arguments) == 0

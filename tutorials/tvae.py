@@ -165,7 +165,8 @@ for name, module in trained.items():
 with torch.no_grad():
     transfer(trained["T-VAE"], x[:2], x[10:19], angle=20.0).savefig(OUT / "2_transfer.png", dpi=120)
     turned = [affine.apply(x[:10], affine.matrices(torch.full((10,), angle))) for angle in (25.0, -25.0)]
-    interpolation(trained["T-VAE"], x[:10], turned).savefig(OUT / "3_half_way.png", dpi=120)
+    half_way = {name: trained[name] for name in ("VAE", "VAE+", "T-VAE")}
+    interpolation(x[:10], turned, half_way).savefig(OUT / "3_half_way.png", dpi=120)
 
 trained["marginal"] = train(lambda: pair(latent_map=Additive(), **{**settings, "coherence": "marginal"}), views)
 print(f"with marginal coherence: rotation error {rotation_error(trained['marginal'], x[:10], x[10:30]):.1f} degrees")
