@@ -44,15 +44,15 @@ def test_conditional_rate_is_above_the_conditional_information():
     assert rate(q, dist.Normal(given + 0.3, 1.5)) > best
 
 
-@pytest.mark.parametrize("dataset_size", [None, 4000])
+@pytest.mark.parametrize("dataset_size", [None, 1500])
 def test_minibatch_estimates(dataset_size):
-    q, z = draws(4000)
+    q, z = draws(1500)
     one, two = AGGREGATE[0, 0], AGGREGATE[1:, 1:]
     exact = 0.5 * (AGGREGATE.diag().log().sum() - torch.logdet(AGGREGATE)).item()
-    assert total_correlation(q, z, [[0], [1], [2]], dataset_size).item() == pytest.approx(exact, abs=0.05)
+    assert total_correlation(q, z, [[0], [1], [2]], dataset_size).item() == pytest.approx(exact, abs=0.08)
     exact = 0.5 * (one.log() + torch.logdet(two) - torch.logdet(AGGREGATE)).item()
-    assert total_correlation(q, z, [slice(0, 1), slice(1, 3)], dataset_size).item() == pytest.approx(exact, abs=0.05)
-    assert index_information(q, z, dataset_size).item() == pytest.approx(EXACT, abs=0.05)
+    assert total_correlation(q, z, [slice(0, 1), slice(1, 3)], dataset_size).item() == pytest.approx(exact, abs=0.08)
+    assert index_information(q, z, dataset_size).item() == pytest.approx(EXACT, abs=0.08)
     p = dist.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
     assert index_information(q, z, dataset_size) + marginal_kl(q, z, p, dataset_size) == pytest.approx(
         (q.log_prob(z) - p.log_prob(z)).sum(-1).mean()
