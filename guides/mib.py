@@ -76,13 +76,12 @@ class StructuredGuide(PyroModule):
         """
         given = {name: view for name, view in views.items() if view is not None}
         rows, draws = batch_size(self.variables, given), {}
-        posteriors = self.posteriors(given, present)
+        present = self._present(given, present, rows)
+        experts = self._experts(given, present)  # once, for all subsets that penalties ask for
         with pyro.plate("data", rows):
-            for name, q in posteriors.items():
+            for name, q in self._products(experts, present).items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
-        beliefs = Beliefs(
-            draws, lambda names: posteriors if names is None else self.posteriors(given, present, names), self.dataset_size
-        )
+        beliefs = Beliefs(draws, lambda names: self._products(experts, present, names), self.dataset_size)
         for penalty in self.penalties:
             for name, value in penalty.values(beliefs).items():
                 # Pyro sums over the batch; and a guide's factor is subtracted from the ELBO, so that it adds to the loss.
@@ -101,22 +100,38 @@ class StructuredGuide(PyroModule):
         Raises:
             ValueError: no view is given, a name is no view, or views differ in their number of rows.
         """
-        rows = batch_size(self.variables, views)
-        observed = self.variables.observed
-        heard = torch.tensor([name in views and (subset is None or name in subset) for name in observed], device=self.mask.device)
-        present = heard.expand(rows, -1) if present is None else present & heard
-        experts = [self._experts(name, views.get(name), present[:, i]) for i, name in enumerate(observed)]
+        present = self._present(views, present, batch_size(self.variables, views))
+        return self._products(self._experts(views, present), present, subset)
+
+    def _present(self, views: Collection[str], present: Tensor | None, rows: int) -> Tensor:
+        """Which views each row has, (batch, views): of those that are given."""
+        given = self._among(views)
+        return given.expand(rows, -1) if present is None else present & given
+
+    def _among(self, names: Collection[str]) -> Tensor:
+        """Which views are named, (views,)."""
+        return torch.tensor([name in names for name in self.variables.observed], device=self.mask.device)
+
+    def _products(
+        self, experts: Sequence[Mapping[str, tuple[Tensor, Tensor]]], present: Tensor, subset: Collection[str] | None = None
+    ) -> dict[str, WeightedProductOfExperts]:
+        """Each latent's belief from the experts of the present views, or of those of them in a subset."""
+        present = present if subset is None else present & self._among(subset)
         found = {}
         for j, name in enumerate(self.variables.shared):
             loc, scale = (torch.stack([expert[name][part] for expert in experts], dim=1) for part in (0, 1))
             found[name] = WeightedProductOfExperts(loc, scale, self.mask[:, j, None], present)
         for name, owner in self.variables.private.items():
-            i = observed.index(owner)
+            i = self.variables.observed.index(owner)
             loc, scale = (part.unsqueeze(1) for part in experts[i][name])
             found[name] = WeightedProductOfExperts(loc, scale, present=present[:, i : i + 1])
         return found
 
-    def _experts(self, name: str, view: Tensor | None, present: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def _experts(self, views: Mapping[str, Tensor], present: Tensor) -> list[dict[str, tuple[Tensor, Tensor]]]:
+        """For each view what it says of its latents."""
+        return [self._expert(name, views.get(name), present[:, i]) for i, name in enumerate(self.variables.observed)]
+
+    def _expert(self, name: str, view: Tensor | None, present: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """What a view says of each of its latents: mean and standard deviation, (batch, features)."""
         latents = [*self.variables.shared, *private_of(self.variables, name)]
         sizes = [self.dims[latent] for latent in latents]
