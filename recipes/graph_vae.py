@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized
-from pyzoo.errors import UsageError
 from pyzoo.guides.graph_vae import graph_vae_guide
 from pyzoo.infer import NegativeELBO
 from pyzoo.models.graph_vae import Gates, Structure, graph_vae
@@ -265,19 +264,6 @@ class GraphVAERecipe(ImageRecipe):
         from pyzoo.recipes.graph_vae_figures import figures  # matplotlib is imported only where something is drawn
 
         return figures(self, module, device, history)
-
-    @torch.no_grad()
-    def sample(
-        self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
-    ) -> dict[str, Tensor]:
-        if parts is not None:
-            raise UsageError(f"--parts: the images of {self.name} are not made of parts")
-        return graph_vae_metrics.generate(module, count)
-
-    def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
-        from pyzoo.plotting import image_sheet
-
-        return image_sheet(samples["mean"], "Images drawn from the model (means of p(x | z))")
 
 
 # The fixed structures -------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from pyzoo.infer import AtMean, NegativeELBO, evaluating
-from pyzoo.plotting import figure_grid, image_sheet, label_axes, loss_history, show_image
-from pyzoo.recipes.graph_vae_metrics import generate
+from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
+from pyzoo.recipes.images import generate
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae import GraphVAERecipe
@@ -36,7 +36,7 @@ def figures(
         yield "figure5_likelihood", likelihood_over_training({recipe.name: [rows]}, title)
     x, labels = recipe.observed_images(device)
     yield "reconstructions", reconstructions(module, x[:10])
-    yield "samples", image_sheet(generate(module, 40)["mean"], "Images drawn from the model (means of p(x | z))")
+    yield "samples", recipe.picture(generate(module, 40))
     yield "figure6_embeddings", embeddings(module, x[:2000], labels[:2000], recipe.seed)
     nats = {"x": "-log p(x | z)"} | {f"z_{node}": f"KL of z_{node}" for node in range(1, recipe.nodes + 1)}
     panels = {"Images": {"x": nats.pop("x")}, "Latents": nats}

@@ -20,7 +20,6 @@ In results.json, in nats per image, with the most likely graph and batch norm's 
 import math
 from typing import TYPE_CHECKING
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from pyzoo.random import derive_seed
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae import GraphVAERecipe
 
-__all__ = ["evaluate", "generate", "monitor"]
+__all__ = ["evaluate", "monitor"]
 
 _QUICK_IMAGES, _QUICK_SAMPLES, _FULL_SAMPLES = 1000, 500, 5000
 _ROWS = 1000  # images in a call
@@ -92,10 +91,3 @@ def _likelihood(module: NegativeELBO, x: Tensor, num_samples: int) -> float:
 def _bits(name: str, nats: float, dimensions: int) -> float:
     """Bits per dimension; those of a density are of 256 grey levels, a KL is a difference."""
     return nats / (dimensions * math.log(2)) - (0 if name.endswith("_kl") else 8)
-
-
-def generate(module: NegativeELBO, count: int) -> dict[str, Tensor]:
-    """Images drawn from the model: x, and the mean of p(x | z) that each was drawn from."""
-    with evaluating(module):
-        site = pyro.poutine.trace(module.model).get_trace(size=count).nodes["x"]
-    return {"x": site["value"], "mean": site["fn"].mean}

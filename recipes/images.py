@@ -1,15 +1,23 @@
 """What recipes on images share: which images, which of them are trained on, and which are measured."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+import pyro
+import torch
 from torch import Tensor
 
 from pyzoo.data.images import IMAGE_SETS, ImageSetName, load_images
+from pyzoo.errors import UsageError
+from pyzoo.infer import NegativeELBO, evaluating
 from pyzoo.training import Recipe
 
-__all__ = ["ImageRecipe"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["ImageRecipe", "generate"]
 
 
 @dataclasses.dataclass
@@ -70,3 +78,22 @@ class ImageRecipe(Recipe):
     def epoch(self, step: int) -> int:
         """Passes through the data before a step."""
         return step // self.epoch_steps
+
+    def sample(
+        self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
+    ) -> dict[str, Tensor]:
+        if parts is not None:
+            raise UsageError(f"--parts: the images of {self.name} are not made of parts")
+        return generate(module, count)
+
+    def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
+        from pyzoo.plotting import image_sheet  # matplotlib is imported only where something is drawn
+
+        return image_sheet(samples["mean"], "Images drawn from the model (means of p(x | z))")
+
+
+def generate(module: NegativeELBO, count: int) -> dict[str, Tensor]:
+    """Images drawn from the model: x, and the mean of p(x | z) that each was drawn from."""
+    with evaluating(module):
+        site = pyro.poutine.trace(module.model).get_trace(size=count).nodes["x"]
+    return {"x": site["value"], "mean": site["fn"].mean}

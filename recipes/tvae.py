@@ -231,18 +231,6 @@ class TVAERecipe(ImageRecipe):
 
         return figures(self, module, device, history)
 
-    def sample(
-        self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
-    ) -> dict[str, Tensor]:
-        if parts is not None:
-            raise UsageError(f"--parts: the images of {self.name} are not made of parts")
-        return tvae_metrics.generate(module, count)
-
-    def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
-        from pyzoo.plotting import image_sheet
-
-        return image_sheet(samples["mean"], "Images drawn from the model (means of p(x | z))")
-
 
 # The baselines --------------------------------------------------------------------------------------------------------
 

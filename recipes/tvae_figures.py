@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pyzoo.data.transformations import FAMILIES, transformed
 from pyzoo.infer import NegativeELBO, evaluating
-from pyzoo.plotting import figure_grid, image_sheet, label_axes, loss_history, show_image
-from pyzoo.recipes.tvae_metrics import LABELS, generate, infer_transformation, transferred
+from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
+from pyzoo.recipes.images import generate
+from pyzoo.recipes.tvae_metrics import LABELS, infer_transformation, transferred
 
 if TYPE_CHECKING:
     from pyzoo.recipes.tvae import TVAERecipe
@@ -34,7 +35,7 @@ def figures(
     with evaluating(module):
         again = module.model.likelihoods(module.guide.posteriors(x[:10])[0].mean)[0].mean
     yield "reconstructions", image_rows({"x": x[:10], "again": again}, "Images and what is decoded from their latents' means")
-    yield "samples", image_sheet(generate(module, 40)["mean"], "Images drawn from the model (means of p(x | z))")
+    yield "samples", recipe.picture(generate(module, 40))
     yield "loss", _loss(history)
 
 

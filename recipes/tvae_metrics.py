@@ -20,7 +20,6 @@ In results.json; on test images, or, with ``--validation``, on held-out ones, an
 import statistics
 from typing import TYPE_CHECKING
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -34,7 +33,7 @@ from pyzoo.random import derive_seed
 if TYPE_CHECKING:
     from pyzoo.recipes.tvae import TVAERecipe
 
-__all__ = ["LABELS", "embed", "evaluate", "generate", "infer_transformation", "observed", "rotation_error", "transferred"]
+__all__ = ["LABELS", "embed", "evaluate", "infer_transformation", "observed", "rotation_error", "transferred"]
 
 LABELS = (10, 30, 100, 300, 1000, 3000)
 """Numbers of labelled images of figure 2."""
@@ -162,10 +161,3 @@ def rotation_error(module: NegativeELBO, sources: Tensor, targets: Tensor) -> fl
                 found = candidates[(fan - moved).square().flatten(2).sum(-1).argmin(0)]
                 errors.append((found - angle).abs().mean())
     return torch.stack(errors).mean().item()
-
-
-def generate(module: NegativeELBO, count: int) -> dict[str, Tensor]:
-    """Images drawn from the standard VAE within: x, and the mean of p(x | z) that each was drawn from."""
-    with evaluating(module):
-        site = pyro.poutine.trace(module.model).get_trace(size=count).nodes["x"]
-    return {"x": site["value"], "mean": site["fn"].mean}

@@ -259,7 +259,7 @@ def test_monitor(trained):
 
 def test_generated_images_are_drawn_from_their_means(trained):
     _, module = trained
-    samples = graph_vae_metrics.generate(module, 400)
+    samples = images_recipe.generate(module, 400)
     assert set(samples["x"].unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(samples["x"].mean(0), samples["mean"].mean(0), atol=0.15, rtol=0)
 
