@@ -3,6 +3,7 @@
 from pyzoo.recipes.compvae import CompVAEColors, CompVAESines
 from pyzoo.recipes.graph_vae import GraphVAERecipe
 from pyzoo.recipes.tvae import TVAERecipe
+from pyzoo.training import Hardware, RunFolder, Trainer
 
 SINES = {
     "steps": 30,
@@ -72,6 +73,14 @@ def graph(kind=GraphVAERecipe, **changes) -> GraphVAERecipe:
 
 def tvae(kind=TVAERecipe, **changes) -> TVAERecipe:
     return kind(**{**TVAE, **changes})
+
+
+def trained_state(recipe, path, engine) -> dict:
+    """Trains a recipe in a run folder, from where the folder stands; returns what training moved."""
+    folder = RunFolder(path) if path.exists() else RunFolder.create(path, {})
+    trainer = Trainer(recipe, folder, Hardware("cpu", engine=engine), progress=False)
+    trainer.train()
+    return trainer.module.state_dict()
 
 
 def flags(fields: dict) -> list[str]:

@@ -17,7 +17,7 @@ from pyzoo.recipes import images as images_recipe
 from pyzoo.recipes.graph_vae import FCVAE, VAE, GraphVAERecipe, LadderVAE
 from pyzoo.recipes.graph_vae_tables import GraphVAETable1
 from pyzoo.training import Hardware, RunFolder, Trainer
-from tiny import graph
+from tiny import graph, trained_state
 
 CPU = torch.device("cpu")
 KINDS = [GraphVAERecipe, FCVAE, LadderVAE, VAE]
@@ -104,16 +104,9 @@ def test_hard_gates_train(tmp_path):
 def test_resume_is_exact_and_engines_agree(tmp_path, engine):
     recipe = graph(settle_margin=0.4, gate_learning_rate=0.2, temperature_decay=0.9, warmup_steps=8, steps=12, batch_size=200)
 
-    def run(name, engine, steps=12):
-        path = tmp_path / name
-        folder = RunFolder(path) if path.exists() else RunFolder.create(path, {})
-        trainer = Trainer(dataclasses.replace(recipe, steps=steps), folder, Hardware("cpu", engine=engine), progress=False)
-        trainer.train()
-        return trainer.module.state_dict()
-
-    undisturbed = run("undisturbed", "eager")
-    run("resumed", engine, steps=5)
-    resumed = run("resumed", engine)
+    undisturbed = trained_state(recipe, tmp_path / "undisturbed", "eager")
+    trained_state(dataclasses.replace(recipe, steps=5), tmp_path / "resumed", engine)
+    resumed = trained_state(recipe, tmp_path / "resumed", engine)
     assert undisturbed["model.gates.settled"].any()
     assert [name for name, value in undisturbed.items() if not torch.equal(value, resumed[name])] == []
 

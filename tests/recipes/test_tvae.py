@@ -19,7 +19,7 @@ from pyzoo.recipes.tvae import PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae_figures import few_labels
 from pyzoo.recipes.tvae_metrics import infer_transformation, rotation_error
 from pyzoo.training import Hardware, RunFolder, Trainer
-from tiny import tvae
+from tiny import trained_state, tvae
 
 CPU = torch.device("cpu")
 KINDS = [TVAERecipe, PlainVAE, VAEPlus]
@@ -102,16 +102,9 @@ def test_other_families_and_numbers_of_views_train(tmp_path, changes, inverse):
 def test_resume_is_exact_and_engines_agree(tmp_path, kind, engine):
     recipe = tvae(kind, steps=8, warmup_steps=6)
 
-    def run(name, engine, steps=8):
-        path = tmp_path / name
-        folder = RunFolder(path) if path.exists() else RunFolder.create(path, {})
-        trainer = Trainer(dataclasses.replace(recipe, steps=steps), folder, Hardware("cpu", engine=engine), progress=False)
-        trainer.train()
-        return trainer.module.state_dict()
-
-    whole = run("whole", "eager")
-    run("parts", engine, steps=5)
-    for name, value in run("parts", engine).items():
+    whole = trained_state(recipe, tmp_path / "whole", "eager")
+    trained_state(dataclasses.replace(recipe, steps=5), tmp_path / "parts", engine)
+    for name, value in trained_state(recipe, tmp_path / "parts", engine).items():
         assert torch.equal(value, whole[name]), name
 
 
