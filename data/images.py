@@ -26,7 +26,18 @@ from torch.nn.functional import interpolate
 from pyzoo.errors import UsageError, one_line
 from pyzoo.random import derive_seed
 
-__all__ = ["IMAGE_SETS", "ImageSet", "ImageSetName", "ImageSource", "Split", "binarized", "find_file", "load_images"]
+__all__ = [
+    "IMAGE_SETS",
+    "Epochs",
+    "ImageSet",
+    "ImageSetName",
+    "ImageSource",
+    "Split",
+    "binarized",
+    "downloading",
+    "find_file",
+    "load_images",
+]
 
 Split = Literal["train", "test"]
 ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"]
@@ -60,10 +71,49 @@ IMAGE_SETS = {
 }
 
 
+class Epochs:
+    """Which examples a step sees: every epoch shows each once, in an order of its own.
+
+    Examples that would not fill a batch wait for the next epoch.
+
+    Args:
+        count: how many examples there are.
+        seed: of the orders.
+        device: where the numbers of examples are held.
+
+    Raises:
+        UsageError: there are fewer examples than a batch needs.
+
+    Example:
+        >>> epochs = Epochs(5)
+        >>> sorted(epochs.rows(step=0, size=5).tolist())
+        [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, count: int, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        self.count = count
+        self.seed = seed
+        self.device = device
+        self._epoch: tuple[int, Tensor] | None = None
+
+    def rows(self, step: int, size: int) -> Tensor:
+        """The examples of a step, (size,), integer; a pure function of the seed and step."""
+        steps_per_epoch = self.count // size
+        if steps_per_epoch == 0:
+            raise UsageError(f"--batch-size {size} is more than the {self.count} images there are")
+        epoch, index = divmod(step, steps_per_epoch)
+        return self._order(epoch)[index * size : (index + 1) * size]
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+            order = torch.randperm(self.count, generator=generator)  # on the CPU, so that all devices see one order
+            self._epoch = epoch, order.to(self.device)
+        return self._epoch[1]
+
+
 class ImageSource:
     """A source of batches of real images, held as bytes on the device and turned into numbers there.
-
-    Every epoch shows each image once, in an order of its own; images that would not fill a batch wait for the next epoch.
 
     Args:
         images: (images, channels, height, width), uint8.
@@ -98,25 +148,14 @@ class ImageSource:
         if binarize == "fixed":
             images = binarized(images, derive_seed(seed, "binarize")).to(torch.uint8)
         self.images = images.to(device)
-        self._epoch: tuple[int, Tensor] | None = None
+        self.epochs = Epochs(len(images), seed, self.images.device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The batch of a step: x, (size, channels, height, width); a pure function of the seed and step."""
-        steps_per_epoch = len(self.images) // size
-        if steps_per_epoch == 0:
-            raise UsageError(f"--batch-size {size} is more than the {len(self.images)} images there are")
-        epoch, index = divmod(step, steps_per_epoch)
-        x = self.images[self._order(epoch)[index * size : (index + 1) * size]]
+        x = self.images[self.epochs.rows(step, size)]
         if self.binarize == "dynamic":
             return {"x": binarized(x, derive_seed(self.seed, "binarize", step))}
         return {"x": x.float() if self.binarize == "fixed" else x / 255}
-
-    def _order(self, epoch: int) -> Tensor:
-        if self._epoch is None or self._epoch[0] != epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-            order = torch.randperm(len(self.images), generator=generator)  # on the CPU, so that all devices see one order
-            self._epoch = epoch, order.to(self.images.device)
-        return self._epoch[1]
 
 
 def binarized(images: Tensor, seed: int) -> Tensor:
@@ -199,7 +238,7 @@ def _read_idx(kind: str, name: str, folder: str | Path | None, header: int) -> T
     """The numbers of one of MNIST's files: bytes behind a header."""
     path = find_file(Path(kind, "raw", name), folder)
     if not path.exists():
-        with _downloading(Path(kind, "raw", name), folder) as torchvision:
+        with downloading(Path(kind, "raw", name), folder) as torchvision:
             getattr(torchvision.datasets, kind)(root=str(_cache()), download=True)
     content = path.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != _MNIST_FILES[kind, name]:
@@ -224,7 +263,7 @@ def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Ten
     name = "images_background" if split == "train" else "images_evaluation"
     path = find_file(Path("omniglot-py", name), folder)
     if not path.exists():
-        with _downloading(Path("omniglot-py", name), folder) as torchvision:
+        with downloading(Path("omniglot-py", name), folder) as torchvision:
             torchvision.datasets.Omniglot(root=str(_cache()), background=split == "train", download=True)
     return _read_drawings(path, IMAGE_SETS["omniglot"].train if split == "train" else IMAGE_SETS["omniglot"].test)
 
@@ -245,7 +284,7 @@ def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor]:
 def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
     path = find_file(Path("cifar-10-batches-py"), folder)
     if not path.exists():
-        with _downloading(Path("cifar-10-batches-py"), folder) as torchvision:
+        with downloading(Path("cifar-10-batches-py"), folder) as torchvision:
             torchvision.datasets.CIFAR10(root=str(path.parent), download=True)
     try:
         import torchvision
@@ -259,10 +298,10 @@ def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tens
 
 
 @contextlib.contextmanager
-def _downloading(where: Path, folder: str | Path | None) -> Iterator[Any]:
-    """torchvision, and one line for what can go wrong with it: what is missing, and where to put it."""
+def downloading(where: Path, folder: str | Path | None, instead: str = "--data digits needs no file") -> Iterator[Any]:
+    """torchvision, and one line for what can go wrong with it: what is missing, where to put it, and what to take instead."""
     places = ", ".join(str(place) for place in _folders(folder))
-    advice = f"put it as {where} in one of {places}, or name a folder with --data-dir; --data digits needs no file"
+    advice = f"put it as {where} in one of {places}, or name a folder with --data-dir; {instead}"
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:

@@ -10,18 +10,21 @@ itself is the product of the prior and one expert; eq. 13's sigma is a variance.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.distributions import WeightedProductOfExperts
-from pyzoo.infer import BayesianNetwork, Beliefs, Penalty
-from pyzoo.models.mib import batch_size, check_complete, private_of, without_absent
-from pyzoo.nn import scale_from_log_variance
+from pyzoo.infer import BayesianNetwork, Beliefs, Information, Penalty
+from pyzoo.models.mib import StructuredVAE, batch_size, check_complete, private_of, view_dim, without_absent
+from pyzoo.nn import he_initialised, scale_from_log_variance
 
-__all__ = ["StructuredGuide"]
+__all__ = ["EstimatorLoss", "Hearing", "StructuredGuide", "structured_guide"]
 
 
 class StructuredGuide(PyroModule):
@@ -34,6 +37,9 @@ class StructuredGuide(PyroModule):
             side by side, of all shared latents in the variables' order and then of its private ones.
         penalties: wishes about the latents; their terms are factors.
         dataset_size: number of training examples, for penalties that estimate an aggregate posterior.
+        estimators: networks of penalties' terms that have one, by the term as printed: a :class:`pyzoo.infer.MINE` for each that
+            is estimated so. No gradient of the penalty reaches them: :class:`EstimatorLoss` is what trains them.
+        model: whose guide this is, for penalties that ask what a decoder makes of latents.
 
     Raises:
         ValueError: an edge leads elsewhere, no view tells of a latent, or a latent's dimensions or a view's encoder are missing;
@@ -55,16 +61,21 @@ class StructuredGuide(PyroModule):
         encoders: Mapping[str, nn.Module],
         penalties: Sequence[Penalty] = (),
         dataset_size: int | None = None,
+        estimators: Mapping[str, nn.Module] | None = None,
+        model: StructuredVAE | None = None,
     ) -> None:
         super().__init__("guide")
         _check_inference(network)
         check_complete(network.variables, dims, encoders, "encoder")
+        self.network = network
         self.variables = network.variables
         self.dims = dict(dims)
         self.encoders = nn.ModuleDict({view: encoders[view] for view in self.variables.observed})
         self.register_buffer("mask", network.inference_mask())
         self.penalties = list(penalties)
         self.dataset_size = dataset_size
+        self.estimators = nn.ModuleDict(estimators or {})
+        self._model = (model,)  # in a tuple, which hides its parameters: they are not the guide's
 
     def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> None:
         """Draws each latent given the views.
@@ -81,7 +92,15 @@ class StructuredGuide(PyroModule):
         with pyro.plate("data", rows):
             for name, q in self._products(experts, present).items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
-        beliefs = Beliefs(draws, lambda names: self._products(experts, present, names), self.dataset_size)
+        networks = {term: partial(_frozen, network) for term, network in self.estimators.items()}
+        beliefs = Beliefs(
+            draws,
+            lambda names: self._products(experts, present, names),
+            self.dataset_size,
+            networks,
+            lambda names: (present | ~self._among(names)).all(1),
+            partial(self._likelihood, given, draws, present),
+        )
         for penalty in self.penalties:
             for name, value in penalty.values(beliefs).items():
                 # Pyro sums over the batch; and a guide's factor is subtracted from the ELBO, so that it adds to the loss.
@@ -102,6 +121,18 @@ class StructuredGuide(PyroModule):
         """
         present = self._present(views, present, batch_size(self.variables, views))
         return self._products(self._experts(views, present), present, subset)
+
+    def _likelihood(
+        self, views: Mapping[str, Tensor], draws: Mapping[str, Tensor], present: Tensor, view: str, latents: Collection[str]
+    ) -> tuple[TorchDistribution, Tensor]:
+        """p(view | latents) of the model, and the view; the model hears the latents in its network, which must be these."""
+        (model,) = self._model
+        if model is None or set(latents) != set(model.network.parents(view)):
+            why = "the guide knows no model" if model is None else f"its parents are {', '.join(model.network.parents(view))}"
+            raise ValueError(f"There is no likelihood of '{view}' given {', '.join(sorted(latents))}: {why}.")
+        p = model.likelihood(view, draws)
+        x = views[view] if view in views else p.mean.detach()  # of rows that don't count
+        return p, without_absent(x, present[:, self.variables.observed.index(view)])
 
     def _present(self, views: Collection[str], present: Tensor | None, rows: int) -> Tensor:
         """Which views each row has, (batch, views): of those that are given."""
@@ -142,6 +173,97 @@ class StructuredGuide(PyroModule):
             loc, log_variance = self.encoders[name](without_absent(view, present)).chunk(2, dim=-1)
             scale = scale_from_log_variance(log_variance)
         return dict(zip(latents, zip(loc.split(sizes, -1), scale.split(sizes, -1), strict=True), strict=True))
+
+
+# Views of digits ------------------------------------------------------------------------------------------------------
+
+
+def structured_guide(
+    network: BayesianNetwork, dims: Mapping[str, int], hidden_dim: int = 512, **settings: Any
+) -> StructuredGuide:
+    """The guide of :func:`pyzoo.models.mib.structured_vae`.
+
+    Args:
+        network: G^q over some of the views "digit", "next", "label" and "number".
+        dims: dimensions of each latent, by name.
+        hidden_dim: hidden units of a layer.
+        **settings: further arguments of :class:`StructuredGuide`.
+    """
+    encoders = {view: encoder(view, view_dim(network.variables, dims, view), hidden_dim) for view in network.variables.observed}
+    return StructuredGuide(network, dims, encoders, **settings)
+
+
+def encoder(view: str, width: int, hidden_dim: int) -> nn.Module:
+    """From a view of a digit to the means and log-variances of its experts, (rows, 2 width)."""
+    if view == "number":
+        layers: list[nn.Module] = [nn.Conv2d(3, 32, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(64, 128, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Flatten(), nn.Linear(2048, hidden_dim), nn.ReLU()]
+    elif view == "label":
+        layers = [nn.Linear(10, hidden_dim), nn.ReLU()]
+    else:
+        layers = [nn.Flatten(), nn.Linear(784, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+    return he_initialised(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width)))
+
+
+class EstimatorLoss(nn.Module):
+    """What trains a guide's estimators of information: minus the sum of what they say, to be made small.
+
+    Its optimiser moves the estimators alone, in turns with that of the model and guide.
+
+    Args:
+        guide: whose ``estimators`` they are; networks of the latents that a term has on its left and right.
+        terms: the informations that they estimate, by the term as printed.
+    """
+
+    def __init__(self, guide: StructuredGuide, terms: Mapping[str, Information]) -> None:
+        super().__init__()
+        self.guide = guide
+        self.terms = dict(terms)
+
+    def forward(self, present: Tensor | None = None, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each estimate, detached."""
+        with torch.no_grad():
+            draws = {name: q.sample() for name, q in self.guide.posteriors(views, present).items()}
+        found = {}
+        for name, term in self.terms.items():
+            sides = (torch.cat([draws[latent] for latent in sorted(side)], -1) for side in (term.left, term.right))
+            found[name] = self.guide.estimators[name](*sides)
+        return -sum(found.values()), {name: value.detach() for name, value in found.items()}
+
+
+def _frozen(network: nn.Module, *arguments: Tensor) -> Tensor:
+    """What a network says, without a gradient for its parameters."""
+    parameters = {name: value.detach() for name, value in network.named_parameters()}
+    return torch.func.functional_call(network, parameters, arguments)
+
+
+class Hearing(nn.Module):
+    """A guide that hears some of the views alone, as one of several inference networks of the same experts.
+
+    Args:
+        guide: a :class:`StructuredGuide`.
+        views: names of those it hears.
+
+    Raises:
+        ValueError: a name is no view, or there is none.
+    """
+
+    def __init__(self, guide: StructuredGuide, views: Collection[str]) -> None:
+        super().__init__()
+        if not views or set(views) - set(guide.variables.observed):
+            raise ValueError(f"A guide hears one or more of {', '.join(guide.variables.observed)}, not '{', '.join(views)}'.")
+        self.guide = guide
+        self.register_buffer("heard", torch.tensor([name in views for name in guide.variables.observed]), persistent=False)
+
+    def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> None:
+        """Draws each latent given what it hears."""
+        rows = batch_size(self.guide.variables, {name: view for name, view in views.items() if view is not None})
+        self.guide(present=self.heard_in(present, rows), size=size, **views)
+
+    def heard_in(self, present: Tensor | None, rows: int) -> Tensor:
+        """Which views of each row it hears, (rows, views)."""
+        return self.heard.expand(rows, -1) if present is None else present & self.heard
 
 
 def _check_inference(network: BayesianNetwork) -> None:

@@ -6,7 +6,8 @@ Which shared latent reaches which view is a Bayesian network over named variable
 all shared latents, those that are no parents of it times zero, and its own private ones.
 
 Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. Sizes
-of networks were in an appendix that our copy lacks; here they are the caller's.
+of networks were in an appendix that our copy lacks. Ours for digits are of the usual kind: two hidden layers for images of
+28x28 and for labels, four convolutions for coloured ones of 32x32.
 """
 
 from collections.abc import Mapping
@@ -18,8 +19,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.infer import BayesianNetwork, Variables
+from pyzoo.nn import he_initialised
 
-__all__ = ["StructuredVAE", "batch_size", "check_complete", "private_of", "without_absent"]
+__all__ = ["StructuredVAE", "batch_size", "check_complete", "private_of", "structured_vae", "view_dim", "without_absent"]
 
 
 class StructuredVAE(PyroModule):
@@ -50,6 +52,7 @@ class StructuredVAE(PyroModule):
         super().__init__("model")
         _check_generative(network)
         check_complete(network.variables, dims, decoders, "decoder")
+        self.network = network
         self.variables = network.variables
         self.dims = dict(dims)
         self.decoders = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
@@ -72,10 +75,7 @@ class StructuredVAE(PyroModule):
             latents = {name: self._draw(name, rows) for name in self.variables.latents}
             drawn = {}
             for index, name in enumerate(self.variables.observed):
-                shared = [latents[z] * self.mask[index, j] for j, z in enumerate(self.variables.shared)]
-                private = [latents[u] for u in private_of(self.variables, name)]
-                likelihood = self.decoders[name](torch.cat([*shared, *private], dim=-1))
-                view = given.get(name)
+                likelihood, view = self.likelihood(name, latents), given.get(name)
                 if view is not None and present is not None:
                     likelihood, view = likelihood.mask(present[:, index]), without_absent(view, present[:, index])
                 elif view is None and given:
@@ -83,9 +83,91 @@ class StructuredVAE(PyroModule):
                 drawn[name] = pyro.sample(name, likelihood, obs=view)
         return drawn
 
+    def likelihood(self, view: str, latents: Mapping[str, Tensor]) -> dist.TorchDistribution:
+        """p(view | latents), one row for each of theirs; latents by name, (rows, features)."""
+        row = self.mask[self.variables.observed.index(view)]
+        shared = [latents[z] * row[j] for j, z in enumerate(self.variables.shared)]
+        return self.decoders[view](torch.cat([*shared, *(latents[u] for u in private_of(self.variables, view))], dim=-1))
+
     def _draw(self, name: str, rows: int) -> Tensor:
         """A latent from N(0, I)."""
         return pyro.sample(name, dist.Normal(self.mask.new_zeros(rows, self.dims[name]), 1.0).to_event(1))
+
+
+# Views of digits ------------------------------------------------------------------------------------------------------
+
+
+def structured_vae(
+    network: BayesianNetwork, dims: Mapping[str, int], hidden_dim: int = 512, number_scale: float = 0.1
+) -> StructuredVAE:
+    """The model of views of digits: "digit" and "next", images of 28x28; "label", a class; "number", a coloured image of 32x32.
+
+    Args:
+        network: G^p over some of these views.
+        dims: dimensions of each latent, by name.
+        hidden_dim: hidden units of a layer.
+        number_scale: standard deviation of a coloured pixel, on the scale from 0 to 1.
+
+    Example:
+        >>> names = Variables(("digit", "label"), shared=("z",))
+        >>> model = structured_vae(BayesianNetwork.parse("z -> digit, label", names), {"z": 4}, hidden_dim=8)
+        >>> {name: tuple(view.shape) for name, view in model(size=3).items()}
+        {'digit': (3, 1, 28, 28), 'label': (3, 10)}
+    """
+    decoders = {}
+    for view in network.variables.observed:
+        width = view_dim(network.variables, dims, view)
+        if view == "number":
+            decoders[view] = _NumberDecoder(width, hidden_dim, number_scale)
+        else:
+            decoders[view] = _LabelDecoder(width, hidden_dim) if view == "label" else _PixelDecoder(width, hidden_dim)
+    return StructuredVAE(network, dims, decoders)
+
+
+def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
+    """Dimensions of a view's latents: all shared ones, and its own."""
+    return sum(dims[latent] for latent in (*variables.shared, *private_of(variables, view)))
+
+
+class _PixelDecoder(nn.Sequential):
+    """Grey pixels, (1, 28, 28); their cross-entropy is the mean of log p over binarisations of the image."""
+
+    def __init__(self, width: int, hidden_dim: int) -> None:
+        layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden_dim, 784), nn.Unflatten(1, (1, 28, 28)))
+        he_initialised(self)
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.Bernoulli(logits=super().forward(latents), validate_args=False).to_event(3)
+
+
+class _LabelDecoder(nn.Sequential):
+    """One of ten classes."""
+
+    def __init__(self, width: int, hidden_dim: int) -> None:
+        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 10))
+        he_initialised(self)
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
+
+
+class _NumberDecoder(nn.Sequential):
+    """Coloured pixels, (3, 32, 32), normal about a mean of 0 to 1."""
+
+    def __init__(self, width: int, hidden_dim: int, scale: float) -> None:
+        layers: list[nn.Module] = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 2048), nn.ReLU()]
+        layers += [nn.Unflatten(1, (128, 4, 4)), nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()]
+        super().__init__(*layers, nn.ConvTranspose2d(32, 3, 4, stride=2, padding=1), nn.Sigmoid())
+        he_initialised(self)
+        self.scale = scale
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.Normal(super().forward(latents), self.scale, validate_args=False).to_event(3)
+
+
+# What model and guide share -------------------------------------------------------------------------------------------
 
 
 def private_of(variables: Variables, view: str) -> list[str]:

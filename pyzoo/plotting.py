@@ -7,13 +7,16 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
 
 __all__ = [
     "draw_network",
     "figure_grid",
     "first_cells",
+    "frame",
+    "image_grid",
+    "image_rows",
     "image_sheet",
     "label_axes",
     "loss_history",
@@ -80,10 +83,51 @@ def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
         axes.axis("off")
     else:
         image = image if len(image) == 3 else 1 - image.expand(3, -1, -1)
-        axes.imshow(image.clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axes.imshow(image.detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
     axes.set_title(title, fontsize=9)
+
+
+def frame(axes: Axes) -> None:
+    """Sets a cell apart."""
+    for spine in axes.spines.values():
+        spine.set_color("tab:red")
+        spine.set_linewidth(1.5)
+
+
+def image_grid(
+    cells: Sequence[Sequence[Tensor | str | None]], title: str, framed: Collection[tuple[int, int]] = (), side: float = 0.6
+) -> Figure:
+    """A table of images in one picture, which is drawn much faster than axes for each.
+
+    Args:
+        cells: rows of images, (1 or 3, height, width), of short texts, or of None for nothing; sizes may differ.
+        title: of the figure.
+        framed: rows and columns of cells that are set apart.
+        side: inches of a cell.
+    """
+    images = [cell for row in cells for cell in row if isinstance(cell, Tensor)]
+    pixels = max([image.shape[-1] for image in images] + [image.shape[-2] for image in images], default=28)
+    pitch, columns = pixels + 2, max(map(len, cells))
+    canvas = torch.ones(3, pitch * len(cells), pitch * columns)
+    figure, [[axes]] = figure_grid(1, 1, title, cell=(side * columns, side * len(cells)))
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            if isinstance(cell, Tensor):
+                image = cell.detach().cpu()
+                image = image if len(image) == 3 else 1 - image.expand(3, -1, -1)
+                top, left = (start * pitch + (pitch - size) // 2 for start, size in zip((i, j), image.shape[1:], strict=True))
+                canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+            elif cell is not None:
+                axes.text((j + 0.5) * pitch, (i + 0.5) * pitch, cell, ha="center", va="center", fontsize=9)
+    show_image(axes, canvas)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for i, j in framed:
+        place = (j * pitch - 0.5, i * pitch - 0.5)
+        axes.add_patch(Rectangle(place, pitch, pitch, fill=False, edgecolor="tab:red", linewidth=1.2, clip_on=False))
+    return figure
 
 
 def draw_network(
@@ -120,6 +164,16 @@ def draw_network(
     axes.set_aspect("equal")
     axes.axis("off")
     axes.set_title(title, fontsize=9)
+
+
+def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
+    """Named rows of images, (images, channels, height, width) each."""
+    figure, axes = figure_grid(len(rows), max(map(len, rows.values())), title, cell=(0.8, 0.8))
+    for cells, (name, images) in zip(axes, rows.items(), strict=True):
+        for cell, image in zip(cells, images, strict=True):
+            show_image(cell, image)
+        cells[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    return figure
 
 
 def image_sheet(images: Tensor, title: str) -> Figure:

@@ -1,4 +1,4 @@
-"""What recipes on images share: which images, which of them are trained on, and which are measured."""
+"""What recipes on images share: where files lie, which images are trained on, and which are measured."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,15 @@ from pyzoo.training import Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ImageRecipe", "generate"]
+__all__ = ["FileRecipe", "ImageRecipe", "generate"]
 
 
 @dataclasses.dataclass
-class ImageRecipe(Recipe):
-    """Base of recipes on images: their names, where they lie, and what is held out."""
+class FileRecipe(Recipe):
+    """Base of recipes on images from files: where those lie, and what is held out."""
 
     incidental: ClassVar[frozenset[str]] = Recipe.incidental | {"data_dir"}
 
-    data: ImageSetName = "mnist"
-    """The images."""
     data_dir: Path | None = None
     """Where they are looked for first; then in $PYZOO_DATA and in a cache folder, into which they are downloaded."""
     validation: bool = False
@@ -35,9 +33,25 @@ class ImageRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.data in IMAGE_SETS, "data", f"one of {', '.join(IMAGE_SETS)}")
         if self.data_dir is not None:  # from a config.json it comes as text; and a run may be resumed elsewhere
             self.data_dir = Path(self.data_dir).expanduser().absolute()
+
+    @property
+    def measured_split(self) -> str:
+        """What is measured on, as names of metrics have it: "test" or "validation"."""
+        return "validation" if self.validation else "test"
+
+
+@dataclasses.dataclass
+class ImageRecipe(FileRecipe):
+    """Base of recipes on one set of images."""
+
+    data: ImageSetName = "mnist"
+    """The images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.data in IMAGE_SETS, "data", f"one of {', '.join(IMAGE_SETS)}")
 
     @property
     def held_out(self) -> int:
@@ -48,11 +62,6 @@ class ImageRecipe(Recipe):
     def train_size(self) -> int:
         """Images that are trained on."""
         return IMAGE_SETS[self.data].train - self.held_out
-
-    @property
-    def measured_split(self) -> str:
-        """What is measured on, as names of metrics have it: "test" or "validation"."""
-        return "validation" if self.validation else "test"
 
     def prepare(self) -> None:
         for split in ("train", "test"):

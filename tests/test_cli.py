@@ -18,13 +18,15 @@ from pyzoo.recipes.graph_vae_tables import GraphVAETable1
 from pyzoo.recipes.tvae import TVAERecipe
 from pyzoo.recipes.tvae_tables import TVAETable1
 from pyzoo.training import NonFiniteLoss, RunFolder, Trainer
-from tiny import COLORS, GRAPH, SINES, TVAE, flags
+from tiny import COLORS, GRAPH, MIB, SINES, TVAE, flags
 
 COMPVAE = {"compvae-sines": SINES, "compvae-colors": COLORS}
 STRUCTURES = dict.fromkeys(("graph-vae", "fc-vae", "ladder-vae", "vae"), GRAPH)
 TRANSFORMATIONS = dict.fromkeys(("tvae", "tvae-vae", "tvae-vae-plus"), TVAE)
-TINY = {**COMPVAE, **STRUCTURES, **TRANSFORMATIONS}
-TABLES = ("graph-vae-table1", "graph-vae-figure4", "tvae-table1", "tvae-figure2")
+MIB_ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
+MULTIMODAL = {f"mib-{row}": MIB for row in MIB_ROWS}
+TINY = {**COMPVAE, **STRUCTURES, **TRANSFORMATIONS, **MULTIMODAL}
+TABLES = ("graph-vae-table1", "graph-vae-figure4", "mib-figure3", "mib-table2", "tvae-table1", "tvae-figure2")
 QUIET = {"checkpoint_seconds": 1e6}
 
 

@@ -2,6 +2,7 @@
 
 from pyzoo.recipes.compvae import CompVAEColors, CompVAESines
 from pyzoo.recipes.graph_vae import GraphVAERecipe
+from pyzoo.recipes.mib import Multimodal
 from pyzoo.recipes.tvae import TVAERecipe
 from pyzoo.training import Hardware, RunFolder, Trainer
 
@@ -57,6 +58,16 @@ TVAE = {
     "decoder_channels": (8, 8, 6, 6),
     "hidden_dim": 20,
 }
+MIB = {
+    "data": "digits-label",
+    "steps": 30,
+    "batch_size": 20,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,
+    "z_dim": 3,
+    "u_dim": 2,
+    "hidden_dim": 16,
+}
 
 
 def sines(**changes) -> CompVAESines:
@@ -73,6 +84,10 @@ def graph(kind=GraphVAERecipe, **changes) -> GraphVAERecipe:
 
 def tvae(kind=TVAERecipe, **changes) -> TVAERecipe:
     return kind(**{**TVAE, **changes})
+
+
+def mib(kind=Multimodal, **changes):
+    return kind(**{**MIB, **changes})
 
 
 def trained_state(recipe, path, engine) -> dict:

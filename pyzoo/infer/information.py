@@ -19,10 +19,19 @@ from torch.distributions import Distribution, Normal, kl_divergence
 
 from pyzoo.infer.mmd import squared_mmd
 
-__all__ = ["MINE", "aggregate_log_prob", "dependence", "index_information", "marginal_kl", "rate", "total_correlation"]
+__all__ = [
+    "MINE",
+    "aggregate_log_prob",
+    "dependence",
+    "distortion",
+    "index_information",
+    "marginal_kl",
+    "rate",
+    "total_correlation",
+]
 
 
-def rate(q: Distribution, p: Distribution) -> Tensor:
+def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor:
     r"""An upper bound: the rate of I(z; x), or the conditional rate of I(z; rest | x_S).
 
     .. math:: I(z; x) \le E\, \mathrm{KL}(q(z \mid x) \| p(z)), \qquad
@@ -33,6 +42,7 @@ def rate(q: Distribution, p: Distribution) -> Tensor:
     Args:
         q: q(z | x) of each example, the batch its first dimension.
         p: p(z), or q(z | x_S) of each example.
+        mask: which examples count, (batch,), boolean; all by default. The others add nothing to the sum over the batch.
 
     Returns:
         0-dim: the mean over the batch, summed over all other dimensions.
@@ -42,7 +52,34 @@ def rate(q: Distribution, p: Distribution) -> Tensor:
         tensor(1.)
     """
     divergence = kl_divergence(q, p)
+    if mask is not None:
+        divergence = divergence * mask.view(-1, *(1,) * (divergence.dim() - 1))
     return divergence.sum() / len(divergence)
+
+
+def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""What is lost of x in z: minus it, and the entropy of x, are a lower bound of I(x; z).
+
+    .. math:: I(x; z) \ge H(x) + E \log p(x \mid z)
+
+    It is too low by the KL of q(x | z) to p(x | z). H(x) is the data's, and nothing that training moves.
+
+    Args:
+        p: p(x | z) at a draw of z for each example, the batch its first dimension.
+        x: the examples.
+        mask: which of them count, (batch,), boolean; all by default.
+
+    Returns:
+        0-dim: the mean over the batch, summed over all other dimensions, of -log p(x | z).
+
+    Example:
+        >>> distortion(dist.Bernoulli(torch.full((5, 2), 0.5)), torch.ones(5, 2))
+        tensor(1.3863)
+    """
+    log_prob = p.log_prob(x)
+    if mask is not None:
+        log_prob = log_prob * mask.view(-1, *(1,) * (log_prob.dim() - 1))
+    return -log_prob.sum() / len(log_prob)
 
 
 # By minibatch estimates of the aggregate posterior --------------------------------------------------------------------

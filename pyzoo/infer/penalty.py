@@ -14,9 +14,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Distribution, Normal
 
-from pyzoo.infer.information import dependence, index_information, rate, total_correlation
+from pyzoo.infer.information import dependence, distortion, index_information, rate, total_correlation
 from pyzoo.infer.network import BayesianNetwork
 from pyzoo.infer.projection import Information, projection, signed_projection
 
@@ -34,13 +34,18 @@ class Beliefs:
         given: from a collection of names of views to the belief about each latent given those, a normal over (batch, features);
             from None, given all views. Given none it is the prior.
         dataset_size: as in :func:`pyzoo.infer.aggregate_log_prob`.
-        networks: by name, those of estimators that have one.
+        networks: by the term as printed, those of estimators that have one.
+        complete: from a collection of names of views to the examples that have all of them, (batch,), boolean; by default all do.
+        likelihood: from the name of a view and collections of latents to p(x | those latents) at their draws, and the view; None
+            if the guide does not know its model.
     """
 
     draws: Mapping[str, Tensor]
     given: Callable[[Collection[str] | None], Mapping[str, Normal]]
     dataset_size: int | None = None
     networks: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = dataclasses.field(default_factory=dict)
+    complete: Callable[[Collection[str]], Tensor | None] = lambda names: None
+    likelihood: Callable[[str, Collection[str]], tuple[Distribution, Tensor]] | None = None
 
     def joined(self, names: Collection[str]) -> tuple[Normal, Tensor]:
         """The belief about several latents side by side, and its draw, in alphabetical order."""
@@ -50,12 +55,21 @@ class Beliefs:
 
 
 def _rate(term: Information, beliefs: Beliefs) -> Tensor:
-    wide, narrow = beliefs.given(term.right | term.given), beliefs.given(term.given)
-    return sum(rate(wide[name], narrow[name]) for name in sorted(term.left))
+    # An example that lacks a view of x_S has nothing to say of what the rest tells beyond x_S.
+    wide, narrow, rows = beliefs.given(term.right | term.given), beliefs.given(term.given), beliefs.complete(term.given)
+    return sum(rate(wide[name], narrow[name], rows) for name in sorted(term.left))
 
 
 def _zero(term: Information, beliefs: Beliefs) -> Tensor:
     return next(iter(beliefs.draws.values())).new_zeros(())
+
+
+def _distortion(term: Information, beliefs: Beliefs) -> Tensor:
+    if beliefs.likelihood is None:
+        raise ValueError(f"The distortion that bounds {term} needs a guide that knows its model.")
+    (view,) = term.left
+    p, x = beliefs.likelihood(view, term.right)
+    return -distortion(p, x, beliefs.complete(term.left))
 
 
 def _index_information(term: Information, beliefs: Beliefs) -> Tensor:
@@ -83,6 +97,7 @@ def _mine(term: Information, beliefs: Beliefs) -> Tensor:
 _ESTIMATORS: dict[str, tuple[Kind, Callable[[Information, Beliefs], Tensor]]] = {
     "rate": ("upper", _rate),
     "zero": ("lower", _zero),
+    "distortion": ("lower", _distortion),
     "index_information": ("estimate", _index_information),
     "total_correlation": ("estimate", _total_correlation),
     "mine": ("estimate", _mine),
@@ -101,8 +116,10 @@ class Penalty:
         form: "signed", the difference of eq. 1; or "conditional", a sum without minus signs. They are equal, and their terms
             can be bounded in different ways.
         estimators: for terms, as printed, the estimator to use: "rate" (an upper bound of what views tell of a latent), "zero" (a
-            lower bound of anything), "index_information", "total_correlation", "mine" (estimates), "dependence" (a surrogate, by
-            MMD). The others take the first that suits: a rate; between latents a total correlation; and zero under a minus.
+            lower bound of anything), "distortion" (a lower bound, up to the data's entropy, of what latents tell of a view, if
+            they are all that its decoder hears), "index_information", "total_correlation", "mine" (estimates), "dependence" (a
+            surrogate, by MMD). The others take the first that suits: a rate; between latents a total correlation; and zero under
+            a minus.
 
     Raises:
         ValueError: no estimator suits a term, or the one that is asked for does not; a term that is asked for does not occur; the
@@ -159,6 +176,8 @@ class Penalty:
         whole = of_views and all(set(self.inference.parents(name)) <= term.right | term.given for name in term.left)
         if estimator == "zero":
             return sign < 0
+        if estimator == "distortion":
+            return sign < 0 and len(term.left) == 1 and term.left <= observed and term.right <= latents and not term.given
         if estimator == "rate":
             return sign > 0 and whole
         if estimator == "index_information":

@@ -1,0 +1,515 @@
+"""Views of one digit under the multivariate-information-bottleneck framework: one recipe for each row of the unified table.
+
+Each row is a declaration: the variables, G^p, G^q, and wishes about latents, all as text. What it must equal is proved in
+``tests/models/test_mib_rows.py`` against the original method's loss, written by hand.
+
+Source: Zhang et al. (2020), tables 1 and 2 and section 4.2. Edges of all networks but those named in its text are our reading,
+since its figures are lost; sizes, optimiser and weights were in an appendix that our copy lacks.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pyzoo.data.images import IMAGE_SETS
+from pyzoo.data.multimodal import PairSet, PairSetName, PairSource, load_pairs, partner_name
+from pyzoo.errors import UsageError
+from pyzoo.guides.mib import EstimatorLoss, StructuredGuide, structured_guide
+from pyzoo.infer import MINE, BayesianNetwork, NegativeELBO, Penalty, Variables
+from pyzoo.models.mib import StructuredVAE, structured_vae
+from pyzoo.recipes import mib_metrics
+from pyzoo.recipes.images import FileRecipe
+from pyzoo.recipes.mib_objectives import DiscriminatorLoss, GeneratorLoss, SeveralNetworks, pixel_discriminator
+from pyzoo.training import Objective, Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["GAN", "JMVAE", "MVAE", "TELBO", "VAE", "BetaTCVAE", "BetaVAE", "BiVCCA", "InfoGAN", "Multimodal", "WynerVAE"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """A network that q is to come near, and how much."""
+
+    name: str
+    network: str
+    weight: float
+    form: Literal["signed", "conditional"] = "signed"
+    estimators: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """A row of the table: its variables, G^p, G^q, and what is wished of q."""
+
+    variables: Variables
+    generative: str
+    inference: str
+    wishes: tuple[Wish, ...] = ()
+
+    def network(self, text: str) -> BayesianNetwork:
+        """A network over the variables."""
+        return BayesianNetwork.parse(text, self.variables)
+
+    def penalties(self) -> list[Penalty]:
+        """The wishes as penalties."""
+        q = self.network(self.inference)
+        return [Penalty(w.name, q, self.network(w.network), w.weight, w.form, w.estimators) for w in self.wishes]
+
+
+_SMALL = {"data": "mnist-numbers", "steps": 5000, "u_dim": 8, "z_dim": 8}
+_DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
+
+
+@dataclasses.dataclass
+class MIBRecipe(FileRecipe):
+    """Base of the rows: data, networks, one ELBO with penalties."""
+
+    paper: ClassVar[str] = "Zhang et al. 2020"
+    about_data: ClassVar[str] = "MNIST or digits with labels, house numbers or the next digit"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "digits": _DIGITS}
+
+    data: PairSetName = "mnist-numbers"
+    """The pairs: MNIST's digits, or scikit-learn's, with labels, with house numbers (rendered, or SVHN's), or with the next
+    digit."""
+    paired: float = 1.0
+    """Share of training examples that come with both views; of the others one is missing (weak supervision)."""
+    batch_size: int = 128
+    """Pairs in a step, over all devices."""
+    z_dim: int = 16
+    """Dimensions of the shared latent; without private ones it has theirs too."""
+    u_dim: int = 16
+    """Dimensions of the private latent of a view that is an image."""
+    hidden_dim: int = 512
+    """Hidden units of a layer."""
+    label_weight: float = 10.0
+    """Of a label's likelihood, which is a few nats beside an image's hundreds."""
+    number_scale: float = 0.1
+    """Standard deviation of a house number's pixels, on the scale from 0 to 1."""
+    private_kl: float = 1.0
+    """Weight of the private latents' KLs at the start, from which it goes to 1 over 70 % of the steps: while they are dear, what
+    views have in common finds its place in the shared one."""
+    learning_rate: float = 1e-3
+    """Of Adam, at the start; it falls along a cosine to zero at the last step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.data in get_args(PairSetName), "data", f"one of {', '.join(get_args(PairSetName))}")
+        self.require(0 <= self.paired <= 1, "paired", "a share from 0 to 1")
+        for field in ("z_dim", "u_dim", "hidden_dim"):
+            self.require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("label_weight", "number_scale", "learning_rate", "private_kl"):
+            self.require(getattr(self, field) > 0, field, "positive")
+        self.require(2 <= self.batch_size <= self.train_size, "batch_size", f"at least 2, and at most {self.train_size}")
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the observed variables."""
+        return ("digit", partner_name(self.data))
+
+    @property
+    def train_size(self) -> int:
+        """Digits that are trained on."""
+        every = IMAGE_SETS[self.data.split("-")[0]].train
+        return every - every // 6 if self.validation else every
+
+    @property
+    def note(self) -> str:
+        first = IMAGE_SETS[self.data.split("-")[0]].note
+        rendered = "House numbers are rendered, not SVHN." if self.data.endswith("numbers") else ""
+        return " ".join(part for part in (first, rendered) if part)
+
+    def prepare(self) -> None:
+        for split in ("train", "test"):
+            load_pairs(self.data, split, self.data_dir)
+
+    def training_pairs(self) -> PairSet:
+        """What is trained on."""
+        return load_pairs(self.data, "train", self.data_dir).part(slice(self.train_size))
+
+    def measured_pairs(self) -> PairSet:
+        """What is measured on: test pairs, or those that are held out."""
+        if not self.validation:
+            return load_pairs(self.data, "test", self.data_dir)
+        return load_pairs(self.data, "train", self.data_dir).part(slice(self.train_size, None))
+
+    def source(self, device: torch.device) -> Source:
+        return PairSource(self.training_pairs(), self.paired, self.seed, device, self.views)
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def declare(self) -> Declaration:
+        """The row."""
+        raise NotImplementedError
+
+    @property
+    def privates(self) -> dict[str, str]:
+        """Private latents, one for each view that is an image: a label has nothing of its own."""
+        return {f"u_{view}": view for view in self.views if view != "label"}
+
+    def dims(self, variables: Variables) -> dict[str, int]:
+        """Dimensions of each latent."""
+        shared = self.z_dim + (0 if variables.private else self.u_dim * len(self.privates))
+        return {**dict.fromkeys(variables.shared, shared), **dict.fromkeys(variables.private, self.u_dim)}
+
+    def networks(self) -> tuple[StructuredVAE, StructuredGuide]:
+        """The model and its guide."""
+        row = self.declare()
+        dims, penalties = self.dims(row.variables), row.penalties()
+        model = structured_vae(row.network(row.generative), dims, self.hidden_dim, self.number_scale)
+        learned = {str(term): term for penalty in penalties for _, term, estimator in penalty.terms if estimator == "mine"}
+        sizes = {name: [sum(dims[latent] for latent in side) for side in (t.left, t.right)] for name, t in learned.items()}
+        guide = structured_guide(
+            row.network(row.inference),
+            dims,
+            self.hidden_dim,
+            penalties=penalties,
+            dataset_size=self.train_size,
+            estimators={name: MINE(*both) for name, both in sizes.items()},
+            model=model,
+        )
+        return model, guide
+
+    def objectives(self) -> list[Objective]:
+        model, guide = self.networks()
+        module = self.loss(model, guide)
+        learned = list(guide.estimators.parameters())
+        others = set(module.parameters()) - set(learned)
+        main = self._objective(module, [p for p in module.parameters() if p in others])  # in an order that a checkpoint keeps
+        if self.private_kl != 1:
+            main.schedules = {f"kl_weight_{latent}": self._private_kl for latent in model.variables.private}
+        terms = {str(t): t for penalty in guide.penalties for _, t, estimator in penalty.terms if estimator == "mine"}
+        return [main] if not terms else [main, self._objective(EstimatorLoss(guide, terms), learned, "mine")]
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
+        """What the first objective makes small: C_1, and the guide's penalties."""
+        return NegativeELBO(model, guide, self.site_weights(model.variables))
+
+    def site_weights(self, variables: Variables) -> dict[str, float]:
+        """Weights of sites that have one."""
+        weights = {"label": self.label_weight} if "label" in variables.observed else {}
+        return {**weights, **(dict.fromkeys(variables.private, self.private_kl) if self.private_kl != 1 else {})}
+
+    def _private_kl(self, step: int) -> float:
+        return 1 + (self.private_kl - 1) * max(0.0, 1 - step / (0.7 * self.steps))
+
+    def _objective(self, module: nn.Module, parameters: Sequence[nn.Parameter], name: str = "") -> Objective:
+        optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+        return Objective(module, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.steps), {}, name)
+
+    # Metrics, figures and samples -----------------------------------------------------------------------------------
+
+    def evaluate(self, module: nn.Module, device: torch.device, full: bool = False) -> dict[str, float]:
+        return mib_metrics.evaluate(self, module, device, full)
+
+    def figures(
+        self, module: nn.Module, device: torch.device, history: Sequence[Mapping[str, float]]
+    ) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.mib_figures import figures  # matplotlib is imported only where something is drawn
+
+        return figures(self, module, device, history)
+
+    def sample(
+        self, module: nn.Module, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
+    ) -> dict[str, Tensor]:
+        if parts is not None:
+            raise UsageError(f"--parts: the views of {self.name} are not made of parts")
+        drawn = mib_metrics.draw(module.model, count)
+        return {"x": drawn["digit"], **drawn}
+
+    def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
+        from pyzoo.recipes.mib_figures import joint_samples  # matplotlib is imported only where something is drawn
+
+        return joint_samples({view: samples[view] for view in self.views})
+
+
+# Rows with several views ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Multimodal(MIBRecipe):
+    """Several views with shared and private latents (OURS-MM): the shared ones are to be told by any one of the views.
+
+    L_x + L_u + L_z of section 4.2: the ELBO, and for each view the wish that z stand between it and the others.
+    """
+
+    name: ClassVar[str] = "mib-multimodal"
+    shows: ClassVar[str] = "what two views share, told apart from what is each one's own"
+
+    cross_weight: float = 1.0
+    """Of the wish that z be told by either view."""
+    independence: Literal["none", "total_correlation", "mine", "mmd"] = "none"
+    """Also wish that shared and private latents be independent, and estimate how much they are not in this way."""
+    independence_weight: float = 1.0
+    """Of that wish."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = ("none", "total_correlation", "mine", "mmd")
+        self.require(self.independence in known, "independence", f"one of {', '.join(known)}")
+        for field in ("cross_weight", "independence_weight"):
+            self.require(getattr(self, field) >= 0, field, "at least 0")
+
+    def declare(self) -> Declaration:
+        x, y = self.views
+        own = "; ".join(f"{view} -> {latent}" for latent, view in self.privates.items())
+        return Declaration(
+            Variables(self.views, shared=("z",), private=self.privates),
+            generative=f"z -> {x}, {y}; " + "; ".join(f"{latent} -> {view}" for latent, view in self.privates.items()),
+            inference=f"{x}, {y} -> z; {own}",
+            wishes=(
+                Wish(f"cross({x})", f"{x} -> z -> {y}; {own}", self.cross_weight),
+                Wish(f"cross({y})", f"{y} -> z -> {x}; {own}", self.cross_weight),
+                *self._independent(),
+            ),
+        )
+
+    def _independent(self) -> Iterator[Wish]:
+        """All latents independent, and each view a function of all: what is left of the distance is between latents."""
+        if self.independence == "none":
+            return
+        x, y = self.views
+        latents = ["z", *self.privates]
+        terms = [f"I({latent}; {', '.join(sorted(latents[:place]))})" for place, latent in enumerate(latents) if place]
+        network = f"{', '.join(latents)} -> {x}, {y}; {x} -> {y}"
+        estimator = "dependence" if self.independence == "mmd" else self.independence
+        yield Wish("independent", network, self.independence_weight, "conditional", dict.fromkeys(terms, estimator))
+
+
+@dataclasses.dataclass
+class JMVAE(MIBRecipe):
+    """All views from one shared latent, which any of them is to tell (Suzuki et al. 2017): [1, C_1] and [beta, cross(x_i)]."""
+
+    name: ClassVar[str] = "mib-jmvae"
+    shows: ClassVar[str] = "the same without private latents"
+
+    cross_weight: float = 0.1
+    """Of the wish that z be told by either view; the original's alpha."""
+
+    def declare(self) -> Declaration:
+        x, y = self.views
+        return Declaration(
+            Variables(self.views, shared=("z",)),
+            generative=f"z -> {x}, {y}",
+            inference=f"{x}, {y} -> z",
+            wishes=(
+                Wish(f"cross({x})", f"{x} -> z -> {y}", self.cross_weight),
+                Wish(f"cross({y})", f"{y} -> z -> {x}", self.cross_weight),
+            ),
+        )
+
+
+@dataclasses.dataclass
+class MVAE(MIBRecipe):
+    """All views from one shared latent, by a network for all and one for each (Wu and Goodman 2018): C_1 once for each."""
+
+    name: ClassVar[str] = "mib-mvae"
+    shows: ClassVar[str] = "one latent, and an ELBO for each subset of the views"
+
+    def declare(self) -> Declaration:
+        x, y = self.views
+        return Declaration(Variables(self.views, shared=("z",)), generative=f"z -> {x}, {y}", inference=f"{x}, {y} -> z")
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
+        heard = [self.views, *((view,) for view in self.views)]
+        return SeveralNetworks(model, guide, heard, "heard", self.site_weights(model.variables))
+
+
+@dataclasses.dataclass
+class TELBO(MVAE):
+    """Three ELBOs, of both views and of each (Vedantam et al. 2018). Of two views it is MVAE's, but for how they are weighted."""
+
+    name: ClassVar[str] = "mib-telbo"
+    shows: ClassVar[str] = "three ELBOs, the single views' weighted more"
+
+    single_weight: float = 5.0
+    """Of the ELBOs of single views; the joint one's is 1."""
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
+        heard = [self.views, *((view,) for view in self.views)]
+        weights = (1.0, *(self.single_weight for _ in self.views))
+        return SeveralNetworks(model, guide, heard, "heard", self.site_weights(model.variables), weights)
+
+
+@dataclasses.dataclass
+class BiVCCA(MIBRecipe):
+    """All views explained from each one alone (Wang et al. 2016): C_4(x_i, z) and the other view's cost, half from each."""
+
+    name: ClassVar[str] = "mib-bivcca"
+    shows: ClassVar[str] = "one latent, told by one view at a time"
+
+    def declare(self) -> Declaration:
+        x, y = self.views
+        return Declaration(Variables(self.views, shared=("z",)), generative=f"z -> {x}, {y}", inference=f"{x}, {y} -> z")
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
+        heard = [(view,) for view in self.views]
+        return SeveralNetworks(model, guide, heard, "all", self.site_weights(model.variables), (0.5, 0.5))
+
+
+@dataclasses.dataclass
+class WynerVAE(MIBRecipe):
+    """Shared and private latents, the shared ones succinct (Ryu et al. 2020).
+
+    Our reading: the ELBO; a weight on what z tells of both views; the wish that z be told by either view; and the wish that a
+    view come from z and its private latent, which are independent of each other and of all else (rates and distortion).
+    """
+
+    name: ClassVar[str] = "mib-wyner-vae"
+    shows: ClassVar[str] = "private latents, and a shared one that is to say little"
+
+    succinct_weight: float = 0.1
+    """Of the rate of z, beside the ELBO's."""
+    cross_weight: float = 1.0
+    """Of the wish that z be told by either view."""
+    private_weight: float = 0.1
+    """Of the wish that a view come from z and its private latent alone."""
+
+    def declare(self) -> Declaration:
+        x, y = self.views
+        own = {latent: f"{view} -> {latent}" for latent, view in self.privates.items()}
+        all_own = "; ".join(own.values())
+        return Declaration(
+            Variables(self.views, shared=("z",), private=self.privates),
+            generative=f"z -> {x}, {y}; " + "; ".join(f"{latent} -> {view}" for latent, view in self.privates.items()),
+            inference=f"{x}, {y} -> z; {all_own}",
+            wishes=(
+                Wish("succinct", all_own, self.succinct_weight),
+                Wish(f"cross({x})", f"{x} -> z -> {y}; {all_own}", self.cross_weight),
+                Wish(f"cross({y})", f"{y} -> z -> {x}; {all_own}", self.cross_weight),
+                *(self._private(latent, view, own) for latent, view in self.privates.items()),
+            ),
+        )
+
+    def _private(self, latent: str, view: str, own: Mapping[str, str]) -> Wish:
+        others = [edge for name, edge in own.items() if name != latent]
+        network = "; ".join([f"z, {latent} -> {view}", *others])
+        return Wish(f"private({view})", network, self.private_weight, "signed", {f"I({view}; {latent}, z)": "distortion"})
+
+
+# Rows with one view ---------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class VAE(MIBRecipe):
+    """One view with one private latent (Kingma and Welling 2014): [1, C_1] and no wish."""
+
+    name: ClassVar[str] = "mib-vae"
+    shows: ClassVar[str] = "one view, and no wish"
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return ("digit",)
+
+    def declare(self) -> Declaration:
+        return Declaration(Variables(self.views, private={"u": "digit"}), generative="u -> digit", inference="digit -> u")
+
+
+@dataclasses.dataclass
+class BetaVAE(VAE):
+    """One view whose latent is to tell less of it (Higgins et al. 2016): [1, C_1], and [beta - 1] of C_3 and the empty network.
+
+    The rate that bounds I(u; x), the distance to the empty network, is larger than it by C_3: it is both.
+    """
+
+    name: ClassVar[str] = "mib-beta-vae"
+    shows: ClassVar[str] = "one view, and a latent that is to tell little"
+
+    beta: float = 4.0
+    """Weight of the rate, at least 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.beta >= 1, "beta", "at least 1")
+
+    def declare(self) -> Declaration:
+        return dataclasses.replace(super().declare(), wishes=(Wish("empty", "", self.beta - 1),))
+
+
+@dataclasses.dataclass
+class BetaTCVAE(MIBRecipe):
+    """One view whose latents, a node for each coordinate, are to be independent (Chen et al. 2018).
+
+    [1, C_1] and [beta - 1, G^p].
+    """
+
+    name: ClassVar[str] = "mib-beta-tcvae"
+    shows: ClassVar[str] = "one view, and latents that are to be independent"
+
+    beta: float = 6.0
+    """1 and the weight of the total correlation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.beta >= 1, "beta", "at least 1")
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return ("digit",)
+
+    def dims(self, variables: Variables) -> dict[str, int]:
+        return dict.fromkeys(variables.latents, 1)
+
+    def declare(self) -> Declaration:
+        latents = [f"u_{index}" for index in range(self.u_dim)]
+        together = ", ".join(latents)
+        wish = Wish("independent", f"{together} -> digit", self.beta - 1, "conditional")
+        names = Variables(self.views, private=dict.fromkeys(latents, "digit"))
+        return Declaration(names, generative=f"{together} -> digit", inference=f"digit -> {together}", wishes=(wish,))
+
+
+@dataclasses.dataclass
+class GAN(VAE):
+    """One view without inference, by a discriminator (Goodfellow et al. 2014): [1, C_2], a second objective."""
+
+    name: ClassVar[str] = "mib-gan"
+    shows: ClassVar[str] = "one view, by an adversary"
+
+    learning_rate: float = 2e-4
+    """Of Adam, at the start, with a first moment's decay of 0.5."""
+
+    def objectives(self) -> list[Objective]:
+        model, guide = self.networks()
+        discriminator = pixel_discriminator(self.hidden_dim)
+        generator = self.loss(model, guide, discriminator)
+        moved = [p for name, p in generator.named_parameters() if not name.startswith("discriminator")]
+        judge = DiscriminatorLoss(model, discriminator, "digit")
+        return [self._objective(generator, moved), self._objective(judge, list(discriminator.parameters()), "discriminator")]
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide, discriminator: nn.Module) -> GeneratorLoss:
+        return GeneratorLoss(model, discriminator, "digit")
+
+    def _objective(self, module: nn.Module, parameters: Sequence[nn.Parameter], name: str = "") -> Objective:
+        objective = super()._objective(module, parameters, name)
+        for group in objective.optimizer.param_groups:
+            group["betas"] = (0.5, 0.999)
+        return objective
+
+
+@dataclasses.dataclass
+class InfoGAN(GAN):
+    """A GAN with a code that its images are to tell (Chen et al. 2016): [1, C_2], and I(c; x) kept, from below."""
+
+    name: ClassVar[str] = "mib-infogan"
+    shows: ClassVar[str] = "the same with a code that the images tell"
+
+    code_dim: int = 4
+    """Dimensions of the code."""
+    code_weight: float = 0.1
+    """Of what the images tell of it."""
+
+    def dims(self, variables: Variables) -> dict[str, int]:
+        return {**super().dims(variables), "c": self.code_dim}
+
+    def declare(self) -> Declaration:
+        names = Variables(self.views, shared=("c",), private={"u": "digit"})
+        return Declaration(names, generative="c, u -> digit", inference="digit -> c, u")
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide, discriminator: nn.Module) -> GeneratorLoss:
+        return GeneratorLoss(model, discriminator, "digit", guide, "c", self.code_weight)

@@ -1,0 +1,149 @@
+r"""Losses of the unified table that are not one ELBO: several inference networks, and an adversary.
+
+Source: Zhang et al. (2020), tables 1 and 2. The costs of table 1 are found so: C_0 and C_1 are the negative ELBO; C_2(x), the
+Jensen-Shannon divergence of data and model, is what a discriminator estimates (:class:`DiscriminatorLoss`); C_3(z) is
+:func:`pyzoo.infer.marginal_kl`; and C_4(x_i, z) is a negative ELBO of one view given another (:class:`SeveralNetworks`).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyzoo.guides.mib import Hearing, StructuredGuide
+from pyzoo.infer import NegativeELBO
+from pyzoo.models.mib import StructuredVAE
+from pyzoo.nn import he_initialised
+
+__all__ = ["DiscriminatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "pixel_discriminator"]
+
+
+class SeveralNetworks(nn.Module):
+    """The sum of one negative ELBO for each of several inference networks, each of which hears some of the views.
+
+    Args:
+        model: the generative program.
+        guide: the experts that all networks share.
+        heard: for each network the views that it hears.
+        scored: which views it is to explain: those that it hears (MVAE), or all (BiVCCA).
+        kl_weights: as in :class:`pyzoo.infer.NegativeELBO`.
+        weights: of the ELBOs; 1 by default.
+    """
+
+    def __init__(
+        self,
+        model: StructuredVAE,
+        guide: StructuredGuide,
+        heard: Sequence[Collection[str]],
+        scored: Literal["heard", "all"],
+        kl_weights: Mapping[str, float],
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+        self.networks = nn.ModuleList(NegativeELBO(model, Hearing(guide, views), kl_weights) for views in heard)
+        self.names = ["+".join(views) for views in heard]
+        self.scored = scored
+        self.weights = (1.0,) * len(heard) if weights is None else tuple(weights)
+
+    def forward(self, present: Tensor | None = None, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss, and each network's terms by "<what it hears>: <site>", detached; in nats per example."""
+        total, found = 0.0, {}
+        for name, network, weight in zip(self.names, self.networks, self.weights, strict=True):
+            rows = len(next(iter(views.values())))
+            if self.scored == "heard":
+                loss, terms = network(**views, present=network.guide.heard_in(present, rows))
+            else:
+                loss, terms = network(**views, **({} if present is None else {"present": present}))
+            total = total + weight * loss
+            found |= {f"{name}: {site}": value for site, value in terms.items()}
+        return total, found
+
+
+# Adversaries ----------------------------------------------------------------------------------------------------------
+
+
+def drawn_images(model: StructuredVAE, view: str, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Means of a view drawn from a model, differentiable, and the latents that they were drawn from, by name."""
+    latents = {name: torch.randn(count, dim, device=model.mask.device) for name, dim in model.dims.items()}
+    return model.likelihood(view, latents).mean, latents
+
+
+def pixel_discriminator(hidden_dim: int) -> nn.Sequential:
+    """From images of 28x28 to the log-odds that they are data."""
+    layers = [nn.Flatten(), nn.Linear(784, hidden_dim), nn.LeakyReLU(0.2), nn.Linear(hidden_dim, hidden_dim), nn.LeakyReLU(0.2)]
+    return he_initialised(nn.Sequential(*layers, nn.Linear(hidden_dim, 1)))
+
+
+class GeneratorLoss(nn.Module):
+    r"""What moves a generator: C_2(x) by its non-saturating stand-in, and minus a bound of what the images tell of a code.
+
+    .. math:: -E \log D(x) - \lambda\, E \log q(c \mid x), \qquad x = G(c, u)
+
+    Up to the code's constant entropy the second expectation is a lower bound of I(c; x), which a wish to keep wants large.
+
+    Source: Goodfellow et al. (2014), "Generative Adversarial Nets"; Chen et al. (2016), "InfoGAN", eq. 5.
+
+    Args:
+        model: the generative program.
+        discriminator: from images to the log-odds that they are data.
+        view: which of the model's views are the images.
+        guide: of the code given the images; None for a GAN.
+        code: the code's name.
+        weight: lambda.
+    """
+
+    def __init__(
+        self,
+        model: StructuredVAE,
+        discriminator: nn.Module,
+        view: str,
+        guide: StructuredGuide | None = None,
+        code: str = "c",
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.guide = guide
+        self.discriminator = discriminator
+        self.view = view
+        self.code = code
+        self.weight = weight
+
+    def forward(self, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its terms, detached."""
+        images, latents = drawn_images(self.model, self.view, len(views[self.view]))
+        terms = {self.view: softplus(-self.discriminator(images)).mean()}
+        if self.guide is not None:
+            q = self.guide.posteriors({self.view: images})[self.code]
+            terms[self.code] = -self.weight * q.log_prob(latents[self.code]).sum(-1).mean()
+        return sum(terms.values()), {name: term.detach() for name, term in terms.items()}
+
+
+class DiscriminatorLoss(nn.Module):
+    """What moves a discriminator: the cross-entropy of telling data from what the model draws.
+
+    At its least it is 2 log 2 less twice the Jensen-Shannon divergence of the two, in nats.
+
+    Args:
+        model: the generative program, which it does not move.
+        discriminator: from images to the log-odds that they are data.
+        view: which of the model's views are the images.
+    """
+
+    def __init__(self, model: StructuredVAE, discriminator: nn.Module, view: str) -> None:
+        super().__init__()
+        self.model = model
+        self.discriminator = discriminator
+        self.view = view
+
+    def forward(self, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its terms, detached."""
+        with torch.no_grad():
+            images, _ = drawn_images(self.model, self.view, len(views[self.view]))
+        on_data, on_drawn = self.discriminator(views[self.view]), self.discriminator(images)
+        terms = {"data": softplus(-on_data).mean(), "drawn": softplus(on_drawn).mean()}
+        return sum(terms.values()), {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,470 @@
+"""Rows of the unified table: their losses against the original methods' by hand, and how they train and are measured."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from pyzoo.data.multimodal import NUM_CLASSES
+from pyzoo.errors import UsageError
+from pyzoo.recipes import mib as rows
+from pyzoo.recipes import mib_metrics
+from pyzoo.recipes.mib_figures import cross_generation, exchange
+from pyzoo.recipes.mib_tables import MIBFigure3, MIBTable2
+from tiny import mib, trained_state
+
+CPU = torch.device("cpu")
+VIEWS = ("digit", "label")
+ALL = [rows.VAE, rows.GAN, rows.InfoGAN, rows.BetaVAE, rows.BetaTCVAE, rows.JMVAE, rows.MVAE, rows.WynerVAE, rows.BiVCCA]
+ALL += [rows.TELBO, rows.Multimodal]
+
+
+# By hand ----------------------------------------------------------------------------------------------------------------
+
+
+class Hand:
+    """A recipe's networks, and the arithmetic of multimodal VAEs without Pyro or pyzoo."""
+
+    def __init__(self, recipe):
+        torch.manual_seed(1)
+        self.recipe = recipe
+        self.module = recipe.objectives()[0].module.double()
+        self.decoders, self.encoders = self.module.model.decoders, self.module.guide.encoders
+        batch = recipe.source(CPU).batch(0, 6)
+        self.batch = {view: value.double() for view, value in batch.items()}
+
+    def loss(self):
+        """The recipe's."""
+        torch.manual_seed(3)
+        return self.module(**self.batch)[0]
+
+    def noise(self, *sizes):
+        torch.manual_seed(3)
+        return [torch.empty(6, size, dtype=torch.float64).normal_() for size in sizes]
+
+    def expert(self, view, part=slice(None)):
+        """Mean and variance of some of a view's latents."""
+        network = self.encoders[view]
+        out = network(self.batch[view])
+        half = out.shape[1] // 2
+        return out[:, :half][:, part], out[:, half:][:, part].exp()
+
+    def product(self, *experts):
+        """Of N(0, 1) and the experts."""
+        precision = 1 + sum(1 / variance for _, variance in experts)
+        return Normal(sum(mean / variance for mean, variance in experts) / precision, precision**-0.5)
+
+    def kl(self, q, p=None):
+        return kl_divergence(q, Normal(torch.zeros_like(q.loc), 1.0) if p is None else p).sum() / 6
+
+    def cost(self, view, *latents):
+        """-log p(view | latents) per example, weighted as the recipe does."""
+        logits = torch.nn.Sequential.forward(self.decoders[view], torch.cat(latents, 1))
+        if view == "label":
+            return self.recipe.label_weight * cross_entropy(logits, self.batch["label"].argmax(1))
+        return binary_cross_entropy_with_logits(logits, self.batch[view], reduction="sum") / 6
+
+
+def draw(q, noise):
+    return q.loc + q.scale * noise
+
+
+def agree(hand, expected):
+    loss = hand.loss()
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    parameters = [p for p in hand.module.parameters() if p.requires_grad]
+    ours, theirs = (torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) for value in (loss, expected))
+    for a, b in zip(ours, theirs, strict=True):  # None and zeros are alike
+        torch.testing.assert_close(*(torch.zeros(()) if g is None or not g.any() else g for g in (a, b)), rtol=1e-8, atol=1e-10)
+
+
+def test_vae():
+    hand = Hand(mib(rows.VAE))
+    q = hand.product(hand.expert("digit"))
+    agree(hand, hand.cost("digit", draw(q, *hand.noise(2))) + hand.kl(q))
+
+
+def test_beta_vae():
+    hand = Hand(mib(rows.BetaVAE, beta=5.0))
+    q = hand.product(hand.expert("digit"))
+    agree(hand, hand.cost("digit", draw(q, *hand.noise(2))) + 5 * hand.kl(q))
+
+
+def test_beta_tcvae():
+    """ELBO + (beta - 1) TC, by minibatch stratified sampling (Chen et al. 2018, appendix C.2) of a set of 1,437 digits."""
+    hand = Hand(mib(rows.BetaTCVAE, beta=4.0))
+    q = hand.product(hand.expert("digit"))
+    u = draw(q, torch.cat(hand.noise(1, 1), 1))
+    pairs = q.log_prob(u[:, None])  # (6, 6, 2), of u_i under q(u | x_j)
+    weights = torch.full((6, 6, 1), (1 - 1 / 1437) / 5, dtype=torch.float64)
+    weights[torch.arange(6), torch.arange(6)] = 1 / 1437
+    joint = (weights[..., 0] * pairs.sum(-1).exp()).sum(1).log()
+    marginals = (weights * pairs.exp()).sum(1).log().sum(-1)
+    agree(hand, hand.cost("digit", u) + hand.kl(q) + 3 * (joint - marginals).mean())
+
+
+def test_jmvae():
+    hand = Hand(mib(rows.JMVAE, cross_weight=0.3))
+    experts = {view: hand.expert(view) for view in VIEWS}
+    q = hand.product(*experts.values())
+    z = draw(q, *hand.noise(5))
+    expected = sum(hand.cost(view, z) + 0.3 * hand.kl(q, hand.product(experts[view])) for view in VIEWS)
+    agree(hand, expected + hand.kl(q))
+
+
+def several(hand, heard, explained, weights):
+    """A weighted sum of negative ELBOs, with the noise in the order in which they draw."""
+    noise, expected = hand.noise(*[5] * len(heard)), 0.0
+    for names, explain, weight, epsilon in zip(heard, explained, weights, noise, strict=True):
+        q = hand.product(*(hand.expert(view) for view in names))
+        expected = expected + weight * (hand.kl(q) + sum(hand.cost(view, draw(q, epsilon)) for view in explain))
+    return expected
+
+
+def test_mvae():
+    """An ELBO for both views and one for each (Wu and Goodman 2018, eq. 3 and section 2.3)."""
+    hand = Hand(mib(rows.MVAE))
+    heard = [VIEWS, VIEWS[:1], VIEWS[1:]]
+    agree(hand, several(hand, heard, heard, (1, 1, 1)))
+
+
+def test_telbo():
+    hand = Hand(mib(rows.TELBO, single_weight=4.0))
+    heard = [VIEWS, VIEWS[:1], VIEWS[1:]]
+    agree(hand, several(hand, heard, heard, (1, 4, 4)))
+
+
+def test_bivcca():
+    """Both views from each one's posterior, half of each (Wang et al. 2016, eq. 13)."""
+    hand = Hand(mib(rows.BiVCCA))
+    agree(hand, several(hand, [VIEWS[:1], VIEWS[1:]], [VIEWS, VIEWS], (0.5, 0.5)))
+
+
+def private(hand):
+    """q(z | both), q(u | digit), z and u, and each view's expert on z."""
+    experts = {view: hand.expert(view, slice(0, 3)) for view in VIEWS}
+    q, own = hand.product(*experts.values()), hand.product(hand.expert("digit", slice(3, None)))
+    z, u = (draw(belief, noise) for belief, noise in zip((q, own), hand.noise(3, 2), strict=True))
+    return experts, q, own, z, u
+
+
+def test_ours_mm():
+    """L_x + L_u + L_z of section 4.2."""
+    hand = Hand(mib(rows.Multimodal))
+    experts, q, own, z, u = private(hand)
+    expected = hand.cost("digit", z, u) + hand.cost("label", z) + hand.kl(own) + hand.kl(q)
+    agree(hand, expected + sum(hand.kl(q, hand.product(experts[view])) for view in VIEWS))
+
+
+def test_wyner_vae():
+    """Our reading: the ELBO, z's rate, the cross terms, and for the digit the rates of z and u and its own cost once more."""
+    hand = Hand(mib(rows.WynerVAE, succinct_weight=0.2, cross_weight=0.7, private_weight=0.3))
+    experts, q, own, z, u = private(hand)
+    digit = hand.cost("digit", z, u)
+    expected = digit + hand.cost("label", z) + hand.kl(own) + hand.kl(q) + 0.2 * hand.kl(q)
+    expected = expected + 0.7 * sum(hand.kl(q, hand.product(experts[view])) for view in VIEWS)
+    agree(hand, expected + 0.3 * (hand.kl(q) + hand.kl(own) + digit))
+
+
+def test_what_the_wishes_are():
+    for kind in (rows.BetaVAE, rows.JMVAE, rows.Multimodal, rows.WynerVAE):
+        assert all(penalty.is_bound for penalty in mib(kind).declare().penalties())
+    kinds = {"total_correlation": "estimate", "mine": "estimate", "mmd": "surrogate"}
+    for independence, kind in kinds.items():
+        assert mib(independence=independence).declare().penalties()[-1].kind == kind
+
+
+# Other objectives -------------------------------------------------------------------------------------------------------
+
+
+def moved(objective, batch):
+    """Names of the parameters that one step of an objective moves."""
+    before = {name: p.detach().clone() for name, p in objective.module.named_parameters()}
+    objective.optimizer.zero_grad()
+    objective.module(**batch)[0].backward()
+    objective.optimizer.step()
+    return {name for name, p in objective.module.named_parameters() if not torch.equal(before[name], p)}
+
+
+def test_adversaries_move_their_own_networks():
+    for kind in (rows.GAN, rows.InfoGAN):
+        recipe = mib(kind)
+        generator, judge = recipe.objectives()
+        batch = recipe.source(CPU).batch(0, 20)
+        parts = {name.split(".")[0] for name in moved(generator, batch)}
+        assert parts == ({"model"} if kind is rows.GAN else {"model", "guide"})
+        assert {name.split(".")[0] for name in moved(judge, batch)} == {"discriminator"}
+
+
+def test_losses_of_adversaries():
+    """-log D of what is drawn, the cross-entropy of the judge, and a lower bound of what the images tell of the code."""
+    recipe = mib(rows.InfoGAN, code_weight=0.5)
+    generator, judge = recipe.objectives()
+    batch = recipe.source(CPU).batch(0, 20)
+    torch.manual_seed(2)
+    loss, terms = generator.module(**batch)
+    torch.manual_seed(2)
+    c, u = torch.randn(20, 4), torch.randn(20, 2)
+    model, guide, odds = generator.module.model, generator.module.guide, generator.module.discriminator
+    x = model.decoders["digit"](torch.cat([c, u], 1)).mean
+    torch.testing.assert_close(terms["digit"], -torch.sigmoid(odds(x)).log().mean())
+    told = guide.posteriors({"digit": x})["c"].log_prob(c).sum(1).mean()
+    torch.testing.assert_close(loss, terms["digit"] - 0.5 * told)
+    torch.manual_seed(2)
+    loss, _ = judge.module(**batch)
+    expected = -torch.sigmoid(odds(batch["digit"])).log().mean() - (1 - torch.sigmoid(odds(x))).log().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_mine_is_trained_by_an_objective_of_its_own():
+    recipe = mib(independence="mine")
+    main, judge = recipe.objectives()
+    batch = recipe.source(CPU).batch(0, 20)
+    assert not any("estimators" in name for name in moved(main, batch))
+    assert all("estimators" in name for name in moved(judge, batch))
+    plain = mib().objectives()[0]
+    gradients = []
+    for objective in (main, plain):  # the estimate pulls at the guide
+        torch.manual_seed(0)
+        loss, _ = objective.module(**batch)
+        gradients.append(torch.autograd.grad(loss, objective.module.guide.encoders["digit"][1].weight)[0])
+    assert not torch.allclose(*gradients)
+
+
+def test_mine_learns_what_latents_share():
+    """z and u_digit are made to tell much of the digit, and so of each other, which the estimate finds."""
+    recipe = mib(independence="mine", batch_size=200, learning_rate=1e-2)
+    _, judge = recipe.objectives()
+    last = judge.module.guide.encoders["digit"][-1]
+    with torch.no_grad():
+        last.weight[:5] *= 5.0  # means
+        last.weight[5:] *= 0.0
+        last.bias[5:] = -4.0  # log-variances
+    source = recipe.source(CPU)
+    estimates = []
+    for step in range(150):
+        judge.optimizer.zero_grad()
+        loss, terms = judge.module(**source.batch(step, 200))
+        loss.backward()
+        judge.optimizer.step()
+        estimates.append(terms["I(u_digit; z)"].item())
+    assert abs(estimates[0]) < 0.3
+    assert sum(estimates[-20:]) / 20 > 0.8
+
+
+# Training and measuring -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "engine"),
+    [
+        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "private_kl": 3.0}, "eager"),
+        (rows.Multimodal, {"data": "digits-numbers"}, "traced"),
+        (rows.MVAE, {"paired": 0.3}, "traced"),
+        (rows.InfoGAN, {}, "eager"),
+    ],
+)
+def test_resume_is_exact(tmp_path, kind, changes, engine):
+    """In two parts, and by another engine, it ends where an undisturbed eager run does."""
+    small = {"steps": 8, **changes}
+    undisturbed = trained_state(mib(kind, **small), tmp_path / "whole", "eager")
+    recipe = mib(kind, **small)
+    recipe.steps = 5
+    whole = recipe.objectives
+
+    def objectives():  # the schedule is the whole run's
+        recipe.steps = 8
+        found = whole()
+        recipe.steps = 5
+        return found
+
+    recipe.objectives = objectives
+    trained_state(recipe, tmp_path / "parts", engine)
+    resumed = trained_state(mib(kind, **small), tmp_path / "parts", engine)
+    for name, value in undisturbed.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_private_latents_are_dear_at_first():
+    [objective] = mib(private_kl=5.0, steps=100).objectives()
+    assert list(objective.schedules) == ["kl_weight_u_digit"]
+    assert [objective.schedules["kl_weight_u_digit"](step) for step in (0, 35, 70, 99)] == [5.0, 3.0, 1.0, 1.0]
+    assert objective.module.get_buffer("kl_weight_u_digit") == 5.0
+    assert not mib().objectives()[0].schedules
+    assert not mib(rows.JMVAE, private_kl=5.0).objectives()[0].schedules
+
+
+def test_a_view_that_a_row_lacks_changes_nothing():
+    """Weak supervision: what stands in a missing view reaches neither loss nor gradient, in any row of several views."""
+    for kind in (rows.Multimodal, rows.JMVAE, rows.MVAE, rows.BiVCCA, rows.WynerVAE, rows.TELBO):
+        recipe = mib(kind, paired=0.0)
+        module = recipe.objectives()[0].module
+        batch = recipe.source(CPU).batch(0, 20)
+        other = {**batch, "digit": batch["digit"].clone(), "label": batch["label"].clone()}
+        other["digit"][~batch["present"][:, 0]] = math.nan
+        other["label"][~batch["present"][:, 1]] = math.nan
+        found = []
+        for views in (batch, other):
+            torch.manual_seed(0)
+            loss = module(**views)[0]
+            found.append([loss, *torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)])
+        for a, b in zip(*found, strict=True):
+            assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_a_row_that_lacks_the_view_says_nothing_of_its_cross_term():
+    """With one view only, q(z | all) is q(z | it): no cross term is left, neither its own nor the missing view's."""
+    recipe = mib(paired=0.0)
+    module = recipe.objectives()[0].module
+    _, terms = module(**recipe.source(CPU).batch(0, 20))
+    assert all(value == 0 for name, value in terms.items() if name.startswith("penalty/"))
+    _, terms = module(**mib().source(CPU).batch(0, 20))
+    assert all(terms[f"penalty/cross({a})/I(z; {b} | {a})"] > 0 for a, b in (VIEWS, VIEWS[::-1]))
+
+
+@pytest.fixture
+def quick_judges(monkeypatch):
+    mib_metrics._classifier.cache_clear()
+    whole = mib_metrics.train_classifier
+    monkeypatch.setattr(mib_metrics, "train_classifier", lambda batch, steps, *more: whole(batch, 40, *more))
+    yield
+    mib_metrics._classifier.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_evaluating_moves_nothing_and_repeats(kind, quick_judges):
+    recipe = mib(kind)
+    module = recipe.objectives()[0].module
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    metrics = recipe.evaluate(module, CPU)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics == recipe.evaluate(module, CPU)
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in before.items())
+    several = len(recipe.views) > 1
+    assert several == ("cross_accuracy/digit_to_label" in metrics) == ("joint_coherence" in metrics)
+    assert ("z_keeps_class" in metrics) == (kind in (rows.Multimodal, rows.WynerVAE))
+    assert ("test_log_likelihood" in metrics) == (kind not in (rows.GAN, rows.InfoGAN))
+    assert ("code_information" in metrics) == (kind is rows.InfoGAN)
+
+
+class Known:
+    """A model and guide of images whose z is the class and u the brightness, exactly."""
+
+    def __init__(self, u_tells_class=False):
+        self.u_tells_class = u_tells_class
+        self.variables = rows.Multimodal(data="digits-label").declare().variables
+        self.dims = {"z": NUM_CLASSES, "u_digit": 1}
+
+    def likelihood(self, view, latents):
+        if view == "label":
+            return _Mean(latents["z"])
+        cls = latents["z"].argmax(1)
+        if self.u_tells_class:
+            cls = (cls + latents["u_digit"][:, 0].long()) % NUM_CLASSES
+        x = torch.zeros(len(cls), 1, 28, 28)
+        x[torch.arange(len(cls)), 0, 0, cls] = 1.0
+        return _Mean(x)
+
+    def posteriors(self, given):
+        if "label" in given:
+            return {"z": _Mean(given["label"]), "u_digit": _Mean(torch.zeros(len(given["label"]), 1))}
+        z = given["digit"][:, 0, 0, :NUM_CLASSES]
+        return {"z": _Mean(z), "u_digit": _Mean(z.argmax(1, keepdim=True).float())}
+
+
+class _Mean:
+    def __init__(self, value):
+        self.mean = value
+
+    def sample(self):
+        return self.mean
+
+
+def test_separation_and_crossing_of_a_known_model():
+    labels = torch.arange(50) % NUM_CLASSES
+    x = torch.zeros(50, 1, 28, 28)
+    x[torch.arange(50), 0, 0, labels] = 1.0
+    views = {"digit": x, "label": torch.nn.functional.one_hot(labels, NUM_CLASSES).float()}
+    classes = {"digit": labels, "label": labels}
+    judges = {"digit": lambda images: images[:, 0, 0, :NUM_CLASSES], "label": lambda label: label}
+    model = Known()
+    found = mib_metrics._separation(model, model, views, classes, judges)
+    assert (found["z_keeps_class"], found["u_changes_class"], found["z_brings_class"]) == (1.0, 0.0, 1.0)
+    assert found["u_changes_style"] == 0.0 or math.isnan(found["u_changes_style"])
+    crossed = mib_metrics._crossed(model, model, views, classes, judges)
+    assert crossed == {"cross_accuracy/digit_to_label": 1.0, "cross_accuracy/label_to_digit": 1.0}
+    wrong = mib_metrics._crossed(model, model, views, {**classes, "digit": (labels + 1) % NUM_CLASSES}, judges)
+    assert wrong == {"cross_accuracy/digit_to_label": 1.0, "cross_accuracy/label_to_digit": 0.0}
+    model = Known(u_tells_class=True)
+    found = mib_metrics._separation(model, model, views, classes, judges)
+    assert found["u_changes_class"] > 0.8
+
+
+@pytest.mark.parametrize("data", ["digits-label", "digits-plus-one"])
+def test_figures_and_samples(data, quick_judges):
+    recipe = mib(data=data)
+    module = recipe.objectives()[0].module
+    _, terms = module(**recipe.source(CPU).batch(0, 20))
+    terms = {"loss": 1.0, "learning_rate": 0.1, **{name: value.item() for name, value in terms.items()}}
+    history = [{"step": step, "seconds": 1.0, **terms} for step in (5, 10)]
+    x, y = recipe.views
+    names = [name for name, figure in recipe.figures(module, CPU, history) if figure.axes]
+    own = [f"exchange_{view}" for view in recipe.views if view != "label"]
+    assert names == ["networks", f"figure3_{x}_to_{y}", f"figure3_{y}_to_{x}", *own, "samples", "loss"]
+    samples = recipe.sample(module, CPU, 5, None, seed=0)
+    assert samples["x"].shape == (5, 1, 28, 28)
+    assert recipe.picture(samples).axes
+    with pytest.raises(UsageError, match="--parts"):
+        recipe.sample(module, CPU, 5, ["1"], seed=0)
+
+
+def test_figures_show_what_they_say():
+    """Beside each given view stand draws of the other; a table's diagonal is its images, decoded from their own latents."""
+    recipe = mib()
+    module = recipe.objectives()[0].module
+    views = mib_metrics.measured_views(recipe, CPU)
+    [axes] = cross_generation(module, views, "label", "digit", rows=3, draws=2).axes
+    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]
+    assert axes.images[0].get_array().shape == (3 * 30, 3 * 30, 3)
+    x = views["digit"][:2]
+    [axes] = exchange(module, "digit", x).axes
+    drawn = torch.as_tensor(axes.images[0].get_array()[..., 0]).unflatten(0, (3, 30)).unflatten(2, (3, 30))
+    latents = {name: q.mean for name, q in module.guide.posteriors({"digit": x}).items()}
+    own = module.model.likelihood("digit", latents).mean
+    for index in range(2):
+        for row, column, image in ((0, 1 + index, x[index]), (1 + index, 0, x[index]), (1 + index, 1 + index, own[index])):
+            found = drawn[row, 1:29, column, 1:29]
+            torch.testing.assert_close(found, 1 - image[0].detach(), atol=1e-6, rtol=0)
+
+
+def test_tables():
+    assert {row.recipe for row in MIBTable2().rows()} == set(ALL)
+    table = MIBFigure3(data=("digits-label", "digits-numbers"), preset="digits")
+    assert len(table.rows()) == len({row.label for row in table.rows()}) == 6
+    assert all(table.recipe(row, 2).seed == 2 for row in table.rows())
+    assert "| OURS-MM, digits-label | 0 |" in table.render({})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "mnist"}, "--data must be one of mnist-label, mnist-numbers"),
+        ({"paired": 1.2}, "--paired must be a share"),
+        ({"z_dim": 0}, "--z-dim must be at least 1"),
+        ({"label_weight": 0.0}, "--label-weight must be positive"),
+        ({"number_scale": -1.0}, "--number-scale"),
+        ({"cross_weight": -1.0}, "--cross-weight"),
+        ({"independence": "hsic"}, "--independence must be one of none, total_correlation, mine, mmd"),
+        ({"batch_size": 1438}, "--batch-size must be at least 2, and at most 1437"),
+        ({"validation": True, "batch_size": 1200}, "at most 1198"),
+        ({"kind": rows.BetaVAE, "beta": 0.5}, "--beta must be at least 1"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(UsageError, match=message):
+        mib(**changes)
