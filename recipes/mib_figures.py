@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from pyzoo.data.multimodal import NUM_CLASSES
 from pyzoo.infer import evaluating
 from pyzoo.models.mib import private_of
 from pyzoo.plotting import draw_network, figure_grid, image_grid, loss_history
@@ -23,7 +24,8 @@ def figures(
 ) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
     yield "networks", networks(recipe)
-    views = {view: x[:200] for view, x in measured_views(recipe, device).items()}
+    first = _one_of_each_class(recipe.measured_pairs().classes("digit"))
+    views = {view: x[first] for view, x in measured_views(recipe, device).items()}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for heard in views:
@@ -54,7 +56,7 @@ def cross_generation(
     module: nn.Module, views: Mapping[str, Tensor], heard: str, other: str, rows: int = 8, draws: int = 8
 ) -> Figure:
     """Figure 3: a view on the left, framed, and draws of the other view given it."""
-    inputs = _one_of_each_class(views, heard, rows)
+    inputs = views[heard][:rows]
     with evaluating(module):
         found = brought_forth(module.model, module.guide, {heard: inputs.repeat_interleave(draws, 0)}, other)
     cells = [
@@ -64,11 +66,9 @@ def cross_generation(
     return image_grid(cells, f"{other} given {heard}", framed=[(row, 0) for row in range(len(inputs))])
 
 
-def _one_of_each_class(views: Mapping[str, Tensor], name: str, rows: int) -> Tensor:
-    """The first views of a kind; of labels the first of each class."""
-    if name != "label":
-        return views[name][:rows]
-    return torch.eye(views[name].shape[1], device=views[name].device)[:rows]
+def _one_of_each_class(classes: Tensor) -> list[int]:
+    """The first example of each class, in their order."""
+    return [(classes == label).nonzero()[0].item() for label in range(NUM_CLASSES)]
 
 
 def exchange(module: nn.Module, view: str, x: Tensor) -> Figure:

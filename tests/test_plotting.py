@@ -1,7 +1,7 @@
 import torch
 
 from pyzoo.infer import BayesianNetwork, Variables
-from pyzoo.plotting import draw_network, figure_grid, loss_history, show_curves, show_image
+from pyzoo.plotting import draw_network, figure_grid, image_grid, loss_history, show_curves, show_image
 
 
 def test_grid_and_title():
@@ -43,3 +43,17 @@ def test_a_network_has_a_node_for_each_name_and_an_arrow_for_each_edge():
     assert len(axes.patches) == 4
     shades = [tuple(dots.get_facecolor()[0]) for dots in axes.collections]
     assert len(set(shades)) == 2
+
+
+def test_image_grid():
+    white, black = torch.zeros(1, 4, 4), torch.ones(1, 2, 2)
+    red = torch.zeros(3, 4, 4)
+    red[0] = 1.0
+    [axes] = image_grid([[white, black, None], [red, "7"]], "title", framed=[(1, 0)]).axes
+    canvas = torch.as_tensor(axes.images[0].get_array())
+    assert canvas.shape == (12, 18, 3)
+    assert torch.equal(canvas[2:4, 8:10], torch.zeros(2, 2, 3))  # ink is black, and a smaller image in its cell's middle
+    assert canvas[:6, 6:12].sum() == 3 * (36 - 4)
+    assert torch.equal(canvas[7:11, 1:5], torch.tensor([1.0, 0.0, 0.0]).expand(4, 4, 3))
+    assert [text.get_text() for text in axes.texts] == ["7"]
+    assert len(axes.patches) == 1

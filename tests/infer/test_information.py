@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from pyzoo.infer import MINE, aggregate_log_prob, dependence, index_information, marginal_kl, rate, total_correlation
+from pyzoo.infer import (
+    MINE,
+    aggregate_log_prob,
+    dependence,
+    distortion,
+    index_information,
+    marginal_kl,
+    rate,
+    total_correlation,
+)
 
 A = torch.tensor([[0.8, 0.3, 0.0], [0.5, -0.4, 0.6], [0.1, 0.9, -0.2]], dtype=torch.float64)
 SCALE = 0.7
@@ -29,7 +38,7 @@ def test_rate_is_above_the_information_by_the_kl_of_the_aggregate():
     aggregate = dist.MultivariateNormal(torch.zeros(3, dtype=torch.float64), AGGREGATE)
     gap = kl_divergence(aggregate, dist.MultivariateNormal(torch.zeros(3, dtype=torch.float64), torch.eye(3).double())).item()
     assert rate(q, p).item() == pytest.approx(EXACT + gap, abs=0.03)
-    assert rate(q.to_event(1), p.to_event(1)) == rate(q, p)
+    torch.testing.assert_close(rate(q.to_event(1), p.to_event(1)), rate(q, p))
 
 
 def test_conditional_rate_is_above_the_conditional_information():
@@ -42,6 +51,32 @@ def test_conditional_rate_is_above_the_conditional_information():
     best = rate(q, dist.Normal(given, (SCALE**2 + rest.square().sum(1)).sqrt()))  # its covariance, without correlations
     assert exact <= best.item() < exact + 0.2
     assert rate(q, dist.Normal(given + 0.3, 1.5)) > best
+
+
+def test_distortion_is_below_the_information_by_the_kl_of_the_decoder():
+    """I(x; z) >= H(x) - distortion, an equality where p(x | z) is q(x | z), and lower by a known KL where its mean is off."""
+    q, z = draws(20_000)
+    x = torch.linalg.solve(A, q.loc.mT).mT
+    gain = A.mT @ torch.linalg.inv(AGGREGATE)
+    covariance = torch.eye(3, dtype=torch.float64) - gain @ A
+    entropy = dist.MultivariateNormal(torch.zeros(3, dtype=torch.float64), torch.eye(3).double()).entropy()
+    exact = dist.MultivariateNormal(z @ gain.mT, covariance)
+    assert (entropy - distortion(exact, x)).item() == pytest.approx(EXACT, abs=0.03)
+    shift = torch.tensor([0.2, -0.1, 0.3], dtype=torch.float64)
+    kl = 0.5 * shift @ torch.linalg.solve(covariance, shift)
+    shifted = dist.MultivariateNormal(z @ gain.mT + shift, covariance)
+    assert (entropy - distortion(shifted, x)).item() == pytest.approx(EXACT - kl.item(), abs=0.05)
+
+
+def test_examples_that_do_not_count():
+    """They add nothing, and the mean is over all, so that its product with the batch's size is a sum over those that do."""
+    q, z = draws(6)
+    p = dist.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
+    mask = torch.tensor([True, False, True, True, False, False])
+    some = [dist.Normal(q.loc[mask], SCALE), z[mask]]
+    torch.testing.assert_close(6 * rate(q, p, mask), 3 * rate(some[0], p))
+    torch.testing.assert_close(6 * rate(q.to_event(1), p.to_event(1), mask), 3 * rate(some[0], p))
+    torch.testing.assert_close(6 * distortion(q, z, mask), 3 * distortion(*some))
 
 
 @pytest.mark.parametrize("dataset_size", [None, 1500])

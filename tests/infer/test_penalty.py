@@ -86,6 +86,32 @@ def test_estimators_on_request():
     assert wish.kind == "estimate"
 
 
+def test_examples_without_the_given_views_do_not_count():
+    mask = torch.tensor([True, True, False, True, False, False])
+    asked = []
+    b = beliefs(complete=lambda names: asked.append(set(names)) or (mask if names else None))
+    found = penalty("x -> z, s, u; z, s -> y").values(b)
+    wide, narrow = b.given(["x", "y"])["z"], b.given(["x"])["z"]
+    exact = kl_divergence(wide, narrow)[mask].sum() / 6
+    torch.testing.assert_close(found["penalty/wish/I(z; y | x)"], exact)
+    assert asked == [{"x"}, {"x"}]
+    torch.testing.assert_close(penalty("").values(b)["penalty/wish/I(u; x)"], rate(b.given(["x"])["u"], b.given([])["u"]))
+
+
+def test_distortion():
+    """Under a minus, what the latents tell of a view: bounded from below by its distortion, which so is added."""
+    x = torch.randn(6, 2)
+    p = dist.Normal(torch.zeros(6, 2), 1.5)
+    asked = []
+    b = beliefs(likelihood=lambda view, latents: asked.append((view, set(latents))) or (p, x))
+    wish = penalty("x, y -> s; z, u -> x", weight=2.0, estimators={"I(x; u, z)": "distortion"})
+    assert wish.is_bound
+    torch.testing.assert_close(wish.values(b)["penalty/wish/I(x; u, z)"], -2.0 * p.log_prob(x).sum() / 6)
+    assert asked == [("x", {"z", "u"})]
+    with pytest.raises(ValueError, match=r"bounds I\(x; u, z\) needs a guide that knows its model"):
+        wish.values(beliefs())
+
+
 def test_says_what_it_is():
     assert str(penalty("x, y -> z, s; x -> u")) == "wish (an upper bound): 0"
     assert str(penalty("x, y -> s; x -> u; x -> z")).startswith("wish (an upper bound): + I(z; y | x) by rate (upper)")
@@ -98,6 +124,10 @@ def test_says_what_it_is():
         ({"text": "", "weight": -1.0}, "at least 0, got -1"),
         ({"text": "", "form": "printed"}, "not 'printed'"),
         ({"text": "", "estimators": {"I(z; x)": "rate"}}, r"no term I\(z; x\) in 'wish': there are I\(z; x, y\)"),
+        (
+            {"text": "", "estimators": {"I(z; x, y)": "distortion"}},
+            r"'distortion' does not suit I\(z; x, y\), a term with a plus",
+        ),
         ({"text": "", "estimators": {"I(z; x, y)": "zero"}}, r"'zero' does not suit I\(z; x, y\), a term with a plus"),
         ({"text": "x -> z, s, u; z -> y", "form": "conditional"}, r"no estimator suits I\(y; .*a term with a plus"),
     ],

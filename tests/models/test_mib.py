@@ -7,9 +7,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 
-from pyzoo.guides.mib import StructuredGuide
+from pyzoo.guides.mib import Hearing, StructuredGuide
 from pyzoo.infer import BayesianNetwork, NegativeELBO, TraceKL_ELBO, Variables, log_likelihood
 from pyzoo.models.mib import StructuredVAE
 from pyzoo.testing import check_elbo, check_svi
@@ -277,3 +278,39 @@ def test_copies():
             torch.manual_seed(0)
             losses.append(NegativeELBO(*programs)(**views())[0])
         assert losses[0] == losses[1]
+
+
+def test_hearing_some_of_the_views_is_the_belief_in_those():
+    model, guide = pair()
+    batch = views()
+    name = next(iter(batch))
+    heard = Hearing(guide, [name])
+    torch.manual_seed(0)
+    trace = poutine.trace(heard).get_trace(**batch)
+    exact = guide.posteriors(batch, subset=[name])
+    for latent, q in exact.items():
+        torch.testing.assert_close(trace.nodes[latent]["fn"].base_dist.loc, q.loc)
+        torch.testing.assert_close(trace.nodes[latent]["fn"].base_dist.scale, q.scale)
+    for bad in ([], ["nothing"]):
+        with pytest.raises(ValueError, match="A guide hears one or more of"):
+            Hearing(guide, bad)
+
+
+def test_likelihoods_that_a_guide_can_not_give():
+    """Penalties that ask for a distortion name what is missing."""
+    model, guide = pair()
+    names = guide.variables
+    view = names.observed[0]
+    parents = model.network.parents(view)
+    other = next(latent for latent in names.latents if latent not in parents) if len(parents) < len(names.latents) else None
+    draws = {name: torch.zeros(5, dim) for name, dim in guide.dims.items()}
+    ask = lambda guide, latents: guide._likelihood(views(), draws, torch.ones(5, len(names.observed)).bool(), view, latents)  # noqa: E731
+    with pytest.raises(ValueError, match="the guide knows no model"):
+        ask(guide, parents)
+    knowing = StructuredGuide(guide.network, guide.dims, guide.encoders, model=model)
+    p, x = ask(knowing, parents)
+    assert torch.equal(x, views()[view])
+    torch.testing.assert_close(p.log_prob(x), model.likelihood(view, draws).log_prob(x))
+    with pytest.raises(ValueError, match="its parents are"):
+        ask(knowing, [*parents, other] if other else parents[:-1])
+    assert not any(name.startswith("_model") for name, _ in knowing.named_parameters())

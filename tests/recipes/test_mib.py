@@ -427,9 +427,9 @@ def test_figures_show_what_they_say():
     """Beside each given view stand draws of the other; a table's diagonal is its images, decoded from their own latents."""
     recipe = mib()
     module = recipe.objectives()[0].module
-    views = mib_metrics.measured_views(recipe, CPU)
+    views = {name: view[:10] for name, view in mib_metrics.measured_views(recipe, CPU).items()}
     [axes] = cross_generation(module, views, "label", "digit", rows=3, draws=2).axes
-    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]
+    assert [text.get_text() for text in axes.texts] == [str(view.argmax().item()) for view in views["label"][:3]]
     assert axes.images[0].get_array().shape == (3 * 30, 3 * 30, 3)
     x = views["digit"][:2]
     [axes] = exchange(module, "digit", x).axes
