@@ -281,7 +281,7 @@ def test_copies():
 
 
 def test_hearing_some_of_the_views_is_the_belief_in_those():
-    model, guide = pair()
+    _, guide = pair()
     batch = views()
     name = next(iter(batch))
     heard = Hearing(guide, [name])
