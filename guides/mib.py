@@ -6,7 +6,8 @@ r"""The guide of the multivariate-information-bottleneck framework: each latent'
 One encoder for each view serves all subsets of the views: an absent one takes no part, and without any the belief is the prior.
 
 Source: Zhang, Koyama and Ishiguro (2020), eqs. 4, 12 and 13. The experts are the quotients of q(z | x_i) and p(z), so q(z | x_i)
-itself is the product of the prior and one expert; eq. 13's sigma is a variance.
+itself is the product of the prior and one expert; eq. 13's sigma is a variance. The paper has a network give the expert; ours
+give q(z | x_i), and the expert follows (see :class:`Quotient`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +25,7 @@ from pyzoo.infer import BayesianNetwork, Beliefs, Information, Penalty
 from pyzoo.models.mib import StructuredVAE, batch_size, check_complete, private_of, view_dim, without_absent
 from pyzoo.nn import he_initialised, scale_from_log_variance
 
-__all__ = ["EstimatorLoss", "Hearing", "StructuredGuide", "structured_guide"]
+__all__ = ["EstimatorLoss", "Hearing", "Quotient", "StructuredGuide", "structured_guide"]
 
 
 class StructuredGuide(PyroModule):
@@ -203,7 +204,29 @@ def encoder(view: str, width: int, hidden_dim: int) -> nn.Module:
         layers = [nn.Linear(10, hidden_dim), nn.ReLU()]
     else:
         layers = [nn.Flatten(), nn.Linear(784, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
-    return he_initialised(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width)))
+    return he_initialised(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width), Quotient()))
+
+
+class Quotient(nn.Module):
+    r"""From m and v, side by side, to the mean and log-variance of the expert that makes q(z | x_i) = N(m, sigmoid(v)).
+
+    .. math:: \tilde q = \frac{q(z \mid x_i)}{p(z)} = N\bigl(m (1 + e^{v'}),\ e^{v'}\bigr)
+
+    If a network gave the expert's own mean, its gradient would be in proportion to the expert's precision: an expert that once
+    says nothing would be deaf, and say nothing ever after. The mean m of q(z | x_i) keeps its gradient. For the same reason v' is
+    v, smoothly kept below 4: the expert's precision stays above 0.018.
+
+    Example:
+        >>> loc, log_variance = Quotient()(torch.tensor([[2.0, -1.0]])).chunk(2, dim=-1)
+        >>> variance = log_variance.exp() / (1 + log_variance.exp())  # of the product with N(0, 1)
+        >>> (variance / log_variance.exp() * loc).round(decimals=4)
+        tensor([[2.]])
+    """
+
+    def forward(self, parameters: Tensor) -> Tensor:
+        mean, v = parameters.chunk(2, dim=-1)
+        log_variance = 4 - nn.functional.softplus(4 - v)
+        return torch.cat([mean * (1 + log_variance.exp()), log_variance], dim=-1)
 
 
 class EstimatorLoss(nn.Module):

@@ -10,7 +10,8 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from pyzoo.guides.mib import Hearing, StructuredGuide
+from pyzoo.distributions import WeightedProductOfExperts
+from pyzoo.guides.mib import Hearing, Quotient, StructuredGuide
 from pyzoo.infer import BayesianNetwork, NegativeELBO, TraceKL_ELBO, Variables, log_likelihood
 from pyzoo.models.mib import StructuredVAE
 from pyzoo.testing import check_elbo, check_svi
@@ -294,6 +295,26 @@ def test_hearing_some_of_the_views_is_the_belief_in_those():
     for bad in ([], ["nothing"]):
         with pytest.raises(ValueError, match="A guide hears one or more of"):
             Hearing(guide, bad)
+
+
+def test_encoders_of_digits_say_the_belief_itself():
+    """q(z | x_i), the product of N(0, I) and the expert, has the mean and variance that the last layer gives."""
+    m, v = torch.randn(2, 6, 3, dtype=torch.float64)
+    loc, log_variance = Quotient()(torch.cat([m, v], -1)).chunk(2, -1)
+    q = WeightedProductOfExperts(loc.unsqueeze(1), (log_variance / 2).exp().unsqueeze(1))
+    torch.testing.assert_close(q.mean, m)
+    torch.testing.assert_close(q.variance, torch.sigmoid(4 - nn.functional.softplus(4 - v)))
+
+
+def test_an_expert_that_says_nothing_can_still_learn():
+    """However large v: the precision is not zero, all is finite, and the mean has its whole gradient."""
+    parameters = torch.tensor([[0.5, 1e4], [0.5, -30.0]], requires_grad=True)
+    loc, log_variance = Quotient()(parameters).chunk(2, -1)
+    q = WeightedProductOfExperts(loc.unsqueeze(1), (log_variance / 2).exp().unsqueeze(1))
+    assert q.variance[0].item() == pytest.approx(torch.sigmoid(torch.tensor(4.0)).item())
+    [gradient] = torch.autograd.grad(q.mean.sum(), parameters)
+    torch.testing.assert_close(gradient[:, 0], torch.ones(2))
+    assert torch.isfinite(gradient).all()
 
 
 def test_likelihoods_that_a_guide_can_not_give():
