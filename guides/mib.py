@@ -78,12 +78,15 @@ class StructuredGuide(PyroModule):
         self.estimators = nn.ModuleDict(estimators or {})
         self._model = (model,)  # in a tuple, which hides its parameters: they are not the guide's
 
-    def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> None:
+    def forward(
+        self, present: Tensor | None = None, size: int = 1, heard: Collection[str] | None = None, **views: Tensor | None
+    ) -> None:
         """Draws each latent given the views.
 
         Args:
             present: which views each row has, (batch, views), boolean; all that are given by default.
             size: not used; the model's.
+            heard: names of the views that shared latents are told by; all by default. Private ones hear their own view always.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = {name: view for name, view in views.items() if view is not None}
@@ -91,7 +94,7 @@ class StructuredGuide(PyroModule):
         present = self._present(given, present, rows)
         experts = self._experts(given, present)  # once, for all subsets that penalties ask for
         with pyro.plate("data", rows):
-            for name, q in self._products(experts, present).items():
+            for name, q in self._products(experts, present, shared_subset=heard).items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
         networks = {term: partial(_frozen, network) for term, network in self.estimators.items()}
         beliefs = Beliefs(
@@ -106,6 +109,10 @@ class StructuredGuide(PyroModule):
             for name, value in penalty.values(beliefs).items():
                 # Pyro sums over the batch; and a guide's factor is subtracted from the ELBO, so that it adds to the loss.
                 pyro.factor(name, rows * value, has_rsample=True)
+
+    def without_penalties(self) -> "StructuredGuide":
+        """A guide with the same networks and no wishes, which are no part of a bound."""
+        return StructuredGuide(self.network, self.dims, self.encoders).to(self.mask.device).train(self.training)
 
     def posteriors(
         self, views: Mapping[str, Tensor], present: Tensor | None = None, subset: Collection[str] | None = None
@@ -145,14 +152,19 @@ class StructuredGuide(PyroModule):
         return torch.tensor([name in names for name in self.variables.observed], device=self.mask.device)
 
     def _products(
-        self, experts: Sequence[Mapping[str, tuple[Tensor, Tensor]]], present: Tensor, subset: Collection[str] | None = None
+        self,
+        experts: Sequence[Mapping[str, tuple[Tensor, Tensor]]],
+        present: Tensor,
+        subset: Collection[str] | None = None,
+        shared_subset: Collection[str] | None = None,
     ) -> dict[str, WeightedProductOfExperts]:
         """Each latent's belief from the experts of the present views, or of those of them in a subset."""
         present = present if subset is None else present & self._among(subset)
+        tell_shared = present if shared_subset is None else present & self._among(shared_subset)
         found = {}
         for j, name in enumerate(self.variables.shared):
             loc, scale = (torch.stack([expert[name][part] for expert in experts], dim=1) for part in (0, 1))
-            found[name] = WeightedProductOfExperts(loc, scale, self.mask[:, j, None], present)
+            found[name] = WeightedProductOfExperts(loc, scale, self.mask[:, j, None], tell_shared)
         for name, owner in self.variables.private.items():
             i = self.variables.observed.index(owner)
             loc, scale = (part.unsqueeze(1) for part in experts[i][name])
@@ -262,7 +274,9 @@ def _frozen(network: nn.Module, *arguments: Tensor) -> Tensor:
 
 
 class Hearing(nn.Module):
-    """A guide that hears some of the views alone, as one of several inference networks of the same experts.
+    """A guide whose shared latents are told by some of the views alone: one of several inference networks of the same experts.
+
+    Its wishes are left out, unless it hears all views: they are of the whole guide.
 
     Args:
         guide: a :class:`StructuredGuide`.
@@ -276,17 +290,18 @@ class Hearing(nn.Module):
         super().__init__()
         if not views or set(views) - set(guide.variables.observed):
             raise ValueError(f"A guide hears one or more of {', '.join(guide.variables.observed)}, not '{', '.join(views)}'.")
-        self.guide = guide
-        self.register_buffer("heard", torch.tensor([name in views for name in guide.variables.observed]), persistent=False)
+        self.guide = guide if set(views) == set(guide.variables.observed) else guide.without_penalties()
+        self.views = tuple(views)
 
     def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> None:
         """Draws each latent given what it hears."""
-        rows = batch_size(self.guide.variables, {name: view for name, view in views.items() if view is not None})
-        self.guide(present=self.heard_in(present, rows), size=size, **views)
+        self.guide(present=present, size=size, heard=self.views, **views)
 
     def heard_in(self, present: Tensor | None, rows: int) -> Tensor:
         """Which views of each row it hears, (rows, views)."""
-        return self.heard.expand(rows, -1) if present is None else present & self.heard
+        mask = self.guide.mask
+        heard = torch.tensor([name in self.views for name in self.guide.variables.observed], device=mask.device)
+        return heard.expand(rows, -1) if present is None else present & heard
 
 
 def _check_inference(network: BayesianNetwork) -> None:

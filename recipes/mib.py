@@ -183,7 +183,8 @@ class MIBRecipe(FileRecipe):
         others = set(module.parameters()) - set(learned)
         main = self._objective(module, [p for p in module.parameters() if p in others])  # in an order that a checkpoint keeps
         if self.private_kl != 1:
-            main.schedules = {f"kl_weight_{latent}": self._private_kl for latent in model.variables.private}
+            buffers = [name for name, _ in module.named_buffers() if name.split("kl_weight_")[-1] in model.variables.private]
+            main.schedules = dict.fromkeys(buffers, self._private_kl)
         terms = {str(t): t for penalty in guide.penalties for _, t, estimator in penalty.terms if estimator == "mine"}
         return [main] if not terms else [main, self._objective(EstimatorLoss(guide, terms), learned, "mine")]
 
@@ -244,6 +245,8 @@ class Multimodal(MIBRecipe):
 
     cross_weight: float = 1.0
     """Of the wish that z be told by either view."""
+    crossed_cost: float = 0.0
+    """Weight of C_4: the cost of all views with z told by one of them alone, and private latents by their own; once for each."""
     independence: Literal["none", "total_correlation", "mine", "mmd"] = "none"
     """Also wish that shared and private latents be independent, and estimate how much they are not in this way."""
     independence_weight: float = 1.0
@@ -253,7 +256,7 @@ class Multimodal(MIBRecipe):
         super().__post_init__()
         known = ("none", "total_correlation", "mine", "mmd")
         self.require(self.independence in known, "independence", f"one of {', '.join(known)}")
-        for field in ("cross_weight", "independence_weight"):
+        for field in ("cross_weight", "crossed_cost", "independence_weight"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
 
     def declare(self) -> Declaration:
@@ -269,6 +272,13 @@ class Multimodal(MIBRecipe):
                 *self._independent(),
             ),
         )
+
+    def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
+        if not self.crossed_cost:
+            return super().loss(model, guide)
+        heard = [self.views, *((view,) for view in self.views)]
+        weights = (1.0, *(self.crossed_cost for _ in self.views))
+        return SeveralNetworks(model, guide, heard, "all", self.site_weights(model.variables), weights)
 
     def _independent(self) -> Iterator[Wish]:
         """All latents independent, and each view a function of all: what is left of the distance is between latents."""

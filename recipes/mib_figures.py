@@ -105,11 +105,11 @@ def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
     """Terms of observed variables, of latents, and of wishes."""
     rest = {"step", "seconds", "loss", "learning_rate"}
     names = [name for name in history[-1] if name not in rest and "kl_weight" not in name and not name.endswith("/loss")]
-    wishes = [name for name in names if name.startswith("penalty/")]
+    wishes = [name for name in names if "penalty/" in name]
     latent = [name for name in names if name.split(": ")[-1].split("_")[0] in ("z", "u", "c") and name not in wishes]
     panels = {
         "What is observed": {name: name for name in names if name not in latent and name not in wishes},
         "Latents": {name: name for name in latent[:8]},
-        "Wishes": {name: name.removeprefix("penalty/") for name in wishes if any(row[name] for row in history)},
+        "Wishes": {name: name.split("penalty/")[-1] for name in wishes if any(row[name] for row in history)},
     }
     return loss_history(history, {heading: found for heading, found in panels.items() if found}, "The terms of the loss")

@@ -187,14 +187,14 @@ def _of_one_view(model, guide, view, x, classes, judge) -> dict[str, float]:
 
 
 def _likelihoods(recipe: "MIBRecipe", model, guide, views, full: bool) -> dict[str, float]:
-    split = recipe.measured_split
+    split, plain = recipe.measured_split, guide.without_penalties()
     count = len(next(iter(views.values())))
     blocks = [{name: view[i : i + _ROWS] for name, view in views.items()} for i in range(0, count, _ROWS)]
-    found = {f"{split}_elbo": -sum(TraceKL_ELBO().loss(model, _plain(guide), **block) for block in blocks) / count}
+    found = {f"{split}_elbo": -sum(TraceKL_ELBO().loss(model, plain, **block) for block in blocks) / count}
 
     def mean(names, examples: int, samples: int) -> float:
         batch = {name: views[name][:examples] for name in names}
-        return log_likelihood(model, _plain(guide), batch, samples, max_rows=2000).double().mean().item()
+        return log_likelihood(model, plain, batch, samples, max_rows=2000).double().mean().item()
 
     name = f"{split}_log_likelihood"
     found[name] = mean(views, 500, 100)
@@ -205,9 +205,3 @@ def _likelihoods(recipe: "MIBRecipe", model, guide, views, full: bool) -> dict[s
     if full:
         found[f"{name}_full"] = mean(views, 1000, 1000)
     return found
-
-
-def _plain(guide: StructuredGuide) -> StructuredGuide:
-    """The guide without its wishes, which are no part of a bound."""
-    plain = StructuredGuide(guide.network, guide.dims, guide.encoders)
-    return plain.eval()

@@ -158,6 +158,18 @@ def test_ours_mm():
     agree(hand, expected + sum(hand.kl(q, hand.product(experts[view])) for view in VIEWS))
 
 
+def test_ours_mm_with_crossed_costs():
+    """And C_4: all views once more with z from each view alone, and u from the digit."""
+    hand = Hand(mib(rows.Multimodal, crossed_cost=0.4))
+    experts = {view: hand.expert(view, slice(0, 3)) for view in VIEWS}
+    own, both = hand.product(hand.expert("digit", slice(3, None))), hand.product(*experts.values())
+    noise, expected = hand.noise(3, 2, 3, 2, 3, 2), 0.0
+    for q, weight in ((both, 1.0), (hand.product(experts["digit"]), 0.4), (hand.product(experts["label"]), 0.4)):
+        z, u = draw(q, noise.pop(0)), draw(own, noise.pop(0))
+        expected = expected + weight * (hand.cost("digit", z, u) + hand.cost("label", z) + hand.kl(own) + hand.kl(q))
+    agree(hand, expected + sum(hand.kl(both, hand.product(experts[view])) for view in VIEWS))
+
+
 def test_wyner_vae():
     """Our reading: the ELBO, z's rate, the cross terms, and for the digit the rates of z and u and its own cost once more."""
     hand = Hand(mib(rows.WynerVAE, succinct_weight=0.2, cross_weight=0.7, private_weight=0.3))
@@ -237,7 +249,7 @@ def test_mine_learns_what_latents_share():
     """z and u_digit are made to tell much of the digit, and so of each other, which the estimate finds."""
     recipe = mib(independence="mine", batch_size=200, learning_rate=1e-2)
     _, judge = recipe.objectives()
-    last = judge.module.guide.encoders["digit"][-1]
+    last = judge.module.guide.encoders["digit"][-2]
     with torch.no_grad():
         last.weight[:5] *= 5.0  # means
         last.weight[5:] *= 0.0
@@ -260,34 +272,44 @@ def test_mine_learns_what_latents_share():
 @pytest.mark.parametrize(
     ("kind", "changes", "engine"),
     [
-        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "private_kl": 3.0}, "eager"),
+        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "private_kl": 3.0, "crossed_cost": 1.0}, "eager"),
         (rows.Multimodal, {"data": "digits-numbers"}, "traced"),
         (rows.MVAE, {"paired": 0.3}, "traced"),
         (rows.InfoGAN, {}, "eager"),
     ],
 )
 def test_resume_is_exact(tmp_path, kind, changes, engine):
-    """In two parts, and by another engine, it ends where an undisturbed eager run does."""
-    small = {"steps": 8, **changes}
-    undisturbed = trained_state(mib(kind, **small), tmp_path / "whole", "eager")
-    recipe = mib(kind, **small)
-    recipe.steps = 5
-    whole = recipe.objectives
+    """Killed after five steps and continued, by another engine too, it ends where an undisturbed eager run does."""
+    recipe = mib(kind, steps=8, **changes)
+    undisturbed = trained_state(recipe, tmp_path / "whole", "eager")
+    whole = recipe.source
 
-    def objectives():  # the schedule is the whole run's
-        recipe.steps = 8
-        found = whole()
-        recipe.steps = 5
+    class Killed(Exception):
+        pass
+
+    def source(device):
+        found = whole(device)
+        batch = found.batch
+
+        def until_five(step, size):
+            if step == 5:
+                raise Killed
+            return batch(step, size)
+
+        found.batch = until_five
         return found
 
-    recipe.objectives = objectives
-    trained_state(recipe, tmp_path / "parts", engine)
-    resumed = trained_state(mib(kind, **small), tmp_path / "parts", engine)
+    recipe.source = source
+    with pytest.raises(Killed):
+        trained_state(recipe, tmp_path / "parts", engine)
+    resumed = trained_state(mib(kind, steps=8, **changes), tmp_path / "parts", engine)
     for name, value in undisturbed.items():
         assert torch.equal(value, resumed[name]), name
 
 
 def test_private_latents_are_dear_at_first():
+    [objective] = mib(private_kl=5.0, steps=100, crossed_cost=1.0).objectives()
+    assert list(objective.schedules) == [f"networks.{index}.kl_weight_u_digit" for index in range(3)]
     [objective] = mib(private_kl=5.0, steps=100).objectives()
     assert list(objective.schedules) == ["kl_weight_u_digit"]
     assert [objective.schedules["kl_weight_u_digit"](step) for step in (0, 35, 70, 99)] == [5.0, 3.0, 1.0, 1.0]
