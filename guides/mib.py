@@ -209,9 +209,9 @@ def structured_guide(
 def encoder(view: str, width: int, hidden_dim: int) -> nn.Module:
     """From a view of a digit to the means and log-variances of its experts, (rows, 2 width)."""
     if view == "number":
-        layers: list[nn.Module] = [nn.Conv2d(3, 32, 4, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(64, 128, 4, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.Flatten(), nn.Linear(2048, hidden_dim), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Flatten(), nn.Linear(1024, hidden_dim), nn.ReLU()]
     elif view == "label":
         layers = [nn.Linear(10, hidden_dim), nn.ReLU()]
     else:

@@ -7,7 +7,7 @@ all shared latents, those that are no parents of it times zero, and its own priv
 
 Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. Sizes
 of networks were in an appendix that our copy lacks. Ours for digits are of the usual kind: two hidden layers for images of
-28x28 and for labels, four convolutions for coloured ones of 32x32.
+28x28 and for labels, three convolutions and a layer for coloured ones of 32x32.
 """
 
 from collections.abc import Mapping
@@ -156,10 +156,10 @@ class _NumberDecoder(nn.Sequential):
     """Coloured pixels, (3, 32, 32), normal about a mean of 0 to 1."""
 
     def __init__(self, width: int, hidden_dim: int, scale: float) -> None:
-        layers: list[nn.Module] = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 2048), nn.ReLU()]
-        layers += [nn.Unflatten(1, (128, 4, 4)), nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()]
-        super().__init__(*layers, nn.ConvTranspose2d(32, 3, 4, stride=2, padding=1), nn.Sigmoid())
+        layers: list[nn.Module] = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 1024), nn.ReLU()]
+        layers += [nn.Unflatten(1, (64, 4, 4)), nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), nn.ReLU()]
+        super().__init__(*layers, nn.ConvTranspose2d(16, 3, 4, stride=2, padding=1), nn.Sigmoid())
         he_initialised(self)
         self.scale = scale
 

@@ -61,7 +61,7 @@ class Declaration:
         return [Penalty(w.name, q, self.network(w.network), w.weight, w.form, w.estimators) for w in self.wishes]
 
 
-_SMALL = {"data": "mnist-numbers", "steps": 5000, "u_dim": 8, "z_dim": 8}
+_SMALL = {"data": "mnist-numbers", "steps": 2000, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 
 
@@ -242,6 +242,10 @@ class Multimodal(MIBRecipe):
 
     name: ClassVar[str] = "mib-multimodal"
     shows: ClassVar[str] = "what two views share, told apart from what is each one's own"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {**_SMALL, "private_kl": 30.0, "crossed_cost": 1.0},
+        "digits": {**_DIGITS, "independence": "total_correlation", "independence_weight": 3.0},
+    }
 
     cross_weight: float = 1.0
     """Of the wish that z be told by either view."""
@@ -299,7 +303,7 @@ class JMVAE(MIBRecipe):
     name: ClassVar[str] = "mib-jmvae"
     shows: ClassVar[str] = "the same without private latents"
 
-    cross_weight: float = 0.1
+    cross_weight: float = 1.0
     """Of the wish that z be told by either view; the original's alpha."""
 
     def declare(self) -> Declaration:
