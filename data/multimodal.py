@@ -124,10 +124,6 @@ class PairSet:
         """The same on a device."""
         return PairSet(self.images.to(device), self.labels.to(device), self.partner.to(device))
 
-    def part(self, rows: slice) -> "PairSet":
-        """Some of the digits, with the same partners."""
-        return PairSet(self.images[rows], self.labels[rows], self.partner)
-
     @property
     def names(self) -> tuple[str, str]:
         """Of the two views."""
@@ -149,13 +145,17 @@ def partner_name(name: PairSetName) -> str:
     return {"label": "label", "plus-one": "next"}.get(name.split("-", 1)[1], "number")
 
 
-def load_pairs(name: PairSetName, split: Split, folder: str | Path | None = None) -> PairSet:
+def load_pairs(
+    name: PairSetName, split: Split, folder: str | Path | None = None, share: tuple[float, float] = (0.0, 1.0)
+) -> PairSet:
     """Reads a set of pairs.
 
     Args:
         name: the first view, "mnist" or "digits", and what it is paired with: "label", "numbers" (rendered), "svhn", "plus-one".
         split: "train" or "test"; partners come from the same split.
         folder: where to look first for files.
+        share: from where to where in the split, of digits and of images that they are paired with alike: shares that don't
+            overlap have nothing in common.
 
     Raises:
         UsageError: a file is damaged, or is nowhere and can't be downloaded.
@@ -169,9 +169,14 @@ def load_pairs(name: PairSetName, split: Split, folder: str | Path | None = None
     if name not in get_args(PairSetName):
         raise ValueError(f"There are no pairs '{name}': there are {', '.join(get_args(PairSetName))}.")
     first, second = name.split("-", 1)
-    images, labels = load_images(first, split, folder)
+
+    def part(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        rows = slice(*(round(end * len(images)) for end in share))
+        return images[rows], labels[rows]
+
+    images, labels = part(*load_images(first, split, folder))
     if second == "svhn":
-        partner: Partner = Images("number", *load_svhn(split, folder))
+        partner: Partner = Images("number", *part(*load_svhn(split, folder)))
     else:
         kinds = {"label": Label, "numbers": Numbers, "plus-one": lambda: Images("next", images, labels, offset=1)}
         partner = kinds[second]()

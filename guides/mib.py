@@ -220,7 +220,7 @@ def encoder(view: str, width: int, hidden_dim: int) -> nn.Module:
 
 
 class Quotient(nn.Module):
-    r"""From m and v, side by side, to the mean and log-variance of the expert that makes q(z | x_i) = N(m, sigmoid(v)).
+    r"""From m and v, side by side, to the mean and log-variance of the expert that makes q(z | x_i) = N(m, sigmoid(v')).
 
     .. math:: \tilde q = \frac{q(z \mid x_i)}{p(z)} = N\bigl(m (1 + e^{v'}),\ e^{v'}\bigr)
 

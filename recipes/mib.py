@@ -1,7 +1,8 @@
 """Views of one digit under the multivariate-information-bottleneck framework: one recipe for each row of the unified table.
 
-Each row is a declaration: the variables, G^p, G^q, and wishes about latents, all as text. What it must equal is proved in
-``tests/models/test_mib_rows.py`` against the original method's loss, written by hand.
+Each row is a declaration: the variables, G^p, G^q, and wishes about latents, all as text; where the table has another cost than
+an ELBO (C_2, or C_1 for each of several inference networks), the row has a ``loss`` too. What rows must equal is proved in
+``tests/recipes/test_mib.py`` against the original methods' losses, written by hand.
 
 Source: Zhang et al. (2020), tables 1 and 2 and section 4.2. Edges of all networks but those named in its text are our reading,
 since its figures are lost; sizes, optimiser and weights were in an appendix that our copy lacks.
@@ -18,7 +19,7 @@ from pyzoo.data.images import IMAGE_SETS
 from pyzoo.data.multimodal import PairSet, PairSetName, PairSource, load_pairs, partner_name
 from pyzoo.errors import UsageError
 from pyzoo.guides.mib import EstimatorLoss, StructuredGuide, structured_guide
-from pyzoo.infer import MINE, BayesianNetwork, NegativeELBO, Penalty, Variables
+from pyzoo.infer import MINE, BayesianNetwork, Information, NegativeELBO, Penalty, Variables, evaluating
 from pyzoo.models.mib import StructuredVAE, structured_vae
 from pyzoo.recipes import mib_metrics
 from pyzoo.recipes.images import FileRecipe
@@ -61,6 +62,15 @@ class Declaration:
         return [Penalty(w.name, q, self.network(w.network), w.weight, w.form, w.estimators) for w in self.wishes]
 
 
+_WEIGHTS = (
+    "cross_weight",
+    "crossed_cost",
+    "independence_weight",
+    "succinct_weight",
+    "private_weight",
+    "single_weight",
+    "code_weight",
+)
 _SMALL = {"data": "mnist-numbers", "steps": 2000, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 
@@ -100,8 +110,10 @@ class MIBRecipe(FileRecipe):
         super().__post_init__()
         self.require(self.data in get_args(PairSetName), "data", f"one of {', '.join(get_args(PairSetName))}")
         self.require(0 <= self.paired <= 1, "paired", "a share from 0 to 1")
-        for field in ("z_dim", "u_dim", "hidden_dim"):
-            self.require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("z_dim", "u_dim", "hidden_dim", "code_dim"):
+            self.require(getattr(self, field, 1) >= 1, field, "at least 1")
+        for field in _WEIGHTS:
+            self.require(getattr(self, field, 0) >= 0, field, "at least 0")
         for field in ("label_weight", "number_scale", "learning_rate", "private_kl"):
             self.require(getattr(self, field) > 0, field, "positive")
         self.require(2 <= self.batch_size <= self.train_size, "batch_size", f"at least 2, and at most {self.train_size}")
@@ -122,22 +134,27 @@ class MIBRecipe(FileRecipe):
     @property
     def note(self) -> str:
         first = IMAGE_SETS[self.data.split("-")[0]].note
-        rendered = "House numbers are rendered, not SVHN." if self.data.endswith("numbers") else ""
+        rendered = "House numbers are rendered, not SVHN." if self.data.endswith("numbers") and "number" in self.views else ""
         return " ".join(part for part in (first, rendered) if part)
 
     def prepare(self) -> None:
         for split in ("train", "test"):
             load_pairs(self.data, split, self.data_dir)
 
+    @property
+    def train_share(self) -> float:
+        """Of the training images, what is trained on."""
+        return self.train_size / IMAGE_SETS[self.data.split("-")[0]].train
+
     def training_pairs(self) -> PairSet:
         """What is trained on."""
-        return load_pairs(self.data, "train", self.data_dir).part(slice(self.train_size))
+        return load_pairs(self.data, "train", self.data_dir, (0.0, self.train_share))
 
     def measured_pairs(self) -> PairSet:
         """What is measured on: test pairs, or those that are held out."""
         if not self.validation:
             return load_pairs(self.data, "test", self.data_dir)
-        return load_pairs(self.data, "train", self.data_dir).part(slice(self.train_size, None))
+        return load_pairs(self.data, "train", self.data_dir, (self.train_share, 1.0))
 
     def source(self, device: torch.device) -> Source:
         return PairSource(self.training_pairs(), self.paired, self.seed, device, self.views)
@@ -163,8 +180,9 @@ class MIBRecipe(FileRecipe):
         row = self.declare()
         dims, penalties = self.dims(row.variables), row.penalties()
         model = structured_vae(row.network(row.generative), dims, self.hidden_dim, self.number_scale)
-        learned = {str(term): term for penalty in penalties for _, term, estimator in penalty.terms if estimator == "mine"}
-        sizes = {name: [sum(dims[latent] for latent in side) for side in (t.left, t.right)] for name, t in learned.items()}
+        sizes = {
+            name: [sum(dims[latent] for latent in side) for side in (t.left, t.right)] for name, t in _learned(penalties).items()
+        }
         guide = structured_guide(
             row.network(row.inference),
             dims,
@@ -185,7 +203,7 @@ class MIBRecipe(FileRecipe):
         if self.private_kl != 1:
             buffers = [name for name, _ in module.named_buffers() if name.split("kl_weight_")[-1] in model.variables.private]
             main.schedules = dict.fromkeys(buffers, self._private_kl)
-        terms = {str(t): t for penalty in guide.penalties for _, t, estimator in penalty.terms if estimator == "mine"}
+        terms = _learned(guide.penalties)
         return [main] if not terms else [main, self._objective(EstimatorLoss(guide, terms), learned, "mine")]
 
     def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
@@ -221,13 +239,19 @@ class MIBRecipe(FileRecipe):
     ) -> dict[str, Tensor]:
         if parts is not None:
             raise UsageError(f"--parts: the views of {self.name} are not made of parts")
-        drawn = mib_metrics.draw(module.model, count)
-        return {"x": drawn["digit"], **drawn}
+        with evaluating(module):
+            drawn = mib_metrics.draw(module.model, count)
+            return {"x": drawn["digit"].sample(), **{view: p.mean for view, p in drawn.items()}}
 
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
         from pyzoo.recipes.mib_figures import joint_samples  # matplotlib is imported only where something is drawn
 
         return joint_samples({view: samples[view] for view in self.views})
+
+
+def _learned(penalties: Sequence[Penalty]) -> dict[str, Information]:
+    """Terms that are estimated by a network."""
+    return {str(term): term for penalty in penalties for _, term, estimator in penalty.terms if estimator == "mine"}
 
 
 # Rows with several views ----------------------------------------------------------------------------------------------
@@ -250,7 +274,8 @@ class Multimodal(MIBRecipe):
     cross_weight: float = 1.0
     """Of the wish that z be told by either view."""
     crossed_cost: float = 0.0
-    """Weight of C_4: the cost of all views with z told by one of them alone, and private latents by their own; once for each."""
+    """Weight of the cost of all views with z told by one of them alone, and private latents by their own; once for each. It is
+    C_4 of that view and the other's cost."""
     independence: Literal["none", "total_correlation", "mine", "mmd"] = "none"
     """Also wish that shared and private latents be independent, and estimate how much they are not in this way."""
     independence_weight: float = 1.0
@@ -260,8 +285,6 @@ class Multimodal(MIBRecipe):
         super().__post_init__()
         known = ("none", "total_correlation", "mine", "mmd")
         self.require(self.independence in known, "independence", f"one of {', '.join(known)}")
-        for field in ("cross_weight", "crossed_cost", "independence_weight"):
-            self.require(getattr(self, field) >= 0, field, "at least 0")
 
     def declare(self) -> Declaration:
         x, y = self.views

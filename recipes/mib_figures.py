@@ -36,8 +36,9 @@ def figures(
                 if private_of(module.model.variables, view):
                     yield f"exchange_{view}", exchange(module, view, views[view][:8])
         with evaluating(module):
-            yield "samples", joint_samples(draw(module.model, 20))
-    yield "loss", _loss(history)
+            yield "samples", joint_samples({view: p.mean for view, p in draw(module.model, 20).items()})
+    if history:  # a run that was stopped early has none
+        yield "loss", _loss(history)
 
 
 def networks(recipe: "MIBRecipe") -> Figure:
@@ -53,7 +54,7 @@ def networks(recipe: "MIBRecipe") -> Figure:
 
 
 def cross_generation(
-    module: nn.Module, views: Mapping[str, Tensor], heard: str, other: str, rows: int = 8, draws: int = 8
+    module: nn.Module, views: Mapping[str, Tensor], heard: str, other: str, rows: int = 10, draws: int = 8
 ) -> Figure:
     """Figure 3: a view on the left, framed, and draws of the other view given it."""
     inputs = views[heard][:rows]
@@ -106,10 +107,12 @@ def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
     rest = {"step", "seconds", "loss", "learning_rate"}
     names = [name for name in history[-1] if name not in rest and "kl_weight" not in name and not name.endswith("/loss")]
     wishes = [name for name in names if "penalty/" in name]
-    latent = [name for name in names if name.split(": ")[-1].split("_")[0] in ("z", "u", "c") and name not in wishes]
+    others = [name for name in names if name.startswith(("mine/", "discriminator/"))]
+    latent = [name for name in names if name.split(": ")[-1].split("_")[0] in ("z", "u", "c") and name not in wishes + others]
     panels = {
-        "What is observed": {name: name for name in names if name not in latent and name not in wishes},
-        "Latents": {name: name for name in latent[:8]},
+        "What is observed": {name: name for name in names if name not in latent + wishes + others},
+        "Latents": {name: name for name in latent},
+        "Other objectives": {name: name for name in others},
         "Wishes": {name: name.split("penalty/")[-1] for name in wishes if any(row[name] for row in history)},
     }
     return loss_history(history, {heading: found for heading, found in panels.items() if found}, "The terms of the loss")

@@ -8,13 +8,15 @@ classifier that was trained on the training split's views of that kind, and of a
 - ``cross_accuracy/<from>_to_<to>``: a view drawn given another is of the class that belongs to it.
 - ``joint_coherence``: views drawn together, from the prior, are of classes that belong together.
 - ``z_keeps_class``: with z of an image, and its private latent drawn anew, the class stays.
-- ``u_changes_class``: with z of an image, and the private latent of another, of another class, the class goes. Low is good.
+- ``u_changes_class``: with z of an image, and the private latent of another, of another class, the class goes. Low is good; what
+  the decoder and the judge get wrong by themselves is in it.
 - ``z_brings_class``: with the private latent of an image, and z of another, of another class, the class is the other's.
 - ``u_changes_style``: by how much an image changes when its private latent is exchanged for another's, in shares of how much two
   images of one class differ.
 - ``test_elbo``: of all views, in nats per example; one draw for each.
 - ``test_log_likelihood``: likewise, by 100 importance samples of 500 examples; ``.../<view>`` of that view alone, and
-  ``.../<view>_given_<other>``, their difference. With ``--full`` also ``test_log_likelihood_full``, by 1,000 samples of 1,000.
+  ``.../<view>_given_<other>``, their difference, which is no bound. All by q(z | all that is given), also of a row that trains
+  other networks (BiVCCA's never hear two views). With ``--full`` also ``test_log_likelihood_full``, by 1,000 samples of 1,000.
 - ``sample_confidence``, ``sample_classes``: what the judge says of 2,000 images drawn from the prior, its largest probability on
   average, and how many classes they are of, as the exponential of the entropy of what it says of all.
 - ``code_information``: a lower bound of what an InfoGAN's images tell of its code, in nats.
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyzoo.data.images import Epochs
@@ -80,13 +83,13 @@ def _judge(recipe: "MIBRecipe", view: str, device: torch.device):
     """From views to what they are: probabilities of classes, (views, classes)."""
     if view == "label":
         return lambda labels: labels
-    network = _classifier(recipe.data, recipe.data_dir, recipe.train_size, view, device)
+    network = _classifier(recipe.data, recipe.data_dir, recipe.train_share, view, device)
     return functools.partial(class_probabilities, network)
 
 
 @functools.cache  # rows of a table share their judges
-def _classifier(data: PairSetName, data_dir: Path | None, train_size: int, view: str, device: torch.device) -> nn.Module:
-    pairs = load_pairs(data, "train", data_dir).part(slice(train_size)).to(device)
+def _classifier(data: PairSetName, data_dir: Path | None, share: float, view: str, device: torch.device) -> nn.Module:
+    pairs = load_pairs(data, "train", data_dir, (0.0, share)).to(device)
     epochs = Epochs(len(pairs), derive_seed(0, "judge", view), device)
     classes = pairs.classes(view)
 
@@ -95,7 +98,7 @@ def _classifier(data: PairSetName, data_dir: Path | None, train_size: int, view:
         generator = torch.Generator(device).manual_seed(derive_seed(0, "judge", view, step))
         return pairs.views(rows, generator, (view,))[view], classes[rows]
 
-    return train_classifier(batch, min(1500, 40 * (train_size // 128)), NUM_CLASSES)
+    return train_classifier(batch, min(1500, 40 * (len(pairs) // 128)), NUM_CLASSES)
 
 
 def _share(probabilities: Tensor, classes: Tensor) -> float:
@@ -105,10 +108,10 @@ def _share(probabilities: Tensor, classes: Tensor) -> float:
 # One view from another, and together ----------------------------------------------------------------------------------
 
 
-def draw(model: StructuredVAE, count: int) -> dict[str, Tensor]:
-    """Views drawn together from the prior: means of p(view | latents), by name."""
+def draw(model: StructuredVAE, count: int) -> dict[str, TorchDistribution]:
+    """p(view | latents) of all views by name, at latents that are drawn from the prior."""
     latents = {name: torch.randn(count, dim, device=model.mask.device) for name, dim in model.dims.items()}
-    return {view: model.likelihood(view, latents).mean for view in model.variables.observed}
+    return {view: model.likelihood(view, latents) for view in model.variables.observed}
 
 
 def brought_forth(model: StructuredVAE, guide: StructuredGuide, given: Mapping[str, Tensor], view: str) -> Tensor:
@@ -128,12 +131,12 @@ def _crossed(model, guide, views, classes, judges) -> dict[str, float]:
 
 def _coherence(recipe: "MIBRecipe", model, judges) -> float:
     drawn = draw(model, 2000)
-    first, second = (judges[view](drawn[view]).argmax(-1) for view in recipe.views)
+    first, second = (judges[view](drawn[view].mean).argmax(-1) for view in recipe.views)
     return ((first + recipe.measured_pairs().partner.offset) % NUM_CLASSES == second).double().mean().item()
 
 
 def _samples(model, judge) -> dict[str, float]:
-    said = judge(draw(model, 2000)["digit"])
+    said = judge(draw(model, 2000)["digit"].mean)
     every = said.mean(0)
     entropy = -torch.special.xlogy(every, every).sum().item()
     return {"sample_confidence": said.amax(-1).mean().item(), "sample_classes": math.exp(entropy)}
@@ -198,8 +201,8 @@ def _likelihoods(recipe: "MIBRecipe", model, guide, views, full: bool) -> dict[s
 
     name = f"{split}_log_likelihood"
     found[name] = mean(views, 500, 100)
+    found |= {f"{name}/{view}": mean([view], 500, 100) for view in views} if len(views) > 1 else {f"{name}/digit": found[name]}
     if len(views) > 1:
-        found |= {f"{name}/{view}": mean([view], 500, 100) for view in views}
         first, second = views
         found |= {f"{name}/{a}_given_{b}": found[name] - found[f"{name}/{b}"] for a, b in ((first, second), (second, first))}
     if full:

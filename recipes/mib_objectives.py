@@ -2,7 +2,7 @@ r"""Losses of the unified table that are not one ELBO: several inference network
 
 Source: Zhang et al. (2020), tables 1 and 2. The costs of table 1 are found so: C_0 and C_1 are the negative ELBO; C_2(x), the
 Jensen-Shannon divergence of data and model, is what a discriminator estimates (:class:`DiscriminatorLoss`); C_3(z) is
-:func:`pyzoo.infer.marginal_kl`; and C_4(x_i, z) is a negative ELBO of one view given another (:class:`SeveralNetworks`).
+:func:`pyzoo.infer.marginal_kl`; and C_4(x_i, z) is the negative ELBO of one view alone (:class:`SeveralNetworks`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +22,8 @@ __all__ = ["DiscriminatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_image
 
 class SeveralNetworks(nn.Module):
     """The sum of one negative ELBO for each of several inference networks, each of which hears some of the views.
+
+    A row with one view counts in the network that hears it, and again in one that hears it and others.
 
     Args:
         model: the generative program.
@@ -53,11 +55,13 @@ class SeveralNetworks(nn.Module):
         """The weighted loss, and each network's terms by "<what it hears>: <site>", detached; in nats per example."""
         total, found = 0.0, {}
         for name, network, weight in zip(self.names, self.networks, self.weights, strict=True):
-            rows = len(next(iter(views.values())))
+            heard = network.guide.heard_in(present, len(next(iter(views.values()))))
             if self.scored == "heard":
-                loss, terms = network(**views, present=network.guide.heard_in(present, rows))
-            else:
-                loss, terms = network(**views, **({} if present is None else {"present": present}))
+                loss, terms = network(**views, present=heard)
+            elif present is None:
+                loss, terms = network(**views)
+            else:  # a row of which it hears nothing would train decoders to make do without z
+                loss, terms = network(**views, present=present & heard.any(1, keepdim=True))
             total = total + weight * loss
             found |= {f"{name}: {site}": value for site, value in terms.items()}
         return total, found

@@ -53,7 +53,7 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
     """
     divergence = kl_divergence(q, p)
     if mask is not None:
-        divergence = divergence * mask.view(-1, *(1,) * (divergence.dim() - 1))
+        divergence = torch.where(mask.view(-1, *(1,) * (divergence.dim() - 1)), divergence, 0.0)
     return divergence.sum() / len(divergence)
 
 
@@ -78,7 +78,7 @@ def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor
     """
     log_prob = p.log_prob(x)
     if mask is not None:
-        log_prob = log_prob * mask.view(-1, *(1,) * (log_prob.dim() - 1))
+        log_prob = torch.where(mask.view(-1, *(1,) * (log_prob.dim() - 1)), log_prob, 0.0)
     return -log_prob.sum() / len(log_prob)
 
 

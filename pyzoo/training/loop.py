@@ -132,7 +132,8 @@ class Trainer:
         self._sums: dict[str, tuple[Tensor, int]] = {}  # of each term since the last row of metrics.csv, and how many
         self._signal: int | None = None
         engine = recipe.engine if self.hardware.engine == "auto" else self.hardware.engine
-        self._gradients = [gradients_of(self.fabric, objective, engine) for objective in self.objectives]
+        several = len(self.objectives) > 1
+        self._gradients = [gradients_of(self.fabric, objective, engine, several) for objective in self.objectives]
         self._restore()
 
     @property
@@ -287,18 +288,30 @@ def _key(objective: Objective, name: str) -> str:
     return f"{objective.name}/{name}" if objective.name else name
 
 
-def gradients_of(fabric: Fabric, objective: Objective, engine: str) -> Gradients:
-    """Moves an objective to the launcher's device; returns what computes its loss and terms, and leaves its gradient."""
+def gradients_of(fabric: Fabric, objective: Objective, engine: str, one_of_several: bool = False) -> Gradients:
+    """Moves an objective to the launcher's device; returns what computes its loss and terms, and leaves its gradient.
+
+    Objectives that share parameters can't each be wrapped for several processes: then the gradients of those that this one's
+    optimiser moves are averaged here.
+    """
     module = objective.module.to(fabric.device)
-    forward = fabric.setup_module(module)
+    shared = one_of_several and fabric.world_size > 1
+    forward = module if shared else fabric.setup_module(module)
     objective.optimizer = fabric.setup_optimizers(objective.optimizer)
     if engine != "eager" and fabric.world_size == 1:
         return TracedStep(module, compiled=engine == "compiled", context=fabric.autocast)
 
     def gradients(batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         objective.optimizer.zero_grad()
-        loss, terms = forward(**batch)
-        fabric.backward(loss)
+        if shared:
+            with fabric.autocast():
+                loss, terms = forward(**batch)
+            loss.backward()
+            for parameter in (p for group in objective.optimizer.param_groups for p in group["params"] if p.grad is not None):
+                parameter.grad = fabric.all_reduce(parameter.grad, reduce_op="mean")
+        else:
+            loss, terms = forward(**batch)
+            fabric.backward(loss)
         loss = loss.detach()
         if fabric.world_size > 1:  # all log the same, and all stop where one's loss is not finite
             loss, terms = (fabric.all_reduce(value, reduce_op="mean") for value in (loss, terms))

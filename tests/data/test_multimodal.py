@@ -67,6 +67,12 @@ def test_batches_are_a_function_of_seed_and_step():
     assert list(first) == ["digit", "number"]
 
 
+def test_a_digit_meets_new_partners():
+    source = PairSource(load_pairs("digits-plus-one", "test"))
+    one, two = (source.batch(step, 360)["next"][source.epochs.rows(step, 360).argsort()] for step in (0, 1))
+    assert (one != two).flatten(1).any(1).float().mean() > 0.9
+
+
 def test_a_digit_lacks_the_same_view_in_every_epoch():
     images, labels = class_images(40)
     images = torch.arange(400, dtype=torch.int64).view(-1, 1, 1, 1)

@@ -77,6 +77,8 @@ def test_examples_that_do_not_count():
     torch.testing.assert_close(6 * rate(q, p, mask), 3 * rate(some[0], p))
     torch.testing.assert_close(6 * rate(q.to_event(1), p.to_event(1), mask), 3 * rate(some[0], p))
     torch.testing.assert_close(6 * distortion(q, z, mask), 3 * distortion(*some))
+    z[1] = math.nan
+    assert torch.isfinite(distortion(dist.Normal(q.loc, SCALE, validate_args=False), z, mask))
 
 
 @pytest.mark.parametrize("dataset_size", [None, 1500])

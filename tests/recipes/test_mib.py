@@ -1,6 +1,7 @@
 """Rows of the unified table: their losses against the original methods' by hand, and how they train and are measured."""
 
 import math
+import types
 
 import pytest
 import torch
@@ -180,6 +181,13 @@ def test_wyner_vae():
     agree(hand, expected + 0.3 * (hand.kl(q) + hand.kl(own) + digit))
 
 
+def test_settings_reach_the_networks():
+    assert mib(data="digits-numbers", number_scale=0.3).networks()[0].decoders["number"].scale == 0.3
+    assert all(o.optimizer.param_groups[0]["betas"] == (0.5, 0.999) for o in mib(rows.GAN).objectives())
+    guide = mib(rows.BetaTCVAE, validation=True).networks()[1]
+    assert guide.dataset_size == 1198
+
+
 def test_what_the_wishes_are():
     for kind in (rows.BetaVAE, rows.JMVAE, rows.Multimodal, rows.WynerVAE):
         assert all(penalty.is_bound for penalty in mib(kind).declare().penalties())
@@ -336,6 +344,21 @@ def test_a_view_that_a_row_lacks_changes_nothing():
             assert (a is None and b is None) or torch.equal(a, b)
 
 
+@pytest.mark.parametrize("kind", [rows.BiVCCA, rows.Multimodal])
+def test_a_network_scores_no_row_of_which_it_hears_nothing(kind):
+    """Else decoders would learn to make do without z."""
+    recipe = mib(kind, **({"crossed_cost": 1.0} if kind is rows.Multimodal else {}))
+    module = recipe.objectives()[0].module
+    batch = recipe.source(CPU).batch(0, 20)
+    label_only = torch.tensor([False, True]).expand(20, 2)
+    network = module.networks[module.names.index("digit")]
+    _, terms = module(**batch, present=label_only)
+    assert all(value == 0 for name, value in terms.items() if name.startswith("digit: "))
+    assert terms["label: label"] > 0
+    assert terms["label: digit"] == 0
+    assert network.guide.views == ("digit",)
+
+
 def test_a_row_that_lacks_the_view_says_nothing_of_its_cross_term():
     """With one view only, q(z | all) is q(z | it): no cross term is left, neither its own nor the missing view's."""
     recipe = mib(paired=0.0)
@@ -427,6 +450,82 @@ def test_separation_and_crossing_of_a_known_model():
     assert found["u_changes_class"] > 0.8
 
 
+def test_held_out_pairs_have_nothing_in_common_with_those_trained_on():
+    recipe = mib(data="digits-plus-one", validation=True)
+    training, held = recipe.training_pairs(), recipe.measured_pairs()
+    assert (len(training), len(held)) == (1198, 239)
+    known = {tuple(image.flatten().tolist()) for image in (*training.images, *training.partner.images)}
+    new = {tuple(image.flatten().tolist()) for image in (*held.images, *held.partner.images)}
+    assert not known & new
+    assert len(mib(data="digits-plus-one").measured_pairs()) == 360
+
+
+def test_judges_are_trained_on_what_models_are_trained_on(monkeypatch):
+    asked, whole = [], mib_metrics.load_pairs
+    monkeypatch.setattr(mib_metrics, "load_pairs", lambda *where: asked.append(where) or whole(*where))
+    monkeypatch.setattr(mib_metrics, "train_classifier", lambda batch, steps, *more: batch(0))
+    mib_metrics._classifier.cache_clear()
+    images, labels = mib_metrics._classifier("digits-plus-one", None, 0.5, "next", CPU)
+    mib_metrics._classifier.cache_clear()
+    assert asked == [("digits-plus-one", "train", None, (0.0, 0.5))]
+    pairs = whole("digits-plus-one", "train", None, (0.0, 0.5))
+    known = {tuple(image.flatten().tolist()): label for image, label in zip(pairs.images, pairs.labels.tolist(), strict=True)}
+    assert [known[tuple(image.flatten().tolist())] for image in (255 * images).round().to(torch.uint8)] == labels.tolist()
+
+
+def test_coherence_of_the_next_digit():
+    """0.0 where both views are of one class, 1.0 where the second is of the next."""
+    for offset, coherence in ((0, 0.0), (1, 1.0)):
+
+        class Next(Known):
+            variables = rows.Multimodal(data="digits-plus-one").declare().variables
+            mask = torch.zeros(1)
+
+            def __init__(self):
+                self.dims = {"z": NUM_CLASSES}
+
+            def likelihood(self, view, latents, offset=offset):
+                return _Mean(latents["z"].roll(offset, 1) if view == "next" else latents["z"])
+
+        judges = dict.fromkeys(("digit", "next"), lambda z: z)
+        assert mib_metrics._coherence(mib(data="digits-plus-one"), Next(), judges) == coherence
+
+
+def test_samples_and_codes_by_hand():
+    class Coded:
+        dims = types.MappingProxyType({"c": 3, "u": 2})
+        mask = torch.zeros(1)
+        variables = rows.InfoGAN().declare().variables
+
+        def likelihood(self, view, latents):
+            return _Mean(latents["c"])
+
+        def posteriors(self, given):
+            return {"c": Normal(given["digit"], 0.5)}
+
+    def judge(images):  # sure of one of four classes
+        return torch.nn.functional.one_hot(torch.arange(len(images)) % 4, NUM_CLASSES).double() * 0.9 + 0.01
+
+    found = mib_metrics._samples(Coded(), judge)
+    shares = torch.tensor([0.235] * 4 + [0.01] * 6, dtype=torch.float64)
+    assert found["sample_confidence"] == pytest.approx(0.91)
+    assert found["sample_classes"] == pytest.approx((-(shares * shares.log()).sum()).exp().item())
+    assert mib_metrics._code_information(Coded(), Coded()) == pytest.approx(3 * (0.5 - math.log(0.5)))
+
+
+def test_conditional_likelihoods_are_differences(monkeypatch):
+    known = {("digit", "label"): -10.0, ("digit",): -8.0, ("label",): -3.0}
+    monkeypatch.setattr(
+        mib_metrics, "log_likelihood", lambda model, guide, batch, *a, **k: torch.full((2,), known[tuple(sorted(batch))])
+    )
+    recipe = mib()
+    module = recipe.objectives()[0].module
+    found = mib_metrics._likelihoods(recipe, module.model, module.guide, mib_metrics.measured_views(recipe, CPU), False)
+    assert found["test_log_likelihood"] == -10.0
+    assert found["test_log_likelihood/digit_given_label"] == -7.0
+    assert found["test_log_likelihood/label_given_digit"] == -2.0
+
+
 @pytest.mark.parametrize("data", ["digits-label", "digits-plus-one"])
 def test_figures_and_samples(data, quick_judges):
     recipe = mib(data=data)
@@ -440,9 +539,12 @@ def test_figures_and_samples(data, quick_judges):
     assert names == ["networks", f"figure3_{x}_to_{y}", f"figure3_{y}_to_{x}", *own, "samples", "loss"]
     samples = recipe.sample(module, CPU, 5, None, seed=0)
     assert samples["x"].shape == (5, 1, 28, 28)
+    assert ((samples["x"] == 0) | (samples["x"] == 1)).all()
+    assert not any(value.requires_grad for value in samples.values())
     assert recipe.picture(samples).axes
     with pytest.raises(UsageError, match="--parts"):
         recipe.sample(module, CPU, 5, ["1"], seed=0)
+    assert "loss" not in [name for name, _ in recipe.figures(module, CPU, [])]  # of a run that was stopped early
 
 
 def test_figures_show_what_they_say():
@@ -458,8 +560,10 @@ def test_figures_show_what_they_say():
     drawn = torch.as_tensor(axes.images[0].get_array()[..., 0]).unflatten(0, (3, 30)).unflatten(2, (3, 30))
     latents = {name: q.mean for name, q in module.guide.posteriors({"digit": x}).items()}
     own = module.model.likelihood("digit", latents).mean
+    other = module.model.likelihood("digit", {**latents, "u_digit": latents["u_digit"].roll(1, 0)}).mean
     for index in range(2):
-        for row, column, image in ((0, 1 + index, x[index]), (1 + index, 0, x[index]), (1 + index, 1 + index, own[index])):
+        places = [(0, 1 + index, x[index]), (1 + index, 0, x[index]), (1 + index, 1 + index, own[index])]
+        for row, column, image in [*places, (1 + index, 2 - index, other[index])]:
             found = drawn[row, 1:29, column, 1:29]
             torch.testing.assert_close(found, 1 - image[0].detach(), atol=1e-6, rtol=0)
 
@@ -485,6 +589,13 @@ def test_tables():
         ({"batch_size": 1438}, "--batch-size must be at least 2, and at most 1437"),
         ({"validation": True, "batch_size": 1200}, "at most 1198"),
         ({"kind": rows.BetaVAE, "beta": 0.5}, "--beta must be at least 1"),
+        ({"kind": rows.JMVAE, "cross_weight": -1.0}, "--cross-weight must be at least 0"),
+        ({"kind": rows.WynerVAE, "private_weight": -1.0}, "--private-weight"),
+        ({"kind": rows.WynerVAE, "succinct_weight": -1.0}, "--succinct-weight"),
+        ({"kind": rows.TELBO, "single_weight": -5.0}, "--single-weight"),
+        ({"kind": rows.InfoGAN, "code_weight": -1.0}, "--code-weight"),
+        ({"kind": rows.InfoGAN, "code_dim": 0}, "--code-dim must be at least 1"),
+        ({"crossed_cost": -1.0}, "--crossed-cost"),
     ],
 )
 def test_bad_settings(changes, message):

@@ -295,18 +295,21 @@ from tiny import sines
 
 class NoNoise(torch.nn.Module):
     '''A loss that depends on the batch alone, so that one process and two must agree.'''
-    def __init__(self):
+    def __init__(self, layer, power):
         super().__init__()
-        self.layer = torch.nn.Linear(200, 3)
+        self.layer, self.power = layer, power
     def forward(self, parts, x):
-        loss = self.layer(x).square().mean(-1).mean()
+        loss = (self.layer(x) + self.layer.bias).abs().pow(self.power).mean(-1).mean()
         return loss, {"x": loss.detach()}
 
 if __name__ == "__main__":
     recipe = sines(steps=4)
     def objectives():
-        module = NoNoise()
-        return [Objective(module, torch.optim.SGD(module.parameters(), lr=0.01))]
+        layer = torch.nn.Linear(200, 3)
+        if sys.argv[3] == "one":
+            return [Objective(NoNoise(layer, 2), torch.optim.SGD(layer.parameters(), lr=0.01))]
+        parts = [torch.optim.SGD([p], lr=0.01) for p in (layer.weight, layer.bias)]
+        return [Objective(NoNoise(layer, power), part, name=str(power)) for power, part in zip((2, 3), parts)]
     recipe.objectives = objectives
     trainer = Trainer(recipe, RunFolder(Path(sys.argv[2])), Hardware("cpu", devices=int(sys.argv[1])), progress=False)
     trainer.train()
@@ -315,14 +318,16 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path):
+@pytest.mark.parametrize("objectives", ["one", "two"])
+def test_two_processes_take_the_steps_of_one(tmp_path, objectives):
+    """Also with two objectives that share their parameters, and move some each."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     ends = []
     for devices in (1, 2):
         run = RunFolder.create(tmp_path / str(devices), {})
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        subprocess.run([sys.executable, script, str(devices), run.path], check=True, env=environment, timeout=120)
+        subprocess.run([sys.executable, script, str(devices), run.path, objectives], check=True, env=environment, timeout=120)
         ends.append(torch.load(run.path / "end.pt", weights_only=True))
     torch.testing.assert_close(ends[0], ends[1])
 
