@@ -73,6 +73,7 @@ _WEIGHTS = (
 )
 _SMALL = {"data": "mnist-numbers", "steps": 2000, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
+_DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
 
 
 @dataclasses.dataclass
@@ -81,7 +82,11 @@ class MIBRecipe(FileRecipe):
 
     paper: ClassVar[str] = "Zhang et al. 2020"
     about_data: ClassVar[str] = "MNIST or digits with labels, house numbers or the next digit"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "digits": _DIGITS}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": _SMALL,
+        "digits": _DIGITS,
+        "digits-numbers": _DIGITS_NUMBERS,
+    }
 
     data: PairSetName = "mnist-numbers"
     """The pairs: MNIST's digits, or scikit-learn's, with labels, with house numbers (rendered, or SVHN's), or with the next
@@ -268,6 +273,7 @@ class Multimodal(MIBRecipe):
     shows: ClassVar[str] = "what two views share, told apart from what is each one's own"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {**_SMALL, "private_kl": 30.0, "crossed_cost": 1.0},
+        "digits-numbers": {**_DIGITS_NUMBERS, "private_kl": 30.0, "crossed_cost": 1.0},
         "digits": {**_DIGITS, "independence": "total_correlation", "independence_weight": 3.0},
     }
 

@@ -24,8 +24,9 @@ def figures(
 ) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
     yield "networks", networks(recipe)
-    first = _one_of_each_class(recipe.measured_pairs().classes("digit"))
-    views = {view: x[first] for view, x in measured_views(recipe, device).items()}
+    pairs = recipe.measured_pairs().to(device)
+    first = _one_of_each_class(pairs.classes("digit"))
+    views = {view: x[first] for view, x in measured_views(pairs, recipe.views).items()}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for heard in views:

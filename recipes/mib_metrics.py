@@ -25,7 +25,7 @@ classifier that was trained on the training split's views of that kind, and of a
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyzoo.data.images import Epochs
-from pyzoo.data.multimodal import NUM_CLASSES, PairSetName, load_pairs
+from pyzoo.data.multimodal import NUM_CLASSES, PairSet, PairSetName, load_pairs
 from pyzoo.evaluation import class_probabilities, train_classifier
 from pyzoo.guides.mib import StructuredGuide
 from pyzoo.infer import TraceKL_ELBO, evaluating, log_likelihood
@@ -51,7 +51,8 @@ _ROWS = 1000  # examples in a call
 
 def evaluate(recipe: "MIBRecipe", module: nn.Module, device: torch.device, full: bool = False) -> dict[str, float]:
     """The metrics of results.json."""
-    pairs, views = recipe.measured_pairs().to(device), measured_views(recipe, device)
+    pairs = recipe.measured_pairs().to(device)
+    views = measured_views(pairs, recipe.views)
     classes = {view: pairs.classes(view) for view in recipe.views}
     judges = {view: _judge(recipe, view, device) for view in recipe.views}
     model, guide = module.model, getattr(module, "guide", None)
@@ -60,7 +61,7 @@ def evaluate(recipe: "MIBRecipe", module: nn.Module, device: torch.device, full:
         found = {f"judge_accuracy/{view}": _share(judges[view](views[view]), classes[view]) for view in recipe.views}
         if len(recipe.views) > 1:
             found |= _crossed(model, guide, views, classes, judges)
-            found["joint_coherence"] = _coherence(recipe, model, judges)
+            found["joint_coherence"] = _coherence(model, judges, pairs.partner.offset)
             found |= _separation(model, guide, views, classes, judges)
         found |= _samples(model, judges["digit"])
         if "c" in model.dims:
@@ -70,10 +71,9 @@ def evaluate(recipe: "MIBRecipe", module: nn.Module, device: torch.device, full:
     return found | {"parameters": sum(parameter.numel() for parameter in module.parameters())}
 
 
-def measured_views(recipe: "MIBRecipe", device: torch.device) -> dict[str, Tensor]:
-    """The views to measure on, the same in every run."""
-    pairs = recipe.measured_pairs().to(device)
-    return pairs.views(slice(None), torch.Generator(device).manual_seed(0), recipe.views)
+def measured_views(pairs: PairSet, names: Sequence[str]) -> dict[str, Tensor]:
+    """The views to measure on, the same in every run on a kind of device."""
+    return pairs.views(slice(None), torch.Generator(pairs.images.device).manual_seed(0), names)
 
 
 # Judges -------------------------------------------------------------------------------------------------------------
@@ -129,10 +129,10 @@ def _crossed(model, guide, views, classes, judges) -> dict[str, float]:
     return found
 
 
-def _coherence(recipe: "MIBRecipe", model, judges) -> float:
+def _coherence(model, judges, offset: int) -> float:
     drawn = draw(model, 2000)
-    first, second = (judges[view](drawn[view].mean).argmax(-1) for view in recipe.views)
-    return ((first + recipe.measured_pairs().partner.offset) % NUM_CLASSES == second).double().mean().item()
+    first, second = (judge(drawn[view].mean).argmax(-1) for view, judge in judges.items())
+    return ((first + offset) % NUM_CLASSES == second).double().mean().item()
 
 
 def _samples(model, judge) -> dict[str, float]:
