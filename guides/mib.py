@@ -21,11 +21,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.distributions import WeightedProductOfExperts
-from pyzoo.infer import BayesianNetwork, Beliefs, Information, Penalty
+from pyzoo.infer import BayesianNetwork, Beliefs, Penalty
 from pyzoo.models.mib import StructuredVAE, batch_size, check_complete, private_of, view_dim, without_absent
 from pyzoo.nn import he_initialised, scale_from_log_variance
 
-__all__ = ["EstimatorLoss", "Hearing", "Quotient", "StructuredGuide", "structured_guide"]
+__all__ = ["Hearing", "Quotient", "StructuredGuide", "structured_guide"]
 
 
 class StructuredGuide(PyroModule):
@@ -39,7 +39,7 @@ class StructuredGuide(PyroModule):
         penalties: wishes about the latents; their terms are factors.
         dataset_size: number of training examples, for penalties that estimate an aggregate posterior.
         estimators: networks of penalties' terms that have one, by the term as printed: a :class:`pyzoo.infer.MINE` for each that
-            is estimated so. No gradient of the penalty reaches them: :class:`EstimatorLoss` is what trains them.
+            is estimated so. No gradient of the penalty reaches them: they want an objective of their own.
         model: whose guide this is, for penalties that ask what a decoder makes of latents.
 
     Raises:
@@ -239,32 +239,6 @@ class Quotient(nn.Module):
         mean, v = parameters.chunk(2, dim=-1)
         log_variance = 4 - nn.functional.softplus(4 - v)
         return torch.cat([mean * (1 + log_variance.exp()), log_variance], dim=-1)
-
-
-class EstimatorLoss(nn.Module):
-    """What trains a guide's estimators of information: minus the sum of what they say, to be made small.
-
-    Its optimiser moves the estimators alone, in turns with that of the model and guide.
-
-    Args:
-        guide: whose ``estimators`` they are; networks of the latents that a term has on its left and right.
-        terms: the informations that they estimate, by the term as printed.
-    """
-
-    def __init__(self, guide: StructuredGuide, terms: Mapping[str, Information]) -> None:
-        super().__init__()
-        self.guide = guide
-        self.terms = dict(terms)
-
-    def forward(self, present: Tensor | None = None, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and each estimate, detached."""
-        with torch.no_grad():
-            draws = {name: q.sample() for name, q in self.guide.posteriors(views, present).items()}
-        found = {}
-        for name, term in self.terms.items():
-            sides = (torch.cat([draws[latent] for latent in sorted(side)], -1) for side in (term.left, term.right))
-            found[name] = self.guide.estimators[name](*sides)
-        return -sum(found.values()), {name: value.detach() for name, value in found.items()}
 
 
 def _frozen(network: nn.Module, *arguments: Tensor) -> Tensor:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from pyzoo.data.images import IMAGE_SETS
 from pyzoo.data.multimodal import PairSet, PairSetName, PairSource, load_pairs, partner_name
 from pyzoo.errors import UsageError
-from pyzoo.guides.mib import EstimatorLoss, StructuredGuide, structured_guide
+from pyzoo.guides.mib import StructuredGuide, structured_guide
 from pyzoo.infer import MINE, BayesianNetwork, Information, NegativeELBO, Penalty, Variables, evaluating
 from pyzoo.models.mib import StructuredVAE, structured_vae
 from pyzoo.recipes import mib_metrics
 from pyzoo.recipes.images import FileRecipe
-from pyzoo.recipes.mib_objectives import DiscriminatorLoss, GeneratorLoss, SeveralNetworks, pixel_discriminator
+from pyzoo.recipes.mib_objectives import DiscriminatorLoss, EstimatorLoss, GeneratorLoss, SeveralNetworks, pixel_discriminator
 from pyzoo.training import Objective, Source
 
 if TYPE_CHECKING:

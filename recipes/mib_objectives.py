@@ -1,4 +1,4 @@
-r"""Losses of the unified table that are not one ELBO: several inference networks, and an adversary.
+r"""Losses of the unified table that are not one ELBO: several inference networks, an estimator of information, an adversary.
 
 Source: Zhang et al. (2020), tables 1 and 2. The costs of table 1 are found so: C_0 and C_1 are the negative ELBO; C_2(x), the
 Jensen-Shannon divergence of data and model, is what a discriminator estimates (:class:`DiscriminatorLoss`); C_3(z) is
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyzoo.guides.mib import Hearing, StructuredGuide
-from pyzoo.infer import NegativeELBO
+from pyzoo.infer import Information, NegativeELBO
 from pyzoo.models.mib import StructuredVAE
 from pyzoo.nn import he_initialised
 
-__all__ = ["DiscriminatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "pixel_discriminator"]
+__all__ = ["DiscriminatorLoss", "EstimatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "pixel_discriminator"]
 
 
 class SeveralNetworks(nn.Module):
@@ -65,6 +65,32 @@ class SeveralNetworks(nn.Module):
             total = total + weight * loss
             found |= {f"{name}: {site}": value for site, value in terms.items()}
         return total, found
+
+
+class EstimatorLoss(nn.Module):
+    """What trains a guide's estimators of information: minus the sum of what they say, to be made small.
+
+    Its optimiser moves the estimators alone, in turns with that of the model and guide.
+
+    Args:
+        guide: whose ``estimators`` they are; networks of the latents that a term has on its left and right.
+        terms: the informations that they estimate, by the term as printed.
+    """
+
+    def __init__(self, guide: StructuredGuide, terms: Mapping[str, Information]) -> None:
+        super().__init__()
+        self.guide = guide
+        self.terms = dict(terms)
+
+    def forward(self, present: Tensor | None = None, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each estimate, detached."""
+        with torch.no_grad():
+            draws = {name: q.sample() for name, q in self.guide.posteriors(views, present).items()}
+        found = {}
+        for name, term in self.terms.items():
+            sides = (torch.cat([draws[latent] for latent in sorted(side)], -1) for side in (term.left, term.right))
+            found[name] = self.guide.estimators[name](*sides)
+        return -sum(found.values()), {name: value.detach() for name, value in found.items()}
 
 
 # Adversaries ----------------------------------------------------------------------------------------------------------
