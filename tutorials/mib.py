@@ -157,8 +157,9 @@ for name, each in {"without wishes": plain, "with both": both, "with all three":
     print(f"{name:16} label to digit {right[0]:.3f}   digit to label {right[1]:.3f}")
 
 # %% [markdown]
-# Without wishes z is told by both views together, and neither alone has learned to. Now look at the pictures: each row
-# begins with a label, and goes on with eight digits drawn given it, each with a u of its own.
+# Without wishes z is told by both views together, and nothing has made either learn to do it alone. The two wishes do;
+# and when u is kept apart from z as well, a digit drawn with any u is of its label's class. Now look at the pictures:
+# each row begins with a label, and goes on with eight digits drawn given it, each with a u of its own.
 
 # %%
 first = [(test.labels == label).nonzero()[0].item() for label in range(10)]
