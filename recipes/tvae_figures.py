@@ -4,19 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyzoo.data.transformations import FAMILIES, transformed
 from pyzoo.infer import NegativeELBO, evaluating
-from pyzoo.plotting import figure_grid, frame, image_rows, label_axes, loss_history, show_image
+from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
 from pyzoo.recipes.images import generate
 from pyzoo.recipes.tvae_metrics import LABELS, infer_transformation, transferred
 
 if TYPE_CHECKING:
     from pyzoo.recipes.tvae import TVAERecipe
 
-__all__ = ["few_labels", "figures", "fixed_views", "interpolation", "transfer"]
+__all__ = ["few_labels", "figures", "fixed_views", "image_rows", "interpolation", "transfer"]
 
 
 def figures(
@@ -35,14 +36,23 @@ def figures(
         again = module.model.likelihoods(module.guide.posteriors(x[:10])[0].mean)[0].mean
     yield "reconstructions", image_rows({"x": x[:10], "again": again}, "Images and what is decoded from their latents' means")
     yield "samples", recipe.picture(generate(module, 40))
-    if history:  # a run that was stopped early has none
-        yield "loss", _loss(history)
+    yield "loss", _loss(history)
 
 
 def fixed_views(recipe: "TVAERecipe", x: Tensor, num_views: int) -> list[Tensor]:
     """Versions of images, the same in every run of a family."""
     generator, family = torch.Generator(x.device).manual_seed(0), FAMILIES[recipe.family]
     return transformed(x, family, num_views, family.invertible and num_views == 2, generator)
+
+
+def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
+    """Named rows of images, (images, 1, height, width) each."""
+    figure, axes = figure_grid(len(rows), max(map(len, rows.values())), title, cell=(0.8, 0.8))
+    for cells, (name, images) in zip(axes, rows.items(), strict=True):
+        for cell, image in zip(cells, images, strict=True):
+            show_image(cell, image)
+        cells[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    return figure
 
 
 def transfer(module: NegativeELBO, sources: Tensor, targets: Tensor, angle: float) -> Figure:
@@ -69,8 +79,15 @@ def transfer(module: NegativeELBO, sources: Tensor, targets: Tensor, angle: floa
                     show_image(cell, image)
                     cell.axvline(image.shape[-1] / 2 - 0.5, color="tab:green", linewidth=0.8)
                 cells[0].set_ylabel(("x", "T", "inverse")[line], fontsize=8, rotation=0, ha="right", va="center")
-                frame(cells[0])
+                _frame(cells[0])
     return figure
+
+
+def _frame(cell: Axes) -> None:
+    """Sets a cell apart."""
+    for spine in cell.spines.values():
+        spine.set_color("tab:red")
+        spine.set_linewidth(1.5)
 
 
 def interpolation(

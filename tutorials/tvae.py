@@ -32,8 +32,7 @@ from pyzoo.evaluation import knn_accuracy
 from pyzoo.guides.tvae import tvae_guide
 from pyzoo.infer import NegativeELBO
 from pyzoo.models.tvae import Additive, Matrix, tvae, vae
-from pyzoo.plotting import image_rows
-from pyzoo.recipes.tvae_figures import interpolation, transfer
+from pyzoo.recipes.tvae_figures import image_rows, interpolation, transfer
 from pyzoo.recipes.tvae_metrics import embed, rotation_error
 from pyzoo.training import keep_freed_memory
 
