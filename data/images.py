@@ -37,6 +37,7 @@ __all__ = [
     "downloading",
     "find_file",
     "load_images",
+    "read_whole",
 ]
 
 Split = Literal["train", "test"]
@@ -240,10 +241,16 @@ def _read_idx(kind: str, name: str, folder: str | Path | None, header: int) -> T
     if not path.exists():
         with downloading(Path(kind, "raw", name), folder) as torchvision:
             getattr(torchvision.datasets, kind)(root=str(_cache()), download=True)
-    content = path.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != _MNIST_FILES[kind, name]:
-        raise UsageError(f"{path} is damaged: its MD5 sum is not the official file's; remove it, or put a good one in its place")
+    content = read_whole(path, _MNIST_FILES[kind, name])
     return torch.from_numpy(np.frombuffer(gzip.decompress(content), np.uint8, offset=header).copy())
+
+
+def read_whole(path: Path, md5: str) -> bytes:
+    """A file's content, if its MD5 sum is the official file's."""
+    content = path.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UsageError(f"{path} is damaged: its MD5 sum is not the official file's; remove it, or put a good one in its place")
+    return content
 
 
 _OMNIGLOT_SHA256 = "7651afc13770c6b3074b3a46693cf2ebe50a43fc2cdca4d96c83ca0b8cb864e4"

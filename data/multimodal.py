@@ -10,7 +10,7 @@ missing.
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,48 +30,42 @@ PairSetName = Literal[
 ]
 
 
-class Partner(Protocol):
-    """What a digit is paired with."""
+class Partner:
+    """Base of what a digit is paired with."""
 
     name: str
     """The view's name."""
-    offset: int
+    offset: int = 0
     """How far its class is behind the digit's."""
 
     def to(self, device: torch.device | str) -> "Partner":
         """The same, with what it holds on a device."""
+        return self
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """A view for each digit, (batch, ...), drawn on the generator's device, where the labels are."""
+        raise NotImplementedError
 
 
-class Label:
+class Label(Partner):
     """The digit's class, as ten numbers of which one is 1."""
 
     name = "label"
-    offset = 0
-
-    def to(self, device: torch.device | str) -> "Label":
-        return self
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         return one_hot(labels, NUM_CLASSES).float()
 
 
-class Numbers:
+class Numbers(Partner):
     """A house number with the digit in its middle, rendered anew each time."""
 
     name = "number"
-    offset = 0
-
-    def to(self, device: torch.device | str) -> "Numbers":
-        return self
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         return street_numbers(labels, generator)
 
 
-class Images:
+class Images(Partner):
     """An image of the digit's class, or of another, drawn from a set.
 
     Args:

@@ -273,9 +273,7 @@ class Hearing(nn.Module):
 
     def heard_in(self, present: Tensor | None, rows: int) -> Tensor:
         """Which views of each row it hears, (rows, views)."""
-        mask = self.guide.mask
-        heard = torch.tensor([name in self.views for name in self.guide.variables.observed], device=mask.device)
-        return heard.expand(rows, -1) if present is None else present & heard
+        return self.guide._present(self.views, present, rows)
 
 
 def _check_inference(network: BayesianNetwork) -> None:

@@ -14,9 +14,7 @@ __all__ = [
     "draw_network",
     "figure_grid",
     "first_cells",
-    "frame",
     "image_grid",
-    "image_rows",
     "image_sheet",
     "label_axes",
     "loss_history",
@@ -82,18 +80,15 @@ def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
     if image is None:
         axes.axis("off")
     else:
-        image = image if len(image) == 3 else 1 - image.expand(3, -1, -1)
-        axes.imshow(image.detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axes.imshow(_in_colour(image).detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
     axes.set_title(title, fontsize=9)
 
 
-def frame(axes: Axes) -> None:
-    """Sets a cell apart."""
-    for spine in axes.spines.values():
-        spine.set_color("tab:red")
-        spine.set_linewidth(1.5)
+def _in_colour(image: Tensor) -> Tensor:
+    """(3, height, width) of an image; of one channel as ink on paper."""
+    return image if len(image) == 3 else 1 - image.expand(3, -1, -1)
 
 
 def image_grid(
@@ -115,8 +110,7 @@ def image_grid(
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             if isinstance(cell, Tensor):
-                image = cell.detach().cpu()
-                image = image if len(image) == 3 else 1 - image.expand(3, -1, -1)
+                image = _in_colour(cell).detach().cpu()
                 top, left = (start * pitch + (pitch - size) // 2 for start, size in zip((i, j), image.shape[1:], strict=True))
                 canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
             elif cell is not None:
@@ -164,16 +158,6 @@ def draw_network(
     axes.set_aspect("equal")
     axes.axis("off")
     axes.set_title(title, fontsize=9)
-
-
-def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
-    """Named rows of images, (images, channels, height, width) each."""
-    figure, axes = figure_grid(len(rows), max(map(len, rows.values())), title, cell=(0.8, 0.8))
-    for cells, (name, images) in zip(axes, rows.items(), strict=True):
-        for cell, image in zip(cells, images, strict=True):
-            show_image(cell, image)
-        cells[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-    return figure
 
 
 def image_sheet(images: Tensor, title: str) -> Figure:

@@ -9,7 +9,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyzoo.data.images import IMAGE_SETS, ImageSetName, load_images
+from pyzoo.data.images import IMAGE_SETS, ImageSet, ImageSetName, load_images
 from pyzoo.errors import UsageError
 from pyzoo.infer import NegativeELBO, evaluating
 from pyzoo.training import Recipe
@@ -37,6 +37,16 @@ class FileRecipe(Recipe):
             self.data_dir = Path(self.data_dir).expanduser().absolute()
 
     @property
+    def image_set(self) -> ImageSet:
+        """The images that examples are counted by."""
+        raise NotImplementedError
+
+    @property
+    def train_size(self) -> int:
+        """Images that are trained on."""
+        return self.image_set.train - (self.image_set.train // 6 if self.validation else 0)
+
+    @property
     def measured_split(self) -> str:
         """What is measured on, as names of metrics have it: "test" or "validation"."""
         return "validation" if self.validation else "test"
@@ -54,14 +64,8 @@ class ImageRecipe(FileRecipe):
         self.require(self.data in IMAGE_SETS, "data", f"one of {', '.join(IMAGE_SETS)}")
 
     @property
-    def held_out(self) -> int:
-        """Training images that are kept for validation."""
-        return IMAGE_SETS[self.data].train // 6 if self.validation else 0
-
-    @property
-    def train_size(self) -> int:
-        """Images that are trained on."""
-        return IMAGE_SETS[self.data].train - self.held_out
+    def image_set(self) -> ImageSet:
+        return IMAGE_SETS[self.data]
 
     def prepare(self) -> None:
         for split in ("train", "test"):

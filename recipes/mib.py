@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pyzoo.data.images import IMAGE_SETS
+from pyzoo.data.images import IMAGE_SETS, ImageSet
 from pyzoo.data.multimodal import PairSet, PairSetName, PairSource, load_pairs, partner_name
 from pyzoo.errors import UsageError
 from pyzoo.guides.mib import StructuredGuide, structured_guide
@@ -62,15 +62,6 @@ class Declaration:
         return [Penalty(w.name, q, self.network(w.network), w.weight, w.form, w.estimators) for w in self.wishes]
 
 
-_WEIGHTS = (
-    "cross_weight",
-    "crossed_cost",
-    "independence_weight",
-    "succinct_weight",
-    "private_weight",
-    "single_weight",
-    "code_weight",
-)
 _SMALL = {"data": "mnist-numbers", "steps": 2000, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
@@ -82,6 +73,7 @@ class MIBRecipe(FileRecipe):
 
     paper: ClassVar[str] = "Zhang et al. 2020"
     about_data: ClassVar[str] = "MNIST or digits with labels, house numbers or the next digit"
+    has_likelihood: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": _SMALL,
         "digits": _DIGITS,
@@ -115,12 +107,13 @@ class MIBRecipe(FileRecipe):
         super().__post_init__()
         self.require(self.data in get_args(PairSetName), "data", f"one of {', '.join(get_args(PairSetName))}")
         self.require(0 <= self.paired <= 1, "paired", "a share from 0 to 1")
-        for field in ("z_dim", "u_dim", "hidden_dim", "code_dim"):
-            self.require(getattr(self, field, 1) >= 1, field, "at least 1")
-        for field in _WEIGHTS:
-            self.require(getattr(self, field, 0) >= 0, field, "at least 0")
         for field in ("label_weight", "number_scale", "learning_rate", "private_kl"):
             self.require(getattr(self, field) > 0, field, "positive")
+        for field in (field.name for field in dataclasses.fields(self)):  # those that a row adds too
+            if field.endswith("_dim"):
+                self.require(getattr(self, field) >= 1, field, "at least 1")
+            if field.endswith(("_weight", "_cost")):
+                self.require(getattr(self, field) >= 0, field, "at least 0")
         self.require(2 <= self.batch_size <= self.train_size, "batch_size", f"at least 2, and at most {self.train_size}")
 
     # Data -----------------------------------------------------------------------------------------------------------
@@ -131,16 +124,13 @@ class MIBRecipe(FileRecipe):
         return ("digit", partner_name(self.data))
 
     @property
-    def train_size(self) -> int:
-        """Digits that are trained on."""
-        every = IMAGE_SETS[self.data.split("-")[0]].train
-        return every - every // 6 if self.validation else every
+    def image_set(self) -> ImageSet:
+        return IMAGE_SETS[self.data.split("-")[0]]
 
     @property
     def note(self) -> str:
-        first = IMAGE_SETS[self.data.split("-")[0]].note
         rendered = "House numbers are rendered, not SVHN." if self.data.endswith("numbers") and "number" in self.views else ""
-        return " ".join(part for part in (first, rendered) if part)
+        return " ".join(part for part in (self.image_set.note, rendered) if part)
 
     def prepare(self) -> None:
         for split in ("train", "test"):
@@ -149,7 +139,7 @@ class MIBRecipe(FileRecipe):
     @property
     def train_share(self) -> float:
         """Of the training images, what is trained on."""
-        return self.train_size / IMAGE_SETS[self.data.split("-")[0]].train
+        return self.train_size / self.image_set.train
 
     def training_pairs(self) -> PairSet:
         """What is trained on."""
@@ -202,9 +192,9 @@ class MIBRecipe(FileRecipe):
     def objectives(self) -> list[Objective]:
         model, guide = self.networks()
         module = self.loss(model, guide)
-        learned = list(guide.estimators.parameters())
-        others = set(module.parameters()) - set(learned)
-        main = self._objective(module, [p for p in module.parameters() if p in others])  # in an order that a checkpoint keeps
+        learned = list(guide.estimators.parameters())  # lists, in an order that a checkpoint keeps
+        judges = set(learned)
+        main = self._objective(module, [p for p in module.parameters() if p not in judges])
         if self.private_kl != 1:
             buffers = [name for name, _ in module.named_buffers() if name.split("kl_weight_")[-1] in model.variables.private]
             main.schedules = dict.fromkeys(buffers, self._private_kl)
@@ -262,6 +252,38 @@ def _learned(penalties: Sequence[Penalty]) -> dict[str, Information]:
 # Rows with several views ----------------------------------------------------------------------------------------------
 
 
+def _of_one_latent(views: tuple[str, ...]) -> Declaration:
+    """z alone, told by all views, tells them all."""
+    x, y = views
+    return Declaration(Variables(views, shared=("z",)), generative=f"z -> {x}, {y}", inference=f"{x}, {y} -> z")
+
+
+def _with_private(views: tuple[str, ...], privates: Mapping[str, str]) -> Declaration:
+    """And each private latent tells, and is told by, its own view."""
+    z = _of_one_latent(views)
+    return Declaration(
+        Variables(views, shared=("z",), private=privates),
+        generative="; ".join([z.generative, *(f"{latent} -> {view}" for latent, view in privates.items())]),
+        inference="; ".join([z.inference, *_own(privates)]),
+    )
+
+
+def _own(privates: Mapping[str, str]) -> list[str]:
+    """The edges of G^q to private latents."""
+    return [f"{view} -> {latent}" for latent, view in privates.items()]
+
+
+def _told_by_either(views: tuple[str, ...], weight: float, privates: Mapping[str, str] | None = None) -> tuple[Wish, ...]:
+    """cross(x_i): z stands between a view and the other."""
+    pairs = [views, views[::-1]]
+    return tuple(Wish(f"cross({a})", "; ".join([f"{a} -> z -> {b}", *_own(privates or {})]), weight) for a, b in pairs)
+
+
+def _all_and_each(views: tuple[str, ...], weight: float) -> dict[tuple[str, ...], float]:
+    """Inference networks that hear all views, and one each; those of one view are weighted."""
+    return {views: 1.0, **{(view,): weight for view in views}}
+
+
 @dataclasses.dataclass
 class Multimodal(MIBRecipe):
     """Several views with shared and private latents (OURS-MM): the shared ones are to be told by any one of the views.
@@ -295,25 +317,14 @@ class Multimodal(MIBRecipe):
         self.require(self.independence in known, "independence", f"one of {', '.join(known)}")
 
     def declare(self) -> Declaration:
-        x, y = self.views
-        own = "; ".join(f"{view} -> {latent}" for latent, view in self.privates.items())
-        return Declaration(
-            Variables(self.views, shared=("z",), private=self.privates),
-            generative=f"z -> {x}, {y}; " + "; ".join(f"{latent} -> {view}" for latent, view in self.privates.items()),
-            inference=f"{x}, {y} -> z; {own}",
-            wishes=(
-                Wish(f"cross({x})", f"{x} -> z -> {y}; {own}", self.cross_weight),
-                Wish(f"cross({y})", f"{y} -> z -> {x}; {own}", self.cross_weight),
-                *self._independent(),
-            ),
-        )
+        crosses = _told_by_either(self.views, self.cross_weight, self.privates)
+        return dataclasses.replace(_with_private(self.views, self.privates), wishes=(*crosses, *self._independent()))
 
     def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
         if not self.crossed_cost:
             return super().loss(model, guide)
-        heard = [self.views, *((view,) for view in self.views)]
-        weights = (1.0, *(self.crossed_cost for _ in self.views))
-        return SeveralNetworks(model, guide, heard, "all", self.site_weights(model.variables), weights)
+        heard = _all_and_each(self.views, self.crossed_cost)
+        return SeveralNetworks(model, guide, heard, "all", self.site_weights(model.variables))
 
     def _independent(self) -> Iterator[Wish]:
         """All latents independent, and each view a function of all: what is left of the distance is between latents."""
@@ -338,16 +349,7 @@ class JMVAE(MIBRecipe):
     """Of the wish that z be told by either view; the original's alpha."""
 
     def declare(self) -> Declaration:
-        x, y = self.views
-        return Declaration(
-            Variables(self.views, shared=("z",)),
-            generative=f"z -> {x}, {y}",
-            inference=f"{x}, {y} -> z",
-            wishes=(
-                Wish(f"cross({x})", f"{x} -> z -> {y}", self.cross_weight),
-                Wish(f"cross({y})", f"{y} -> z -> {x}", self.cross_weight),
-            ),
-        )
+        return dataclasses.replace(_of_one_latent(self.views), wishes=_told_by_either(self.views, self.cross_weight))
 
 
 @dataclasses.dataclass
@@ -356,13 +358,13 @@ class MVAE(MIBRecipe):
 
     name: ClassVar[str] = "mib-mvae"
     shows: ClassVar[str] = "one latent, and an ELBO for each subset of the views"
+    single_weight: ClassVar[float] = 1.0
 
     def declare(self) -> Declaration:
-        x, y = self.views
-        return Declaration(Variables(self.views, shared=("z",)), generative=f"z -> {x}, {y}", inference=f"{x}, {y} -> z")
+        return _of_one_latent(self.views)
 
     def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
-        heard = [self.views, *((view,) for view in self.views)]
+        heard = _all_and_each(self.views, self.single_weight)
         return SeveralNetworks(model, guide, heard, "heard", self.site_weights(model.variables))
 
 
@@ -376,11 +378,6 @@ class TELBO(MVAE):
     single_weight: float = 5.0
     """Of the ELBOs of single views; the joint one's is 1."""
 
-    def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
-        heard = [self.views, *((view,) for view in self.views)]
-        weights = (1.0, *(self.single_weight for _ in self.views))
-        return SeveralNetworks(model, guide, heard, "heard", self.site_weights(model.variables), weights)
-
 
 @dataclasses.dataclass
 class BiVCCA(MIBRecipe):
@@ -390,12 +387,11 @@ class BiVCCA(MIBRecipe):
     shows: ClassVar[str] = "one latent, told by one view at a time"
 
     def declare(self) -> Declaration:
-        x, y = self.views
-        return Declaration(Variables(self.views, shared=("z",)), generative=f"z -> {x}, {y}", inference=f"{x}, {y} -> z")
+        return _of_one_latent(self.views)
 
     def loss(self, model: StructuredVAE, guide: StructuredGuide) -> nn.Module:
-        heard = [(view,) for view in self.views]
-        return SeveralNetworks(model, guide, heard, "all", self.site_weights(model.variables), (0.5, 0.5))
+        heard = {(view,): 0.5 for view in self.views}
+        return SeveralNetworks(model, guide, heard, "all", self.site_weights(model.variables))
 
 
 @dataclasses.dataclass
@@ -417,23 +413,15 @@ class WynerVAE(MIBRecipe):
     """Of the wish that a view come from z and its private latent alone."""
 
     def declare(self) -> Declaration:
-        x, y = self.views
-        own = {latent: f"{view} -> {latent}" for latent, view in self.privates.items()}
-        all_own = "; ".join(own.values())
-        return Declaration(
-            Variables(self.views, shared=("z",), private=self.privates),
-            generative=f"z -> {x}, {y}; " + "; ".join(f"{latent} -> {view}" for latent, view in self.privates.items()),
-            inference=f"{x}, {y} -> z; {all_own}",
-            wishes=(
-                Wish("succinct", all_own, self.succinct_weight),
-                Wish(f"cross({x})", f"{x} -> z -> {y}; {all_own}", self.cross_weight),
-                Wish(f"cross({y})", f"{y} -> z -> {x}; {all_own}", self.cross_weight),
-                *(self._private(latent, view, own) for latent, view in self.privates.items()),
-            ),
+        wishes = (
+            Wish("succinct", "; ".join(_own(self.privates)), self.succinct_weight),
+            *_told_by_either(self.views, self.cross_weight, self.privates),
+            *(self._private(latent, view) for latent, view in self.privates.items()),
         )
+        return dataclasses.replace(_with_private(self.views, self.privates), wishes=wishes)
 
-    def _private(self, latent: str, view: str, own: Mapping[str, str]) -> Wish:
-        others = [edge for name, edge in own.items() if name != latent]
+    def _private(self, latent: str, view: str) -> Wish:
+        others = _own({name: owner for name, owner in self.privates.items() if name != latent})
         network = "; ".join([f"z, {latent} -> {view}", *others])
         return Wish(f"private({view})", network, self.private_weight, "signed", {f"I({view}; {latent}, z)": "distortion"})
 
@@ -515,6 +503,7 @@ class GAN(VAE):
 
     name: ClassVar[str] = "mib-gan"
     shows: ClassVar[str] = "one view, by an adversary"
+    has_likelihood: ClassVar[bool] = False
 
     learning_rate: float = 2e-4
     """Of Adam, at the start, with a first moment's decay of 0.5."""

@@ -40,6 +40,7 @@ from pyzoo.guides.mib import StructuredGuide
 from pyzoo.infer import TraceKL_ELBO, evaluating, log_likelihood
 from pyzoo.models.mib import StructuredVAE, private_of
 from pyzoo.random import derive_seed
+from pyzoo.recipes.mib_objectives import drawn_images, drawn_latents
 
 if TYPE_CHECKING:
     from pyzoo.recipes.mib import MIBRecipe
@@ -55,7 +56,7 @@ def evaluate(recipe: "MIBRecipe", module: nn.Module, device: torch.device, full:
     views = measured_views(pairs, recipe.views)
     classes = {view: pairs.classes(view) for view in recipe.views}
     judges = {view: _judge(recipe, view, device) for view in recipe.views}
-    model, guide = module.model, getattr(module, "guide", None)
+    model, guide = module.model, module.guide
     with torch.random.fork_rng(), evaluating(module):
         torch.manual_seed(derive_seed(recipe.seed, "evaluate"))
         found = {f"judge_accuracy/{view}": _share(judges[view](views[view]), classes[view]) for view in recipe.views}
@@ -66,7 +67,7 @@ def evaluate(recipe: "MIBRecipe", module: nn.Module, device: torch.device, full:
         found |= _samples(model, judges["digit"])
         if "c" in model.dims:
             found["code_information"] = _code_information(model, guide)
-        if hasattr(module, "elbo") or hasattr(module, "networks"):
+        if recipe.has_likelihood:
             found |= _likelihoods(recipe, model, guide, views, full)
     return found | {"parameters": sum(parameter.numel() for parameter in module.parameters())}
 
@@ -110,7 +111,7 @@ def _share(probabilities: Tensor, classes: Tensor) -> float:
 
 def draw(model: StructuredVAE, count: int) -> dict[str, TorchDistribution]:
     """p(view | latents) of all views by name, at latents that are drawn from the prior."""
-    latents = {name: torch.randn(count, dim, device=model.mask.device) for name, dim in model.dims.items()}
+    latents = drawn_latents(model, count)
     return {view: model.likelihood(view, latents) for view in model.variables.observed}
 
 
@@ -143,8 +144,8 @@ def _samples(model, judge) -> dict[str, float]:
 
 
 def _code_information(model: StructuredVAE, guide: StructuredGuide) -> float:
-    latents = {name: torch.randn(2000, dim, device=model.mask.device) for name, dim in model.dims.items()}
-    q = guide.posteriors({"digit": model.likelihood("digit", latents).mean})["c"]
+    images, latents = drawn_images(model, "digit", 2000)
+    q = guide.posteriors({"digit": images})["c"]
     entropy = 0.5 * model.dims["c"] * math.log(2 * math.pi * math.e)
     return entropy + q.log_prob(latents["c"]).sum(-1).mean().item()
 

@@ -5,7 +5,7 @@ Jensen-Shannon divergence of data and model, is what a discriminator estimates (
 :func:`pyzoo.infer.marginal_kl`; and C_4(x_i, z) is the negative ELBO of one view alone (:class:`SeveralNetworks`).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -17,7 +17,8 @@ from pyzoo.infer import Information, NegativeELBO
 from pyzoo.models.mib import StructuredVAE
 from pyzoo.nn import he_initialised
 
-__all__ = ["DiscriminatorLoss", "EstimatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "pixel_discriminator"]
+__all__ = ["DiscriminatorLoss", "EstimatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "drawn_latents"]
+__all__ += ["pixel_discriminator"]
 
 
 class SeveralNetworks(nn.Module):
@@ -28,28 +29,26 @@ class SeveralNetworks(nn.Module):
     Args:
         model: the generative program.
         guide: the experts that all networks share.
-        heard: for each network the views that it hears.
+        heard: for each network the views that it hears, and the weight of its ELBO.
         scored: which views it is to explain: those that it hears (MVAE), or all (BiVCCA).
         kl_weights: as in :class:`pyzoo.infer.NegativeELBO`.
-        weights: of the ELBOs; 1 by default.
     """
 
     def __init__(
         self,
         model: StructuredVAE,
         guide: StructuredGuide,
-        heard: Sequence[Collection[str]],
+        heard: Mapping[tuple[str, ...], float],
         scored: Literal["heard", "all"],
         kl_weights: Mapping[str, float],
-        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.guide = guide
         self.networks = nn.ModuleList(NegativeELBO(model, Hearing(guide, views), kl_weights) for views in heard)
         self.names = ["+".join(views) for views in heard]
+        self.weights = tuple(heard.values())
         self.scored = scored
-        self.weights = (1.0,) * len(heard) if weights is None else tuple(weights)
 
     def forward(self, present: Tensor | None = None, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and each network's terms by "<what it hears>: <site>", detached; in nats per example."""
@@ -96,9 +95,14 @@ class EstimatorLoss(nn.Module):
 # Adversaries ----------------------------------------------------------------------------------------------------------
 
 
+def drawn_latents(model: StructuredVAE, count: int) -> dict[str, Tensor]:
+    """Latents drawn from the prior, by name, (count, features) each."""
+    return {name: torch.randn(count, dim, device=model.mask.device) for name, dim in model.dims.items()}
+
+
 def drawn_images(model: StructuredVAE, view: str, count: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Means of a view drawn from a model, differentiable, and the latents that they were drawn from, by name."""
-    latents = {name: torch.randn(count, dim, device=model.mask.device) for name, dim in model.dims.items()}
+    latents = drawn_latents(model, count)
     return model.likelihood(view, latents).mean, latents
 
 

@@ -36,7 +36,8 @@ def figures(
         again = module.model.likelihoods(module.guide.posteriors(x[:10])[0].mean)[0].mean
     yield "reconstructions", image_rows({"x": x[:10], "again": again}, "Images and what is decoded from their latents' means")
     yield "samples", recipe.picture(generate(module, 40))
-    yield "loss", _loss(history)
+    if history:  # a run that was stopped early has none
+        yield "loss", _loss(history)
 
 
 def fixed_views(recipe: "TVAERecipe", x: Tensor, num_views: int) -> list[Tensor]:

@@ -51,10 +51,7 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
         >>> rate(dist.Normal(torch.ones(5, 2), 1.0), dist.Normal(0.0, 1.0))
         tensor(1.)
     """
-    divergence = kl_divergence(q, p)
-    if mask is not None:
-        divergence = torch.where(mask.view(-1, *(1,) * (divergence.dim() - 1)), divergence, 0.0)
-    return divergence.sum() / len(divergence)
+    return _mean_over_batch(kl_divergence(q, p), mask)
 
 
 def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -76,10 +73,14 @@ def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor
         >>> distortion(dist.Bernoulli(torch.full((5, 2), 0.5)), torch.ones(5, 2))
         tensor(1.3863)
     """
-    log_prob = p.log_prob(x)
+    return -_mean_over_batch(p.log_prob(x), mask)
+
+
+def _mean_over_batch(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Of (batch, ...), summed over all other dimensions; examples that don't count are zeros."""
     if mask is not None:
-        log_prob = torch.where(mask.view(-1, *(1,) * (log_prob.dim() - 1)), log_prob, 0.0)
-    return -log_prob.sum() / len(log_prob)
+        values = torch.where(mask.view(-1, *(1,) * (values.dim() - 1)), values, 0.0)
+    return values.sum() / len(values)
 
 
 # By minibatch estimates of the aggregate posterior --------------------------------------------------------------------
