@@ -30,7 +30,7 @@ def handwritten_mmd(first, second):
     return mean(first, first) + mean(second, second) - 2 * mean(first, second)
 
 
-def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0)):
+def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
     """The loss per image of eq. 3 with the indirect coherence term, without Pyro.
 
     Args:
@@ -39,7 +39,7 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0)):
         x: images, (batch, 1, 28, 28).
         views: f(x) and f^-1(x), (batch, 2, 1, 28, 28); None for a VAE.
         noise: standard normal draws for z_0, z_1, z_2 and z, (batch, z_dim) each.
-        weights: of the discrepancies of z_1 and z_2, and of that of z.
+        weights: of the discrepancies of z_1 and z_2, of that of z, and of T's prior.
     """
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
@@ -62,6 +62,7 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0)):
     T = guide.transformation(together)
     loss = loss + cost(x, z) + cost(views[:, 0], z_1) + cost(views[:, 1], z_2)
     loss = loss + weights[0] * (handwritten_mmd(z_1, z + T) + handwritten_mmd(z_2, z - T))
+    loss = loss + weights[2] * 0.5 * (T**2).sum() / len(x)
     d = z.shape[1]
     to_normal = (d / (1 + d)) ** (d / 2) * torch.exp(-(z**2).sum(1) / (2 * (1 + d))).mean()
     within = torch.exp(-((z[:, None] - z[None]) ** 2).sum(-1) / (2 * d)).mean()

@@ -19,7 +19,10 @@ its gaps:
   T z. "conditional" is ours: the mean over triplets of the discrepancy of one point z_1 to one point T z, which vanishes for
   equal points alone, not for equal distributions. That of z and N(0, I) is marginal in any case. A marginal discrepancy is no
   sum over images: processes that share a batch each see that of their slice.
-- Nothing ties T to pi(T), which is N(0, I): unscored.
+- Eq. 3 has no term for pi(T), though eq. 1 has it: in the paper nothing ties T to its prior, which here is N(0, I). With a
+  ``transformation_weight`` the factor ``penalty/prior/T`` scores T by it, ours again. The entropy of an implicit q(T) is not
+  known, so that it is no KL: it draws T to the prior's mode, no transformation, and with it the latents of an image's views to
+  each other. 0 is the paper.
 - How weights are drawn is not said: as He et al. (2015) for ReLU, since with torch's defaults five layers learn very slowly.
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
 """
@@ -99,6 +102,7 @@ class TVAE(PyroModule):
         coherence: "marginal" or "conditional", see above.
         coherence_weight: of the discrepancies of z_1, z_2, ..., in nats for each image.
         prior_weight: of the discrepancy between z and N(0, I), likewise.
+        transformation_weight: of -log pi(T).
 
     Raises:
         ValueError: there are inverse views and not two, no view at all, coherence is neither, or a weight is negative.
@@ -120,6 +124,7 @@ class TVAE(PyroModule):
         coherence: Coherence = "marginal",
         coherence_weight: float = 1.0,
         prior_weight: float = 1.0,
+        transformation_weight: float = 0.0,
     ) -> None:
         super().__init__("model")
         if inverse_views and num_views != 2:
@@ -128,8 +133,9 @@ class TVAE(PyroModule):
             raise ValueError(f"num_views must be at least 1, got {num_views}.")
         if coherence not in ("marginal", "conditional"):
             raise ValueError(f"coherence is 'marginal' or 'conditional', not '{coherence}'.")
-        if not (coherence_weight >= 0 and prior_weight >= 0):
-            raise ValueError(f"Weights must be at least 0, got {coherence_weight} and {prior_weight}.")
+        weights = (coherence_weight, prior_weight, transformation_weight)
+        if not all(weight >= 0 for weight in weights):
+            raise ValueError(f"Weights must be at least 0, got {', '.join(map(str, weights))}.")
         self.decoder = decoder
         self.z_dim = z_dim
         self.latent_map = latent_map
@@ -138,6 +144,7 @@ class TVAE(PyroModule):
         self.coherence = coherence
         self.coherence_weight = coherence_weight
         self.prior_weight = prior_weight
+        self.transformation_weight = transformation_weight
 
     def forward(self, x: Tensor | None = None, views: Tensor | None = None, size: int = 1) -> Tensor | tuple[Tensor, Tensor]:
         """Draws z and T, then x and its views; returns x and the views.
@@ -172,6 +179,9 @@ class TVAE(PyroModule):
             drawn = [pyro.sample(f"x_{i}", p, obs=image) for i, (p, image) in enumerate(zip(p_views, seen, strict=True), 1)]
             if x is not None:
                 pyro.factor("penalty/indirect/x", p_x.log_prob(x))
+            if views is not None and self.transformation_weight:
+                # log pi(T) but for its constant, hundreds of nats that say nothing
+                pyro.factor("penalty/prior/T", -0.5 * self.transformation_weight * T.square().flatten(1).sum(-1))
             x = pyro.sample("x", p_x_0, obs=x)
         if views is not None:
             # Pyro sums over the batch, of which a discrepancy is one number.

@@ -32,7 +32,8 @@ TrainingSet = Literal["mnist", "fashion-mnist", "digits"]
 
 _LATENT_MAPS = {"additive": Additive, "matrix": Matrix}
 _STEPS_PER_EPOCH = IMAGE_SETS["mnist"].train // 100
-_OF_T = frozenset({"latent_map", "coherence", "coherence_weight", "prior_weight", "hidden_dim"})  # mean nothing to a VAE
+# What means nothing to a VAE:
+_OF_T = frozenset({"latent_map", "coherence", "coherence_weight", "prior_weight", "transformation_weight", "hidden_dim"})
 
 
 @dataclasses.dataclass
@@ -90,6 +91,8 @@ class TVAERecipe(ImageRecipe):
     """Of the discrepancies of z_1 and z_2, in nats for each image."""
     prior_weight: float = 1.0
     """Of the discrepancy between z and the standard normal."""
+    transformation_weight: float = 0.0
+    """Of T's prior, which draws the latents of an image's views to each other; 0 leaves T unscored, as the paper has it."""
     binarize: Literal["no", "dynamic"] = "no"
     """Whether pixels of training images are drawn anew as zeros and ones; no keeps them grey."""
     encoder_channels: tuple[int, ...] = (32, 32, 64, 128)
@@ -126,7 +129,7 @@ class TVAERecipe(ImageRecipe):
             self.require(
                 len(getattr(self, field)) == 4 and min(getattr(self, field)) >= 1, field, "four numbers, at least 1 each"
             )
-        for field in ("coherence_weight", "prior_weight", "warmup_steps"):
+        for field in ("coherence_weight", "prior_weight", "transformation_weight", "warmup_steps"):
             self.require(getattr(self, field) >= 0, field, "at least 0")
         self.require(self.learning_rate > 0, "learning_rate", "positive")
         affnist = IMAGE_SETS["digits" if self.affnist == "digits" else "mnist"].train
@@ -213,6 +216,7 @@ class TVAERecipe(ImageRecipe):
                 coherence=self.coherence,
                 coherence_weight=self.coherence_weight,
                 prior_weight=self.prior_weight,
+                transformation_weight=self.transformation_weight,
             )
         return model, tvae_guide(model, self.encoder_channels, self.hidden_dim)
 

@@ -114,6 +114,7 @@ def test_discrepancies_and_matrices_keep_their_precision_under_autocast():
         ({"coherence": "paired"}, "'paired'"),
         ({"coherence_weight": -1.0}, "at least 0"),
         ({"prior_weight": math.nan}, "at least 0"),
+        ({"transformation_weight": -0.5}, "at least 0"),
         ({"channels": (4, 4)}, "4 hidden layers, not 2"),
     ],
 )
@@ -136,16 +137,16 @@ def test_bad_images():
 
 
 def test_loss_equals_a_handwritten_one():
-    model, guide = (part.double() for part in pair(coherence_weight=30.0, prior_weight=50.0))
+    model, guide = (part.double() for part in pair(coherence_weight=30.0, prior_weight=50.0, transformation_weight=7.0))
     batch = {name: value.double() for name, value in images().items()}
     torch.manual_seed(3)
     loss, terms = NegativeELBO(model, guide)(**batch)
     torch.manual_seed(3)
     noise = [torch.empty(5, 3, dtype=torch.float64).normal_() for _ in range(4)]  # z_0, z_1, z_2, z
-    expected = handwritten_loss(model, guide, **batch, noise=noise, weights=(30.0, 50.0))
+    expected = handwritten_loss(model, guide, **batch, noise=noise, weights=(30.0, 50.0, 7.0))
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     coherence = {f"penalty/coherence/{site}" for site in ("z", "z_1", "z_2")}
-    assert set(terms) == {"z_0", "x", "x_1", "x_2", "penalty/indirect/x", *coherence}
+    assert set(terms) == {"z_0", "x", "x_1", "x_2", "penalty/indirect/x", "penalty/prior/T", *coherence}
     assert min(terms[name] for name in coherence) > 0
     parameters = [*model.parameters(), *guide.parameters()]
     ours, theirs = (torch.autograd.grad(value, parameters) for value in (loss, expected))

@@ -35,10 +35,12 @@ def test_the_papers_preset_is_the_papers_setting():
 
 
 def test_settings_reach_the_model():
-    recipe = tvae(coherence="conditional", coherence_weight=7.0, prior_weight=3.0, latent_map="matrix", warmup_steps=10)
+    weights = {"coherence_weight": 7.0, "prior_weight": 3.0, "transformation_weight": 2.0}
+    recipe = tvae(coherence="conditional", **weights, latent_map="matrix", warmup_steps=10)
     objective = recipe.objectives()[0]
     model = objective.module.model
     assert (model.coherence, model.coherence_weight, model.prior_weight) == ("conditional", 7.0, 3.0)
+    assert model.transformation_weight == 2.0
     assert isinstance(model.latent_map, Matrix)
     assert [objective.schedules["kl_weight_z_0"](step) for step in (0, 5, 10, 99)] == [0.0, 0.5, 1.0, 1.0]
 
@@ -57,6 +59,7 @@ def test_rows_share_all_settings_and_networks(preset):
 @pytest.mark.parametrize("kind", [PlainVAE, VAEPlus])
 def test_incidental_fields_change_nothing_that_a_baseline_learns(kind):
     others = {"latent_map": "matrix", "coherence": "conditional", "coherence_weight": 7.0, "prior_weight": 3.0, "hidden_dim": 9}
+    others["transformation_weight"] = 2.0
     others |= {"family": "crop", "num_views": 3} if kind is PlainVAE else {}
     assert set(others) < kind.incidental
     losses = []
@@ -303,6 +306,7 @@ def test_notes_say_what_the_numbers_are_of():
         ({"neighbours": 0}, "--neighbours"),
         ({"encoder_channels": (4, 4)}, "--encoder-channels must be four numbers"),
         ({"prior_weight": -1.0}, "--prior-weight"),
+        ({"transformation_weight": -1.0}, "--transformation-weight"),
         ({"warmup_steps": -1}, "--warmup-steps"),
         ({"learning_rate": 0.0}, "--learning-rate"),
         ({"learning_rate": math.nan}, "--learning-rate"),
