@@ -25,7 +25,7 @@ from pyzoo.infer import BayesianNetwork, Beliefs, Penalty
 from pyzoo.models.mib import StructuredVAE, batch_size, check_complete, private_of, view_dim, without_absent
 from pyzoo.nn import he_initialised, scale_from_log_variance
 
-__all__ = ["Hearing", "Quotient", "StructuredGuide", "structured_guide"]
+__all__ = ["Quotient", "StructuredGuide", "structured_guide"]
 
 
 class StructuredGuide(PyroModule):
@@ -78,15 +78,14 @@ class StructuredGuide(PyroModule):
         self.estimators = nn.ModuleDict(estimators or {})
         self._model = (model,)  # in a tuple, which hides its parameters: they are not the guide's
 
-    def forward(
-        self, present: Tensor | None = None, size: int = 1, heard: Collection[str] | None = None, **views: Tensor | None
-    ) -> None:
+    def forward(self, present: Tensor | None = None, size: int = 1, heard: Tensor | None = None, **views: Tensor | None) -> None:
         """Draws each latent given the views.
 
         Args:
             present: which views each row has, (batch, views), boolean; all that are given by default.
             size: not used; the model's.
-            heard: names of the views that shared latents are told by; all by default. Private ones hear their own view always.
+            heard: which of its views a row's shared latents are told by, (batch, views), boolean; all by default. Private ones
+                hear their own view always.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = {name: view for name, view in views.items() if view is not None}
@@ -94,12 +93,13 @@ class StructuredGuide(PyroModule):
         present = self._present(given, present, rows)
         experts = self._experts(given, present)  # once, for all subsets that penalties ask for
         with pyro.plate("data", rows):
-            for name, q in self._products(experts, present, shared_subset=heard).items():
+            told = self._products(experts, present, heard)
+            for name, q in told.items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
         networks = {term: partial(_frozen, network) for term, network in self.estimators.items()}
         beliefs = Beliefs(
             draws,
-            lambda names: self._products(experts, present, names),
+            lambda names: told if names is None else self._products(experts, present & self._among(names)),
             self.dataset_size,
             networks,
             lambda names: (present | ~self._among(names)).all(1),
@@ -128,7 +128,8 @@ class StructuredGuide(PyroModule):
             ValueError: no view is given, a name is no view, or views differ in their number of rows.
         """
         present = self._present(views, present, batch_size(self.variables, views))
-        return self._products(self._experts(views, present), present, subset)
+        experts = self._experts(views, present)
+        return self._products(experts, present if subset is None else present & self._among(subset))
 
     def _likelihood(
         self, views: Mapping[str, Tensor], draws: Mapping[str, Tensor], present: Tensor, view: str, latents: Collection[str]
@@ -155,12 +156,10 @@ class StructuredGuide(PyroModule):
         self,
         experts: Sequence[Mapping[str, tuple[Tensor, Tensor]]],
         present: Tensor,
-        subset: Collection[str] | None = None,
-        shared_subset: Collection[str] | None = None,
+        heard: Tensor | None = None,
     ) -> dict[str, WeightedProductOfExperts]:
-        """Each latent's belief from the experts of the present views, or of those of them in a subset."""
-        present = present if subset is None else present & self._among(subset)
-        tell_shared = present if shared_subset is None else present & self._among(shared_subset)
+        """Each latent's belief from the experts of the present views; a shared one's from those of them that are heard."""
+        tell_shared = present if heard is None else present & heard
         found = {}
         for j, name in enumerate(self.variables.shared):
             loc, scale = (torch.stack([expert[name][part] for expert in experts], dim=1) for part in (0, 1))
@@ -245,35 +244,6 @@ def _frozen(network: nn.Module, *arguments: Tensor) -> Tensor:
     """What a network says, without a gradient for its parameters."""
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     return torch.func.functional_call(network, parameters, arguments)
-
-
-class Hearing(nn.Module):
-    """A guide whose shared latents are told by some of the views alone: one of several inference networks of the same experts.
-
-    Its wishes are left out, unless it hears all views: they are of the whole guide.
-
-    Args:
-        guide: a :class:`StructuredGuide`.
-        views: names of those it hears.
-
-    Raises:
-        ValueError: a name is no view, or there is none.
-    """
-
-    def __init__(self, guide: StructuredGuide, views: Collection[str]) -> None:
-        super().__init__()
-        if not views or set(views) - set(guide.variables.observed):
-            raise ValueError(f"A guide hears one or more of {', '.join(guide.variables.observed)}, not '{', '.join(views)}'.")
-        self.guide = guide if set(views) == set(guide.variables.observed) else guide.without_penalties()
-        self.views = tuple(views)
-
-    def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> None:
-        """Draws each latent given what it hears."""
-        self.guide(present=present, size=size, heard=self.views, **views)
-
-    def heard_in(self, present: Tensor | None, rows: int) -> Tensor:
-        """Which views of each row it hears, (rows, views)."""
-        return self.guide._present(self.views, present, rows)
 
 
 def _check_inference(network: BayesianNetwork) -> None:

@@ -58,7 +58,9 @@ class StructuredVAE(PyroModule):
         self.decoders = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
         self.register_buffer("mask", network.generative_mask())
 
-    def forward(self, present: Tensor | None = None, size: int = 1, **views: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, present: Tensor | None = None, size: int = 1, heard: Tensor | None = None, **views: Tensor | None
+    ) -> dict[str, Tensor]:
         """Draws the latents, then the views; returns the views by name.
 
         A view that is not given is drawn. If others are given it scores nothing, which integrates it out.
@@ -67,6 +69,7 @@ class StructuredVAE(PyroModule):
             present: which views each row has, (batch, views), boolean; all by default. Where one is absent it may hold anything;
                 zeros, which the likelihood must be able to take, stand in its place.
             size: how many to draw if no view is given.
+            heard: not used; the guide's.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = {name: view for name, view in views.items() if view is not None}

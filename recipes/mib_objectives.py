@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyzoo.guides.mib import Hearing, StructuredGuide
+from pyzoo.guides.mib import StructuredGuide
 from pyzoo.infer import Information, NegativeELBO
 from pyzoo.models.mib import StructuredVAE
 from pyzoo.nn import he_initialised
@@ -22,9 +22,13 @@ __all__ += ["pixel_discriminator"]
 
 
 class SeveralNetworks(nn.Module):
-    """The sum of one negative ELBO for each of several inference networks, each of which hears some of the views.
+    r"""The weighted sum of the negative ELBOs of several inference networks, each of which hears some of the views.
 
-    A row with one view counts in the network that hears it, and again in one that hears it and others.
+    .. math:: \sum_k w_k L_k = W\, E_{k \sim w / W} L_k, \qquad W = \sum_k w_k
+
+    So for each row one network is drawn, as often as it weighs: the gradient has the same mean, and a step costs what it does
+    with one network. (Wu and Goodman 2018 draw subsets of many views, for the same reason.) A row with one view counts in the
+    network that hears it, and again in one that hears it and others. The guide's wishes are of the whole guide, and count once.
 
     Args:
         model: the generative program.
@@ -32,6 +36,9 @@ class SeveralNetworks(nn.Module):
         heard: for each network the views that it hears, and the weight of its ELBO.
         scored: which views it is to explain: those that it hears (MVAE), or all (BiVCCA).
         kl_weights: as in :class:`pyzoo.infer.NegativeELBO`.
+
+    Raises:
+        ValueError: a network hears nothing, or what is no view; or no weight is positive.
     """
 
     def __init__(
@@ -43,27 +50,48 @@ class SeveralNetworks(nn.Module):
         kl_weights: Mapping[str, float],
     ) -> None:
         super().__init__()
-        self.model = model
-        self.guide = guide
-        self.networks = nn.ModuleList(NegativeELBO(model, Hearing(guide, views), kl_weights) for views in heard)
-        self.names = ["+".join(views) for views in heard]
-        self.weights = tuple(heard.values())
+        names = guide.variables.observed
+        for views in heard:
+            if not views or set(views) - set(names):
+                raise ValueError(f"A network hears one or more of {', '.join(names)}, not '{', '.join(views)}'.")
+        self.total = sum(heard.values())
+        if not (self.total > 0 and min(heard.values()) >= 0):
+            raise ValueError(f"Weights must be at least 0, and one of them positive, got {list(heard.values())}.")
+        once = {site: 1 / self.total for penalty in guide.penalties for site in penalty.sites}
+        self.elbo = NegativeELBO(model, guide, {**kl_weights, **once})
+        self.register_buffer("hears", torch.tensor([[name in views for name in names] for views in heard]), persistent=False)
+        self.register_buffer("weights", torch.tensor([float(weight) for weight in heard.values()]), persistent=False)
         self.scored = scored
 
-    def forward(self, present: Tensor | None = None, **views: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss, and each network's terms by "<what it hears>: <site>", detached; in nats per example."""
-        total, found = 0.0, {}
-        for name, network, weight in zip(self.names, self.networks, self.weights, strict=True):
-            heard = network.guide.heard_in(present, len(next(iter(views.values()))))
-            if self.scored == "heard":
-                loss, terms = network(**views, present=heard)
-            elif present is None:
-                loss, terms = network(**views)
-            else:  # a row of which it hears nothing would train decoders to make do without z
-                loss, terms = network(**views, present=present & heard.any(1, keepdim=True))
-            total = total + weight * loss
-            found |= {f"{name}: {site}": value for site, value in terms.items()}
-        return total, found
+    @property
+    def model(self) -> StructuredVAE:
+        """The generative program."""
+        return self.elbo.model
+
+    @property
+    def guide(self) -> StructuredGuide:
+        """The inference program."""
+        return self.elbo.guide
+
+    def forward(
+        self, present: Tensor | None = None, networks: Tensor | None = None, **views: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """An estimate of the weighted loss; and of each site's share its mean over the networks, detached; in nats per example.
+
+        Args:
+            present: which views each row has, (batch, views), boolean; all by default.
+            networks: the network of each row, (batch,), its place in ``heard``; drawn by default.
+            **views: the observed views by name.
+        """
+        if networks is None:
+            networks = torch.multinomial(self.weights, len(next(iter(views.values()))), replacement=True)
+        heard = self.hears[networks] if present is None else self.hears[networks] & present
+        if self.scored == "heard":
+            present = heard
+        elif present is not None:  # a row of which it hears nothing would train decoders to make do without z
+            present = present & heard.any(1, keepdim=True)
+        loss, terms = self.elbo(**views, present=present, heard=heard)
+        return self.total * loss, terms
 
 
 class EstimatorLoss(nn.Module):

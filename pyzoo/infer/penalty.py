@@ -197,12 +197,15 @@ class Penalty:
         kinds = {_ESTIMATORS[estimator][0] for _, _, estimator in self.terms}
         return "surrogate" if "surrogate" in kinds else "estimate"
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of its terms' sites."""
+        return tuple(f"penalty/{self.name}/{term}" for _, term, _ in self.terms)
+
     def values(self, beliefs: Beliefs) -> dict[str, Tensor]:
-        """Its terms by name, weighted and with their signs, each a 0-dim tensor, per example."""
-        return {
-            f"penalty/{self.name}/{term}": sign * self.weight * _ESTIMATORS[estimator][1](term, beliefs)
-            for sign, term, estimator in self.terms
-        }
+        """Its terms by their sites' names, weighted and with their signs, each a 0-dim tensor, per example."""
+        values = (sign * self.weight * _ESTIMATORS[estimator][1](term, beliefs) for sign, term, estimator in self.terms)
+        return dict(zip(self.sites, values, strict=True))
 
     def __str__(self) -> str:
         parts = [f"{'+' if sign > 0 else '-'} {term} by {name} ({_ESTIMATORS[name][0]})" for sign, term, name in self.terms]

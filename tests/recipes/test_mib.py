@@ -13,6 +13,7 @@ from pyzoo.errors import UsageError
 from pyzoo.recipes import mib as rows
 from pyzoo.recipes import mib_metrics
 from pyzoo.recipes.mib_figures import cross_generation, exchange
+from pyzoo.recipes.mib_objectives import SeveralNetworks
 from pyzoo.recipes.mib_tables import MIBFigure3, MIBTable2
 from tiny import mib, trained_state
 
@@ -37,9 +38,13 @@ class Hand:
         self.batch = {view: value.double() for view, value in batch.items()}
 
     def loss(self):
-        """The recipe's."""
+        """The recipe's; of several networks, of which each row draws one, the mean over what can be drawn."""
         torch.manual_seed(3)
-        return self.module(**self.batch)[0]
+        if not isinstance(self.module, SeveralNetworks):
+            return self.module(**self.batch)[0]
+        every = [torch.full((6,), index) for index in range(len(self.module.weights))]
+        losses = torch.stack([self.module(**self.batch, networks=networks)[0] for networks in every])
+        return (self.module.weights * losses).sum() / self.module.weights.sum()
 
     def noise(self, *sizes):
         torch.manual_seed(3)
@@ -161,11 +166,11 @@ def test_ours_mm():
 
 def test_ours_mm_with_crossed_costs():
     """And C_4: all views once more with z from each view alone, and u from the digit."""
-    hand = Hand(mib(rows.Multimodal, crossed_cost=0.4))
+    hand = Hand(mib(rows.Multimodal, crossed_cost=0.5))
     experts = {view: hand.expert(view, slice(0, 3)) for view in VIEWS}
     own, both = hand.product(hand.expert("digit", slice(3, None))), hand.product(*experts.values())
     noise, expected = hand.noise(3, 2, 3, 2, 3, 2), 0.0
-    for q, weight in ((both, 1.0), (hand.product(experts["digit"]), 0.4), (hand.product(experts["label"]), 0.4)):
+    for q, weight in ((both, 1.0), (hand.product(experts["digit"]), 0.5), (hand.product(experts["label"]), 0.5)):
         z, u = draw(q, noise.pop(0)), draw(own, noise.pop(0))
         expected = expected + weight * (hand.cost("digit", z, u) + hand.cost("label", z) + hand.kl(own) + hand.kl(q))
     agree(hand, expected + sum(hand.kl(both, hand.product(experts[view])) for view in VIEWS))
@@ -316,7 +321,7 @@ def test_resume_is_exact(tmp_path, kind, changes, engine):
 
 def test_private_latents_are_dear_at_first():
     [objective] = mib(private_kl=5.0, steps=100, crossed_cost=1.0).objectives()
-    assert list(objective.schedules) == [f"networks.{index}.kl_weight_u_digit" for index in range(3)]
+    assert list(objective.schedules) == ["elbo.kl_weight_u_digit"]
     [objective] = mib(private_kl=5.0, steps=100).objectives()
     assert list(objective.schedules) == ["kl_weight_u_digit"]
     assert [objective.schedules["kl_weight_u_digit"](step) for step in (0, 35, 70, 99)] == [5.0, 3.0, 1.0, 1.0]
@@ -350,12 +355,41 @@ def test_a_network_scores_no_row_of_which_it_hears_nothing(kind):
     module = recipe.objectives()[0].module
     batch = recipe.source(CPU).batch(0, 20)
     label_only = torch.tensor([False, True]).expand(20, 2)
-    network = module.networks[module.names.index("digit")]
-    _, terms = module(**batch, present=label_only)
-    assert all(value == 0 for name, value in terms.items() if name.startswith("digit: "))
-    assert terms["label: label"] > 0
-    assert terms["label: digit"] == 0
-    assert network.guide.views == ("digit",)
+    hears = module.hears.tolist()
+    _, terms = module(**batch, present=label_only, networks=torch.full((20,), hears.index([True, False])))
+    assert all(value == 0 for value in terms.values())
+    _, terms = module(**batch, present=label_only, networks=torch.full((20,), hears.index([False, True])))
+    assert terms["label"] > 0
+    assert terms["digit"] == 0
+
+
+def test_networks_are_drawn_as_often_as_they_weigh():
+    module = mib(rows.TELBO, single_weight=2.0).objectives()[0].module
+    batch = mib().source(CPU).batch(0, 600)
+    hears, scored = [], []
+
+    def heard(module, arguments, given):
+        hears.append(given["heard"])
+        scored.append(given["present"])
+
+    module.guide.register_forward_pre_hook(heard, with_kwargs=True)
+    torch.manual_seed(0)
+    module(**batch)
+    (hears,), (scored,) = hears, scored
+    assert torch.equal(hears, scored)
+    shares = [(hears == torch.tensor(row)).all(1).double().mean().item() for row in ([1, 1], [1, 0], [0, 1])]
+    assert shares == pytest.approx([0.2, 0.4, 0.4], abs=0.06)
+
+
+def test_bad_networks():
+    model, guide = mib(rows.MVAE).networks()
+    for heard, message in (
+        ({(): 1.0}, "hears one or more"),
+        ({("next",): 1.0}, "'next'"),
+        ({VIEWS: 0.0}, "one of them positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SeveralNetworks(model, guide, heard, "all", {})
 
 
 def test_a_row_that_lacks_the_view_says_nothing_of_its_cross_term():
