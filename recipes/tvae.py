@@ -58,7 +58,7 @@ class TVAERecipe(ImageRecipe):
             "coherence": "conditional",
             "coherence_weight": 100.0,
             "prior_weight": 1.0,
-            "transformation_weight": 10.0,
+            "transformation_weight": 1.0,
         },
         "digits": {
             "data": "digits",
@@ -69,7 +69,7 @@ class TVAERecipe(ImageRecipe):
             "coherence": "conditional",
             "coherence_weight": 100.0,
             "prior_weight": 1.0,
-            "transformation_weight": 10.0,
+            "transformation_weight": 1.0,
         },
         "paper": {"steps": 200 * _STEPS_PER_EPOCH, "log_every": _STEPS_PER_EPOCH, "checkpoint_seconds": 600.0},
     }
