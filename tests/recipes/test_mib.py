@@ -285,7 +285,7 @@ def test_mine_learns_what_latents_share():
 @pytest.mark.parametrize(
     ("kind", "changes", "engine"),
     [
-        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "private_kl": 3.0, "crossed_cost": 1.0}, "eager"),
+        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "digit_kl": 3.0, "crossed_cost": 1.0}, "eager"),
         (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3}, "traced"),
         (rows.InfoGAN, {}, "eager"),
     ],
@@ -319,15 +319,17 @@ def test_resume_is_exact(tmp_path, kind, changes, engine):
         assert torch.equal(value, resumed[name]), name
 
 
-def test_private_latents_are_dear_at_first():
-    [objective] = mib(private_kl=5.0, steps=100, crossed_cost=1.0).objectives()
+def test_the_digits_private_latent_is_dear_at_first():
+    [objective] = mib(digit_kl=5.0, steps=100, crossed_cost=1.0).objectives()
     assert list(objective.schedules) == ["elbo.kl_weight_u_digit"]
-    [objective] = mib(private_kl=5.0, steps=100).objectives()
+    [objective] = mib(digit_kl=5.0, steps=100).objectives()
     assert list(objective.schedules) == ["kl_weight_u_digit"]
     assert [objective.schedules["kl_weight_u_digit"](step) for step in (0, 35, 70, 99)] == [5.0, 3.0, 1.0, 1.0]
     assert objective.module.get_buffer("kl_weight_u_digit") == 5.0
     assert not mib().objectives()[0].schedules
-    assert not mib(rows.JMVAE, private_kl=5.0).objectives()[0].schedules
+    [objective] = mib(data="digits-numbers", digit_kl=5.0).objectives()
+    assert list(objective.schedules) == ["kl_weight_u_digit"]
+    assert not mib(rows.JMVAE, digit_kl=5.0).objectives()[0].schedules
 
 
 def test_a_view_that_a_row_lacks_changes_nothing():
