@@ -62,7 +62,7 @@ class Declaration:
         return [Penalty(w.name, q, self.network(w.network), w.weight, w.form, w.estimators) for w in self.wishes]
 
 
-_SMALL = {"data": "mnist-numbers", "steps": 5000, "batch_size": 64, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
+_SMALL = {"data": "mnist-numbers", "steps": 4000, "batch_size": 64, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
 _CROSSED = {"digit_kl": 30.0, "crossed_cost": 1.0, "cross_weight": 3.0}
