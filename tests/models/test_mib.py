@@ -13,7 +13,7 @@ from torch import nn
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.guides.mib import Quotient, StructuredGuide
 from pyzoo.infer import BayesianNetwork, NegativeELBO, TraceKL_ELBO, Variables, log_likelihood
-from pyzoo.models.mib import StructuredVAE
+from pyzoo.models.mib import StructuredVAE, structured_vae
 from pyzoo.testing import check_elbo, check_svi
 
 NAMES = Variables(("x", "y", "w"), shared=("z", "s"), private={"u": "x", "v": "y"})
@@ -293,6 +293,22 @@ def test_hearing_some_of_the_views_is_the_belief_in_those():
             q = whole[latent] if latent in guide.variables.private else q
             found = trace.nodes[latent]["fn"].base_dist
             torch.testing.assert_close((found.loc[row], found.scale[row]), (q.loc[row], q.scale[row]))
+
+
+def test_a_number_is_ink_over_what_is_behind_it():
+    names = Variables(("number",), private={"u": "number"})
+    model = structured_vae(BayesianNetwork.parse("u -> number", names), {"u": 2}, hidden_dim=4)
+    last = [layer for layer in model.decoders["number"].modules() if isinstance(layer, nn.Linear)][-1]
+    behind, ink, colour = last.bias.data.split([3072, 1024, 3])
+    last.weight.data.zero_()
+    behind.copy_(torch.linspace(-2, 2, 3072))
+    colour.copy_(torch.tensor([-1.0, 0.0, 1.0]))
+    pixels = torch.arange(1024) % 3  # none, half and all of a pixel is ink
+    ink.copy_(torch.tensor([-100.0, 0.0, 100.0])[pixels])
+    x = model.likelihood("number", {"u": torch.randn(2, 2)}).mean
+    seen, under, over = x[1].flatten(1), behind.sigmoid().view(3, 1024), colour.sigmoid().view(3, 1)
+    for share, which in zip((0.0, 0.5, 1.0), (pixels == 0, pixels == 1, pixels == 2), strict=True):
+        torch.testing.assert_close(seen[:, which], (share * over + (1 - share) * under)[:, which])
 
 
 def test_encoders_of_digits_say_the_belief_itself():
