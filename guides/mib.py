@@ -78,28 +78,41 @@ class StructuredGuide(PyroModule):
         self.estimators = nn.ModuleDict(estimators or {})
         self._model = (model,)  # in a tuple, which hides its parameters: they are not the guide's
 
-    def forward(self, present: Tensor | None = None, size: int = 1, heard: Tensor | None = None, **views: Tensor | None) -> None:
+    def forward(
+        self,
+        present: Tensor | None = None,
+        size: int = 1,
+        heard: Tensor | None = None,
+        scored: Tensor | None = None,
+        **views: Tensor | None,
+    ) -> None:
         """Draws each latent given the views.
 
         Args:
             present: which views each row has, (batch, views), boolean; all that are given by default.
             size: not used; the model's.
-            heard: which of its views a row's shared latents are told by, (batch, views), boolean; all by default. Private ones
-                hear their own view always.
+            heard: which of its views a row's shared latents are told by, (batch, views), boolean; all by default. It is one of
+                several inference networks, then; the wishes are of the one that hears all.
+            scored: which of its views a row is to explain, (batch, views), boolean; all by default. Private latents are told by
+                their own view if it is among them.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = {name: view for name, view in views.items() if view is not None}
         rows, draws = batch_size(self.variables, given), {}
         present = self._present(given, present, rows)
         experts = self._experts(given, present)  # once, for all subsets that penalties ask for
+        whole = told = self._products(experts, present)
+        if heard is not None or scored is not None:
+            told = self._products(experts, *(present if part is None else present & part for part in (heard, scored)))
         with pyro.plate("data", rows):
-            told = self._products(experts, present, heard)
             for name, q in told.items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
+        if told is not whole and self.penalties:
+            draws = {name: q.rsample() for name, q in whole.items()}
         networks = {term: partial(_frozen, network) for term, network in self.estimators.items()}
         beliefs = Beliefs(
             draws,
-            lambda names: told if names is None else self._products(experts, present & self._among(names)),
+            lambda names: whole if names is None else self._products(experts, present & self._among(names)),
             self.dataset_size,
             networks,
             lambda names: (present | ~self._among(names)).all(1),
@@ -155,19 +168,19 @@ class StructuredGuide(PyroModule):
     def _products(
         self,
         experts: Sequence[Mapping[str, tuple[Tensor, Tensor]]],
-        present: Tensor,
-        heard: Tensor | None = None,
+        heard: Tensor,
+        own: Tensor | None = None,
     ) -> dict[str, WeightedProductOfExperts]:
-        """Each latent's belief from the experts of the present views; a shared one's from those of them that are heard."""
-        tell_shared = present if heard is None else present & heard
+        """Each latent's belief: a shared one's by the experts of ``heard`` views, a private one's by its own if in ``own``."""
+        own = heard if own is None else own
         found = {}
         for j, name in enumerate(self.variables.shared):
             loc, scale = (torch.stack([expert[name][part] for expert in experts], dim=1) for part in (0, 1))
-            found[name] = WeightedProductOfExperts(loc, scale, self.mask[:, j, None], tell_shared)
+            found[name] = WeightedProductOfExperts(loc, scale, self.mask[:, j, None], heard)
         for name, owner in self.variables.private.items():
             i = self.variables.observed.index(owner)
             loc, scale = (part.unsqueeze(1) for part in experts[i][name])
-            found[name] = WeightedProductOfExperts(loc, scale, present=present[:, i : i + 1])
+            found[name] = WeightedProductOfExperts(loc, scale, present=own[:, i : i + 1])
         return found
 
     def _experts(self, views: Mapping[str, Tensor], present: Tensor) -> list[dict[str, tuple[Tensor, Tensor]]]:

@@ -6,9 +6,9 @@ Which shared latent reaches which view is a Bayesian network over named variable
 all shared latents, those that are no parents of it times zero, and its own private ones.
 
 Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. Sizes
-of networks were in an appendix that our copy lacks. Ours for digits are of the usual kind, two hidden layers (one for labels).
-But a coloured image of 32x32 is decoded as ink over what is behind it: shape and colours then are learned apart, and numbers
-become legible sooner than with transposed convolutions (RESULTS.md).
+of networks were in an appendix that our copy lacks. Ours for digits are of the usual kind: two hidden layers, one for labels, and
+three convolutions and a layer to encode coloured images of 32x32. But these are decoded as ink over what is behind it: shape and
+colours then are learned apart, and numbers become legible sooner than with transposed convolutions (RESULTS.md).
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,12 @@ class StructuredVAE(PyroModule):
         self.register_buffer("mask", network.generative_mask())
 
     def forward(
-        self, present: Tensor | None = None, size: int = 1, heard: Tensor | None = None, **views: Tensor | None
+        self,
+        present: Tensor | None = None,
+        size: int = 1,
+        heard: Tensor | None = None,
+        scored: Tensor | None = None,
+        **views: Tensor | None,
     ) -> dict[str, Tensor]:
         """Draws the latents, then the views; returns the views by name.
 
@@ -71,10 +76,13 @@ class StructuredVAE(PyroModule):
                 zeros, which the likelihood must be able to take, stand in its place.
             size: how many to draw if no view is given.
             heard: not used; the guide's.
+            scored: which of its views a row is to explain, (batch, views), boolean; all by default. The others score nothing.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = {name: view for name, view in views.items() if view is not None}
         rows = batch_size(self.variables, given) if given else size
+        if scored is not None:
+            present = scored if present is None else present & scored
         with pyro.plate("data", rows):
             latents = {name: self._draw(name, rows) for name in self.variables.latents}
             drawn = {}

@@ -65,7 +65,7 @@ class Declaration:
 _SMALL = {"data": "mnist-numbers", "steps": 4000, "batch_size": 64, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
-_CROSSED = {"digit_kl": 30.0, "crossed_cost": 1.0, "cross_weight": 3.0}
+_OURS_WITH_NUMBERS = {"digit_kl": 30.0, "crossed_cost": 1.0, "cross_weight": 3.0}
 
 
 @dataclasses.dataclass
@@ -100,7 +100,8 @@ class MIBRecipe(FileRecipe):
     """Standard deviation of a house number's pixels, on the scale from 0 to 1."""
     digit_kl: float = 1.0
     """Weight of the KL of the digit's private latent at the start, from which it goes to 1 over 70 % of the steps: while it is
-    dear, what views have in common finds its place in the shared one."""
+    dear, what views have in common finds its place in the shared one. The other view's is never dear: without it a house number's
+    decoder would have no colours to learn with. Means nothing where there is no shared one."""
     learning_rate: float = 1e-3
     """Of Adam, at the start; it falls along a cosine to zero at the last step."""
 
@@ -212,7 +213,7 @@ class MIBRecipe(FileRecipe):
 
     def _dear(self, variables: Variables) -> Sequence[str]:
         """Latents that are dear at first."""
-        return private_of(variables, "digit") if self.digit_kl != 1 else ()
+        return private_of(variables, "digit") if self.digit_kl != 1 and variables.shared else ()
 
     def _digit_kl(self, step: int) -> float:
         return 1 + (self.digit_kl - 1) * max(0.0, 1 - step / (0.7 * self.steps))
@@ -300,8 +301,8 @@ class Multimodal(MIBRecipe):
     name: ClassVar[str] = "mib-multimodal"
     shows: ClassVar[str] = "what two views share, told apart from what is each one's own"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {**_SMALL, **_CROSSED},
-        "digits-numbers": {**_DIGITS_NUMBERS, **_CROSSED},
+        "small": {**_SMALL, **_OURS_WITH_NUMBERS},
+        "digits-numbers": {**_DIGITS_NUMBERS, **_OURS_WITH_NUMBERS},
         "digits": {**_DIGITS, "independence": "total_correlation", "independence_weight": 3.0},
     }
 

@@ -109,7 +109,7 @@ def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
     names = [name for name in history[-1] if name not in rest and "kl_weight" not in name and not name.endswith("/loss")]
     wishes = [name for name in names if "penalty/" in name]
     others = [name for name in names if name.startswith(("mine/", "discriminator/"))]
-    latent = [name for name in names if name.split(": ")[-1].split("_")[0] in ("z", "u", "c") and name not in wishes + others]
+    latent = [name for name in names if name.split("_")[0] in ("z", "u", "c") and name not in wishes + others]
     panels = {
         "What is observed": {name: name for name in names if name not in latent + wishes + others},
         "Latents": {name: name for name in latent},

@@ -26,9 +26,10 @@ class SeveralNetworks(nn.Module):
 
     .. math:: \sum_k w_k L_k = W\, E_{k \sim w / W} L_k, \qquad W = \sum_k w_k
 
-    So for each row one network is drawn, as often as it weighs: the gradient has the same mean, and a step costs what it does
-    with one network. (Wu and Goodman 2018 draw subsets of many views, for the same reason.) A row with one view counts in the
-    network that hears it, and again in one that hears it and others. The guide's wishes are of the whole guide, and count once.
+    So for each row one network is drawn, as often as it weighs: the gradient has the same mean, at more noise, and a step costs
+    what it does with one network. (Wu and Goodman 2018 draw subsets of many views, to the same end.) A row with one view counts
+    in the network that hears it, and again in one that hears it and others. The guide's wishes are of the network that hears all
+    views, of every row, and count once.
 
     Args:
         model: the generative program.
@@ -58,9 +59,9 @@ class SeveralNetworks(nn.Module):
         if not (self.total > 0 and min(heard.values()) >= 0):
             raise ValueError(f"Weights must be at least 0, and one of them positive, got {list(heard.values())}.")
         once = {site: 1 / self.total for penalty in guide.penalties for site in penalty.sites}
-        self.elbo = NegativeELBO(model, guide, {**kl_weights, **once})
+        self.elbo = NegativeELBO(model, guide, kl_weights, fixed_weights=once)
         self.register_buffer("hears", torch.tensor([[name in views for name in names] for views in heard]), persistent=False)
-        self.register_buffer("weights", torch.tensor([float(weight) for weight in heard.values()]), persistent=False)
+        self.register_buffer("weights", torch.tensor(list(heard.values()), dtype=torch.float64), persistent=False)
         self.scored = scored
 
     @property
@@ -74,23 +75,22 @@ class SeveralNetworks(nn.Module):
         return self.elbo.guide
 
     def forward(
-        self, present: Tensor | None = None, networks: Tensor | None = None, **views: Tensor
+        self, present: Tensor | None = None, drawn: Tensor | None = None, **views: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """An estimate of the weighted loss; and of each site's share its mean over the networks, detached; in nats per example.
+        """An estimate of the weighted sum; and each site's share, detached, its mean over what is drawn; in nats per example.
 
         Args:
             present: which views each row has, (batch, views), boolean; all by default.
-            networks: the network of each row, (batch,), its place in ``heard``; drawn by default.
+            drawn: the network of each row, (batch,), its place in ``heard``; drawn by default.
             **views: the observed views by name.
         """
-        if networks is None:
-            networks = torch.multinomial(self.weights, len(next(iter(views.values()))), replacement=True)
-        heard = self.hears[networks] if present is None else self.hears[networks] & present
-        if self.scored == "heard":
-            present = heard
-        elif present is not None:  # a row of which it hears nothing would train decoders to make do without z
-            present = present & heard.any(1, keepdim=True)
-        loss, terms = self.elbo(**views, present=present, heard=heard)
+        if drawn is None:
+            drawn = torch.multinomial(self.weights, len(next(iter(views.values()))), replacement=True)
+        heard = scored = self.hears[drawn]
+        if self.scored == "all":  # but a row of which it hears nothing, which would train decoders to make do without z
+            told = heard if present is None else heard & present
+            scored = told.any(1, keepdim=True).expand_as(heard)
+        loss, terms = self.elbo(**views, present=present, heard=heard, scored=scored)
         return self.total * loss, terms
 
 

@@ -249,6 +249,7 @@ class NegativeELBO(nn.Module):
         guide: the inference program, with the same keyword arguments.
         kl_weights: sites with a weight, and its first value.
         num_particles: samples of the guide to average over.
+        fixed_weights: further sites with a weight, which nothing moves.
 
     Example:
         >>> from pyzoo.models.compvae import compvae_sines
@@ -261,19 +262,25 @@ class NegativeELBO(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float] | None = None, num_particles: int = 1
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        kl_weights: Mapping[str, float] | None = None,
+        num_particles: int = 1,
+        fixed_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.guide = guide
         self.elbo = TraceKL_ELBO(num_particles)
+        self._fixed = dict(fixed_weights or {})
         self._weighted = tuple(kl_weights or {})
         for name, weight in (kl_weights or {}).items():
             self.register_buffer(f"kl_weight_{name}", torch.tensor(float(weight)))
 
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
-        self.elbo.kl_weights = {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
+        self.elbo.kl_weights = self._fixed | {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
         size = len(next(iter(batch.values())))
         loss, terms = self.elbo.loss_and_terms(self.model, self.guide, **batch)
         return loss / size, {name: term.detach() / size for name, term in terms.items()}

@@ -282,17 +282,18 @@ def test_copies():
 
 
 def test_hearing_some_of_the_views_is_the_belief_in_those():
-    """Each row its own; private latents hear their own view."""
+    """Each row its own; private latents hear their own view, if it is scored."""
     _, guide = pair()
     batch, whole = views(), guide.posteriors(views())
     subsets = [name for size in (1, 2, 3) for name in itertools.combinations(SIZES, size)][:5]
     heard = torch.tensor([[name in subset for name in SIZES] for subset in subsets])
-    trace = poutine.trace(guide).get_trace(**batch, heard=heard)
-    for row, subset in enumerate(subsets):
-        for latent, q in guide.posteriors(batch, subset=subset).items():
-            q = whole[latent] if latent in guide.variables.private else q
-            found = trace.nodes[latent]["fn"].base_dist
-            torch.testing.assert_close((found.loc[row], found.scale[row]), (q.loc[row], q.scale[row]))
+    for scored in (None, heard):
+        trace = poutine.trace(guide).get_trace(**batch, heard=heard, scored=scored)
+        for row, subset in enumerate(subsets):
+            for latent, q in guide.posteriors(batch, subset=subset).items():
+                q = whole[latent] if latent in guide.variables.private and scored is None else q
+                found = trace.nodes[latent]["fn"].base_dist
+                torch.testing.assert_close((found.loc[row], found.scale[row]), (q.loc[row], q.scale[row]))
 
 
 def test_a_number_is_ink_over_what_is_behind_it():

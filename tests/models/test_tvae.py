@@ -4,8 +4,10 @@ import math
 import pickle
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import nn
 from tvae_step import handwritten_loss
 
@@ -151,6 +153,18 @@ def test_loss_equals_a_handwritten_one():
     parameters = [*model.parameters(), *guide.parameters()]
     ours, theirs = (torch.autograd.grad(value, parameters) for value in (loss, expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("latent_map", MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("views", VIEWS)
+def test_a_transformation_is_scored_by_its_prior(latent_map, views):
+    model, guide = pair(latent_map=latent_map, transformation_weight=2.0, **VIEWS[views])
+    batch = images(views=model.num_views)
+    guide_trace = poutine.trace(guide).get_trace(**batch)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(**batch)
+    T = guide_trace.nodes["T"]["value"]
+    expected = 2 * (dist.Normal(0.0, 1.0).log_prob(T) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+    torch.testing.assert_close(model_trace.nodes["penalty/prior/T"]["fn"].log_factor, expected)
 
 
 def test_without_transformation_it_is_a_standard_vae():

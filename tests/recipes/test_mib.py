@@ -43,7 +43,7 @@ class Hand:
         if not isinstance(self.module, SeveralNetworks):
             return self.module(**self.batch)[0]
         every = [torch.full((6,), index) for index in range(len(self.module.weights))]
-        losses = torch.stack([self.module(**self.batch, networks=networks)[0] for networks in every])
+        losses = torch.stack([self.module(**self.batch, drawn=drawn)[0] for drawn in every])
         return (self.module.weights * losses).sum() / self.module.weights.sum()
 
     def noise(self, *sizes):
@@ -166,12 +166,13 @@ def test_ours_mm():
 
 def test_ours_mm_with_crossed_costs():
     """And C_4: all views once more with z from each view alone, and u from the digit."""
-    hand = Hand(mib(rows.Multimodal, crossed_cost=0.5))
+    hand = Hand(mib(rows.Multimodal, crossed_cost=0.4))
     experts = {view: hand.expert(view, slice(0, 3)) for view in VIEWS}
     own, both = hand.product(hand.expert("digit", slice(3, None))), hand.product(*experts.values())
-    noise, expected = hand.noise(3, 2, 3, 2, 3, 2), 0.0
-    for q, weight in ((both, 1.0), (hand.product(experts["digit"]), 0.5), (hand.product(experts["label"]), 0.5)):
+    noise, expected = hand.noise(3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2), 0.0
+    for q, weight in ((both, 1.0), (hand.product(experts["digit"]), 0.4), (hand.product(experts["label"]), 0.4)):
         z, u = draw(q, noise.pop(0)), draw(own, noise.pop(0))
+        del noise[:2]  # for wishes that look at draws
         expected = expected + weight * (hand.cost("digit", z, u) + hand.cost("label", z) + hand.kl(own) + hand.kl(q))
     agree(hand, expected + sum(hand.kl(both, hand.product(experts[view])) for view in VIEWS))
 
@@ -286,7 +287,7 @@ def test_mine_learns_what_latents_share():
     ("kind", "changes", "engine"),
     [
         (rows.Multimodal, {"independence": "mine", "paired": 0.5, "digit_kl": 3.0, "crossed_cost": 1.0}, "eager"),
-        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3}, "traced"),
+        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0}, "traced"),
         (rows.InfoGAN, {}, "eager"),
     ],
 )
@@ -329,6 +330,7 @@ def test_the_digits_private_latent_is_dear_at_first():
     assert not mib().objectives()[0].schedules
     [objective] = mib(data="digits-numbers", digit_kl=5.0).objectives()
     assert list(objective.schedules) == ["kl_weight_u_digit"]
+    assert not mib(rows.VAE, digit_kl=5.0).objectives()[0].schedules
     assert not mib(rows.JMVAE, digit_kl=5.0).objectives()[0].schedules
 
 
@@ -358,9 +360,9 @@ def test_a_network_scores_no_row_of_which_it_hears_nothing(kind):
     batch = recipe.source(CPU).batch(0, 20)
     label_only = torch.tensor([False, True]).expand(20, 2)
     hears = module.hears.tolist()
-    _, terms = module(**batch, present=label_only, networks=torch.full((20,), hears.index([True, False])))
+    _, terms = module(**batch, present=label_only, drawn=torch.full((20,), hears.index([True, False])))
     assert all(value == 0 for value in terms.values())
-    _, terms = module(**batch, present=label_only, networks=torch.full((20,), hears.index([False, True])))
+    _, terms = module(**batch, present=label_only, drawn=torch.full((20,), hears.index([False, True])))
     assert terms["label"] > 0
     assert terms["digit"] == 0
 
@@ -372,7 +374,7 @@ def test_networks_are_drawn_as_often_as_they_weigh():
 
     def heard(module, arguments, given):
         hears.append(given["heard"])
-        scored.append(given["present"])
+        scored.append(given["scored"])
 
     module.guide.register_forward_pre_hook(heard, with_kwargs=True)
     torch.manual_seed(0)
@@ -381,6 +383,42 @@ def test_networks_are_drawn_as_often_as_they_weigh():
     assert torch.equal(hears, scored)
     shares = [(hears == torch.tensor(row)).all(1).double().mean().item() for row in ([1, 1], [1, 0], [0, 1])]
     assert shares == pytest.approx([0.2, 0.4, 0.4], abs=0.06)
+
+
+@pytest.mark.parametrize("scored", ["heard", "all"])
+def test_wishes_are_of_every_row_whichever_networks_are_drawn(scored):
+    model, guide = mib(independence="total_correlation").networks()
+    module = SeveralNetworks(model, guide, {VIEWS: 1.0, VIEWS[:1]: 0.5, VIEWS[1:]: 0.5}, scored, {})
+    batch = mib().source(CPU).batch(0, 20)
+    whole, known, found = guide.posteriors(batch)["z"], [], []
+    values = guide.penalties[-1].values
+
+    def seen(beliefs):
+        known.append((beliefs.given(None)["z"], beliefs.draws["z"]))
+        return values(beliefs)
+
+    guide.penalties[-1].values = seen
+    for place in range(3):
+        _, terms = module(**batch, drawn=torch.full((20,), place))
+        found.append({name: value for name, value in terms.items() if name.startswith("penalty/cross")})
+    assert found[0] == found[1] == found[2]
+    assert sum(found[0].values()) > 0
+    for belief, z in known:
+        torch.testing.assert_close((belief.loc, belief.scale), (whole.loc, whole.scale))
+        assert ((z - whole.loc) / whole.scale).square().mean().item() == pytest.approx(1.0, abs=0.6)
+
+
+def test_each_row_has_the_network_that_is_drawn_for_it():
+    """Also rows that lack a view: what needs no draws is the mean over the rows, each by itself."""
+    recipe = mib(crossed_cost=0.5, paired=0.4)
+    module = recipe.objectives()[0].module
+    batch, drawn = recipe.source(CPU).batch(0, 30), torch.arange(30) % 3
+    _, together = module(**batch, drawn=drawn)
+    rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(30)]
+    alone = [module(**row, drawn=drawn[i : i + 1])[1] for i, row in enumerate(rows)]
+    for name, value in together.items():
+        if name in ("z", "u_digit") or name.startswith("penalty/"):
+            torch.testing.assert_close(value, sum(terms[name] for terms in alone) / 30)
 
 
 def test_bad_networks():
