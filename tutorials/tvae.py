@@ -157,7 +157,7 @@ for name, module in trained.items():
 # %% [markdown]
 # On 1,437 blurred digits and so short a training the three are alike. What the paper is about takes more images, and most
 # of all other images: trained on Fashion-MNIST, at z of 100 dimensions, T-VAE's embedding of affNIST's digits is right for
-# 69 of 100, VAE+'s for 56 and VAE's for 48 (RESULTS.md has the table).
+# 71 of 100, VAE+'s for 56 and VAE's for 48 (RESULTS.md has the table).
 #
 # ## 5. Carrying a transformation over
 #
@@ -210,6 +210,8 @@ print(f"turning in planes: rotation error {rotation_error(trained['planes'], x[:
 # %% [markdown]
 # ## Where to go from here
 #
+# - T's own prior, which eq. 3 leaves out: add `transformation_weight` 1 to `settings`, as the presets do, and `penalty/prior/T`
+#   appears. Embeddings get better by it, and transfers weaker; see RESULTS.md.
 # - `pyzoo train tvae` on MNIST; `--family superpixels` or `--num-views 3` for views that no inverse connects.
 # - `pyzoo reproduce tvae-table1` for the paper's comparison, with seeds; `tvae-figure2` for few labels.
 # - `RESULTS.md` for what it printed.
