@@ -101,13 +101,15 @@ class StructuredGuide(PyroModule):
         rows, draws = batch_size(self.variables, given), {}
         present = self._present(given, present, rows)
         experts = self._experts(given, present)  # once, for all subsets that penalties ask for
-        whole = told = self._products(experts, present)
-        if heard is not None or scored is not None:
-            told = self._products(experts, *(present if part is None else present & part for part in (heard, scored)))
+        told = self._products(experts, *(present if part is None else present & part for part in (heard, scored)))
         with pyro.plate("data", rows):
             for name, q in told.items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer={"kl": "analytic"})  # priors depend on nothing
-        if told is not whole and self.penalties:
+        if not self.penalties:
+            return
+        whole = told
+        if heard is not None or scored is not None:
+            whole = self._products(experts, present)
             draws = {name: q.rsample() for name, q in whole.items()}
         networks = {term: partial(_frozen, network) for term, network in self.estimators.items()}
         beliefs = Beliefs(

@@ -180,7 +180,7 @@ class TVAE(PyroModule):
             if x is not None:
                 pyro.factor("penalty/indirect/x", p_x.log_prob(x))
             if views is not None and self.transformation_weight:
-                # log pi(T) but for its constant, hundreds of nats that say nothing
+                # log pi(T) but for its constant, hundreds of nats that say nothing; under autocast T is in half precision
                 pyro.factor("penalty/prior/T", -0.5 * self.transformation_weight * T.to(zeros.dtype).square().flatten(1).sum(-1))
             x = pyro.sample("x", p_x_0, obs=x)
         if views is not None:

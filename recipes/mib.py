@@ -65,7 +65,7 @@ class Declaration:
 _SMALL = {"data": "mnist-numbers", "steps": 4000, "batch_size": 64, "u_dim": 8, "z_dim": 8, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
-_INDEPENDENT = {"independence": "total_correlation", "independence_weight": 3.0}
+_OURS_WITH_LABELS = {"independence": "total_correlation", "independence_weight": 3.0, "crossed_cost": 0.5, "cross_weight": 1.5}
 _OURS_WITH_NUMBERS = {"digit_kl": 30.0, "crossed_cost": 1.0, "cross_weight": 3.0}
 
 
@@ -304,7 +304,7 @@ class Multimodal(MIBRecipe):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {**_SMALL, **_OURS_WITH_NUMBERS},
         "digits-numbers": {**_DIGITS_NUMBERS, **_OURS_WITH_NUMBERS},
-        "digits": {**_DIGITS, **_INDEPENDENT, "crossed_cost": 0.5, "cross_weight": 1.5},
+        "digits": {**_DIGITS, **_OURS_WITH_LABELS},
     }
 
     cross_weight: float = 1.0

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from pyzoo.guides.mib import StructuredGuide
 from pyzoo.infer import Information, NegativeELBO
-from pyzoo.models.mib import StructuredVAE
+from pyzoo.models.mib import StructuredVAE, batch_size
 from pyzoo.nn import he_initialised
 
 __all__ = ["DiscriminatorLoss", "EstimatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "drawn_latents"]
@@ -85,7 +85,7 @@ class SeveralNetworks(nn.Module):
             **views: the observed views by name.
         """
         if drawn is None:
-            drawn = torch.multinomial(self.weights, len(next(iter(views.values()))), replacement=True)
+            drawn = torch.multinomial(self.weights, batch_size(self.model.variables, views), replacement=True)
         heard = scored = self.hears[drawn]
         if self.scored == "all":  # but a row of which it hears nothing, which would train decoders to make do without z
             told = heard if present is None else heard & present
