@@ -27,9 +27,10 @@ class SeveralNetworks(nn.Module):
     .. math:: \sum_k w_k L_k = W\, E_{k \sim w / W} L_k, \qquad W = \sum_k w_k
 
     So for each row one network is drawn, as often as it weighs: the gradient has the same mean, at more noise, and a step costs
-    what it does with one network. (Wu and Goodman 2018 draw subsets of many views, to the same end.) A row with one view counts
-    in the network that hears it, and again in one that hears it and others. The guide's wishes are of the network that hears all
-    views, of every row, and count once.
+    what it does with one network. (Wu and Goodman 2018 draw subsets of many views, to the same end.) Rows share the networks out
+    as evenly as they can, which leaves less noise than independent draws. A row with one view counts in the network that hears
+    it, and again in one that hears it and others. The guide's wishes are of the network that hears all views, of every row, and
+    count once.
 
     Args:
         model: the generative program.
@@ -85,13 +86,21 @@ class SeveralNetworks(nn.Module):
             **views: the observed views by name.
         """
         if drawn is None:
-            drawn = torch.multinomial(self.weights, batch_size(self.model.variables, views), replacement=True)
+            drawn = self._draw(batch_size(self.model.variables, views))
         heard = scored = self.hears[drawn]
         if self.scored == "all":  # but a row of which it hears nothing, which would train decoders to make do without z
             told = heard if present is None else heard & present
             scored = told.any(1, keepdim=True).expand_as(heard)
         loss, terms = self.elbo(**views, present=present, heard=heard, scored=scored)
         return self.total * loss, terms
+
+    def _draw(self, rows: int) -> Tensor:
+        """Draws a network for each row, (rows,), as often as it weighs: of all rows its share, rounded up or down."""
+        # Systematic sampling: evenly spaced points, shifted and ordered by chance.
+        device, ends = self.weights.device, self.weights.cumsum(0)
+        points = (torch.arange(rows, device=device) + torch.rand((), device=device, dtype=ends.dtype)) / rows
+        drawn = torch.searchsorted(ends / ends[-1], points, right=True).clamp(max=len(ends) - 1)
+        return drawn[torch.randperm(rows, device=device)]
 
 
 class EstimatorLoss(nn.Module):

@@ -408,6 +408,18 @@ def test_wishes_are_of_every_row_whichever_networks_are_drawn(scored):
         assert ((z - whole.loc) / whole.scale).square().mean().item() == pytest.approx(1.0, abs=0.6)
 
 
+def test_networks_are_drawn_evenly():
+    """Of a batch each has its share, rounded up or down; of each row, in the long run, too."""
+    model, guide = mib(rows.MVAE).networks()
+    module = SeveralNetworks(model, guide, {VIEWS: 1.0, VIEWS[:1]: 0.0, VIEWS[1:]: 0.7}, "heard", {})
+    torch.manual_seed(0)
+    drawn = torch.stack([module._draw(10) for _ in range(2000)])
+    share = 0.7 / 1.7
+    assert set((drawn == 2).sum(1).tolist()) == {4, 5}
+    assert not (drawn == 1).any()
+    torch.testing.assert_close((drawn == 2).double().mean(0), torch.full((10,), share, dtype=torch.float64), atol=0.05, rtol=0)
+
+
 def test_each_row_has_the_network_that_is_drawn_for_it():
     """Also rows that lack a view: what needs no draws is the mean over the rows, each by itself."""
     recipe = mib(crossed_cost=0.5, paired=0.4)
