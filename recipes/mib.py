@@ -9,7 +9,7 @@ since its figures are lost; sizes, optimiser and weights were in an appendix tha
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
@@ -101,8 +101,11 @@ class MIBRecipe(FileRecipe):
     """Standard deviation of a house number's pixels, on the scale from 0 to 1."""
     digit_kl: float = 1.0
     """Weight of the KL of the digit's private latent at the start, from which it goes to 1 over 70 % of the steps: while it is
-    dear, what views have in common finds its place in the shared one. The other view's is never dear: without it a house number's
-    decoder would have no colours to learn with. Means nothing where there is no shared one."""
+    dear, what views have in common finds its place in the shared one. Means nothing where there is no shared one."""
+    number_kl: float = 1.0
+    """Weight of the KL of a house number's private latent at the end, to which it goes from 1 between 40 and 80 % of the steps.
+    It is cheap while the decoder learns shapes, for which it needs the colours, and dear afterwards, when what it says should be
+    what its prior can draw, whatever the class. Likewise."""
     learning_rate: float = 1e-3
     """Of Adam, at the start; it falls along a cosine to zero at the last step."""
 
@@ -110,7 +113,7 @@ class MIBRecipe(FileRecipe):
         super().__post_init__()
         self.require(self.data in get_args(PairSetName), "data", f"one of {', '.join(get_args(PairSetName))}")
         self.require(0 <= self.paired <= 1, "paired", "a share from 0 to 1")
-        for field in ("label_weight", "number_scale", "learning_rate", "digit_kl"):
+        for field in ("label_weight", "number_scale", "learning_rate", "digit_kl", "number_kl"):
             self.require(getattr(self, field) > 0, field, "positive")
         for field in (field.name for field in dataclasses.fields(self)):  # those that a row adds too
             if field.endswith("_dim"):
@@ -198,8 +201,9 @@ class MIBRecipe(FileRecipe):
         learned = list(guide.estimators.parameters())  # lists, in an order that a checkpoint keeps
         judges = set(learned)
         main = self._objective(module, [p for p in module.parameters() if p not in judges])
-        dear = {f"kl_weight_{latent}" for latent in self._dear(model.variables)}
-        main.schedules = {name: self._digit_kl for name, _ in module.named_buffers() if name.split(".")[-1] in dear}
+        weights = {f"kl_weight_{latent}": weight for latent, weight in self._kl_weights(model.variables).items()}
+        buffers = [(name, name.split(".")[-1]) for name, _ in module.named_buffers()]  # of losses within losses too
+        main.schedules = {name: weights[last] for name, last in buffers if last in weights}
         terms = _learned(guide.penalties)
         return [main] if not terms else [main, self._objective(EstimatorLoss(guide, terms), learned, "mine")]
 
@@ -210,14 +214,21 @@ class MIBRecipe(FileRecipe):
     def site_weights(self, variables: Variables) -> dict[str, float]:
         """Weights of sites that have one."""
         weights = {"label": self.label_weight} if "label" in variables.observed else {}
-        return {**weights, **dict.fromkeys(self._dear(variables), self.digit_kl)}
+        return {**weights, **{latent: weight(0) for latent, weight in self._kl_weights(variables).items()}}
 
-    def _dear(self, variables: Variables) -> Sequence[str]:
-        """Latents that are dear at first."""
-        return private_of(variables, "digit") if self.digit_kl != 1 and variables.shared else ()
+    def _kl_weights(self, variables: Variables) -> dict[str, Callable[[int], float]]:
+        """For each private latent whose KL's weight is not 1 throughout, that weight at a step."""
+        changing = {"digit": self._digit_kl} if self.digit_kl != 1 else {}
+        changing |= {"number": self._number_kl} if self.number_kl != 1 else {}
+        if not variables.shared:
+            return {}
+        return {latent: weight for view, weight in changing.items() for latent in private_of(variables, view)}
 
     def _digit_kl(self, step: int) -> float:
         return 1 + (self.digit_kl - 1) * max(0.0, 1 - step / (0.7 * self.steps))
+
+    def _number_kl(self, step: int) -> float:
+        return 1 + (self.number_kl - 1) * min(1.0, max(0.0, (step / self.steps - 0.4) / 0.4))
 
     def _objective(self, module: nn.Module, parameters: Sequence[nn.Parameter], name: str = "") -> Objective:
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)

@@ -287,7 +287,7 @@ def test_mine_learns_what_latents_share():
     ("kind", "changes", "engine"),
     [
         (rows.Multimodal, {"independence": "mine", "paired": 0.5, "digit_kl": 3.0, "crossed_cost": 1.0}, "eager"),
-        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0}, "traced"),
+        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0, "number_kl": 3.0}, "traced"),
         (rows.InfoGAN, {}, "eager"),
     ],
 )
@@ -332,6 +332,17 @@ def test_the_digits_private_latent_is_dear_at_first():
     assert list(objective.schedules) == ["kl_weight_u_digit"]
     assert not mib(rows.VAE, digit_kl=5.0).objectives()[0].schedules
     assert not mib(rows.JMVAE, digit_kl=5.0).objectives()[0].schedules
+
+
+def test_the_numbers_private_latent_is_dear_at_last():
+    [objective] = mib(data="digits-numbers", number_kl=5.0, digit_kl=2.0, steps=100, crossed_cost=1.0).objectives()
+    assert set(objective.schedules) == {"elbo.kl_weight_u_digit", "elbo.kl_weight_u_number"}
+    weight = objective.schedules["elbo.kl_weight_u_number"]
+    assert [weight(step) for step in (0, 40, 60, 80, 99)] == pytest.approx([1.0, 1.0, 3.0, 5.0, 5.0])
+    assert objective.module.get_buffer("elbo.kl_weight_u_number") == 1.0
+    assert objective.module.get_buffer("elbo.kl_weight_u_digit") == 2.0
+    assert not mib(number_kl=5.0).objectives()[0].schedules  # a label has no private latent
+    assert not mib(rows.JMVAE, data="digits-numbers", number_kl=5.0).objectives()[0].schedules
 
 
 def test_a_view_that_a_row_lacks_changes_nothing():
