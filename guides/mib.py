@@ -22,7 +22,17 @@ from torch import Tensor, nn
 
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, Penalty
-from pyzoo.models.mib import StructuredVAE, batch_size, check_complete, private_of, view_dim, without_absent
+from pyzoo.models.mib import (
+    StructuredVAE,
+    batch_size,
+    check_complete,
+    check_known,
+    check_rows,
+    private_of,
+    those_given,
+    view_dim,
+    without_absent,
+)
 from pyzoo.nn import he_initialised, scale_from_log_variance
 
 __all__ = ["Quotient", "StructuredGuide", "structured_guide"]
@@ -43,8 +53,8 @@ class StructuredGuide(PyroModule):
         model: whose guide this is, for penalties that ask what a decoder makes of latents.
 
     Raises:
-        ValueError: an edge leads elsewhere, no view tells of a latent, or a latent's dimensions or a view's encoder are missing;
-            names the variable.
+        ValueError: an edge leads elsewhere, no view tells of a latent, a latent's dimensions or a view's encoder are missing, or
+            a variable has a name that is taken; names the variable. Or a penalty is of another network, or two have one name.
 
     Example:
         >>> from pyzoo.infer import Variables
@@ -68,6 +78,7 @@ class StructuredGuide(PyroModule):
         super().__init__("guide")
         _check_inference(network)
         check_complete(network.variables, dims, encoders, "encoder")
+        _check_penalties(network, penalties)
         self.network = network
         self.variables = network.variables
         self.dims = dict(dims)
@@ -97,9 +108,11 @@ class StructuredGuide(PyroModule):
                 their own view if it is among them.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
-        given = {name: view for name, view in views.items() if view is not None}
+        given = those_given(views)
         rows, draws = batch_size(self.variables, given), {}
         present = self._present(given, present, rows)
+        for mask in (heard, scored):
+            check_rows(self.variables, mask, rows)
         experts = self._experts(given, present)  # once, for all subsets that penalties ask for
         told = self._products(experts, *(present if part is None else present & part for part in (heard, scored)))
         with pyro.plate("data", rows):
@@ -130,7 +143,7 @@ class StructuredGuide(PyroModule):
         return StructuredGuide(self.network, self.dims, self.encoders).to(self.mask.device).train(self.training)
 
     def posteriors(
-        self, views: Mapping[str, Tensor], present: Tensor | None = None, subset: Collection[str] | None = None
+        self, views: Mapping[str, Tensor | None], present: Tensor | None = None, subset: Collection[str] | None = None
     ) -> dict[str, WeightedProductOfExperts]:
         """The belief about each latent by name, (batch, features), given the views.
 
@@ -140,8 +153,13 @@ class StructuredGuide(PyroModule):
             subset: names of the views to believe; all by default. The others take no part.
 
         Raises:
-            ValueError: no view is given, a name is no view, or views differ in their number of rows.
+            ValueError: no view is given, a name is no view, views differ in their number of rows, or ``present`` is not boolean
+                and of the views of each row.
         """
+        for name in subset or ():
+            if name not in self.variables.observed:
+                raise ValueError(f"There is no view '{name}': there are {', '.join(self.variables.observed)}.")
+        views = those_given(views)
         present = self._present(views, present, batch_size(self.variables, views))
         experts = self._experts(views, present)
         return self._products(experts, present if subset is None else present & self._among(subset))
@@ -160,6 +178,7 @@ class StructuredGuide(PyroModule):
 
     def _present(self, views: Collection[str], present: Tensor | None, rows: int) -> Tensor:
         """Which views each row has, (batch, views): of those that are given."""
+        check_rows(self.variables, present, rows)
         given = self._among(views)
         return given.expand(rows, -1) if present is None else present & given
 
@@ -216,6 +235,7 @@ def structured_guide(
         hidden_dim: hidden units of a layer.
         **settings: further arguments of :class:`StructuredGuide`.
     """
+    check_known(network.variables)
     encoders = {view: encoder(view, view_dim(network.variables, dims, view), hidden_dim) for view in network.variables.observed}
     return StructuredGuide(network, dims, encoders, **settings)
 
@@ -259,6 +279,16 @@ def _frozen(network: nn.Module, *arguments: Tensor) -> Tensor:
     """What a network says, without a gradient for its parameters."""
     parameters = {name: value.detach() for name, value in network.named_parameters()}
     return torch.func.functional_call(network, parameters, arguments)
+
+
+def _check_penalties(network: BayesianNetwork, penalties: Sequence[Penalty]) -> None:
+    seen = set()
+    for penalty in penalties:
+        if penalty.inference != network:  # what bounds a distance of another q bounds nothing of this one's
+            raise ValueError(f"The penalty '{penalty.name}' is of the network '{penalty.inference}', the guide's is '{network}'.")
+        if penalty.name in seen:
+            raise ValueError(f"There are two penalties '{penalty.name}'.")
+        seen.add(penalty.name)
 
 
 def _check_inference(network: BayesianNetwork) -> None:

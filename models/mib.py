@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from pyzoo.infer import BayesianNetwork, Variables
 from pyzoo.nn import he_initialised
 
-__all__ = ["StructuredVAE", "batch_size", "check_complete", "private_of", "structured_vae", "view_dim", "without_absent"]
+__all__ = ["StructuredVAE", "batch_size", "check_complete", "check_known", "check_rows", "private_of", "structured_vae"]
+__all__ += ["those_given", "view_dim", "without_absent"]
 
 
 class StructuredVAE(PyroModule):
@@ -35,8 +36,8 @@ class StructuredVAE(PyroModule):
             view for each row: all shared latents in the variables' order, then its private ones.
 
     Raises:
-        ValueError: an edge leads elsewhere, a latent reaches no view, or a latent's dimensions or a view's decoder are missing;
-            names the variable.
+        ValueError: an edge leads elsewhere, a latent reaches no view, a latent's dimensions or a view's decoder are missing, or a
+            variable has a name that is taken; names the variable.
 
     Example:
         >>> class Curve(torch.nn.Linear):
@@ -79,8 +80,10 @@ class StructuredVAE(PyroModule):
             scored: which of its views a row is to explain, (batch, views), boolean; all by default. The others score nothing.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
-        given = {name: view for name, view in views.items() if view is not None}
+        given = those_given(views)
         rows = batch_size(self.variables, given) if given else size
+        for mask in (present, scored):
+            check_rows(self.variables, mask, rows)
         if scored is not None:
             present = scored if present is None else present & scored
         with pyro.plate("data", rows):
@@ -108,6 +111,8 @@ class StructuredVAE(PyroModule):
 
 # Views of digits ------------------------------------------------------------------------------------------------------
 
+_VIEWS = ("digit", "next", "label", "number")
+
 
 def structured_vae(
     network: BayesianNetwork, dims: Mapping[str, int], hidden_dim: int = 512, number_scale: float = 0.1
@@ -120,6 +125,9 @@ def structured_vae(
         hidden_dim: hidden units of a layer.
         number_scale: standard deviation of a coloured pixel, on the scale from 0 to 1.
 
+    Raises:
+        ValueError: there is no such view, or as :class:`StructuredVAE`; names the variable.
+
     Example:
         >>> names = Variables(("digit", "label"), shared=("z",))
         >>> model = structured_vae(BayesianNetwork.parse("z -> digit, label", names), {"z": 4}, hidden_dim=8)
@@ -127,6 +135,7 @@ def structured_vae(
         {'digit': (3, 1, 28, 28), 'label': (3, 10)}
     """
     decoders = {}
+    check_known(network.variables)
     for view in network.variables.observed:
         width = view_dim(network.variables, dims, view)
         if view == "number":
@@ -134,6 +143,13 @@ def structured_vae(
         else:
             decoders[view] = _LabelDecoder(width, hidden_dim) if view == "label" else _PixelDecoder(width, hidden_dim)
     return StructuredVAE(network, dims, decoders)
+
+
+def check_known(variables: Variables) -> None:
+    """Raises a ValueError that names a view for which there are no networks here."""
+    for view in variables.observed:
+        if view not in _VIEWS:
+            raise ValueError(f"There is no view '{view}': there are {', '.join(_VIEWS)}.")
 
 
 def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
@@ -183,6 +199,8 @@ class _NumberDecoder(nn.Sequential):
 
 # What model and guide share -------------------------------------------------------------------------------------------
 
+_TAKEN = ("self", "present", "size", "heard", "scored", "drawn", "data")  # arguments, and the plate
+
 
 def private_of(variables: Variables, view: str) -> list[str]:
     """The private latents of a view."""
@@ -192,6 +210,11 @@ def private_of(variables: Variables, view: str) -> list[str]:
 def without_absent(view: Tensor, present: Tensor) -> Tensor:
     """A view with zeros in its absent rows: what stands there must not reach a gradient, not even times zero."""
     return torch.where(present.view(-1, *(1,) * (view.dim() - 1)), view, torch.zeros_like(view))
+
+
+def those_given(views: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """The views that are not None."""
+    return {name: view for name, view in views.items() if view is not None}
 
 
 def batch_size(variables: Variables, views: Mapping[str, Tensor]) -> int:
@@ -211,8 +234,19 @@ def batch_size(variables: Variables, views: Mapping[str, Tensor]) -> int:
     return next(iter(sizes.values()))
 
 
+def check_rows(variables: Variables, mask: Tensor | None, rows: int) -> None:
+    """Raises a ValueError unless a mask of the views of each row is boolean and of their number."""
+    shape = (rows, len(variables.observed))
+    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
+        wanted = f"boolean, {rows} rows x {shape[1]} views ({', '.join(variables.observed)})"
+        raise ValueError(f"What says of each row which views it has must be {wanted}, not {tuple(mask.shape)} of {mask.dtype}.")
+
+
 def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapping[str, nn.Module], what: str) -> None:
-    """Raises a ValueError that names a latent without dimensions or a view without its network."""
+    """Raises a ValueError that names a latent without dimensions, a view without its network, or one whose name is taken."""
+    for name in variables.names:
+        if name in _TAKEN or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
+            raise ValueError(f"No variable can be called '{name}', which means something else to a model, its guide or to torch.")
     for latent in variables.latents:
         if dims.get(latent, 0) < 1:
             raise ValueError(f"The latent '{latent}' needs one or more dimensions, got {dims.get(latent)}.")

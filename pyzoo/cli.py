@@ -283,10 +283,12 @@ def _show_table(table, out: Path) -> None:
     text = table.render(runs)
     print(text)
     (out / "table.md").write_text(text + "\n")
-    for name, figure in table.figures(runs):
+    figures = dict(table.figures(runs))
+    for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=150)
     missing = sum(len(table.seeds) - len(found) for found in runs.values())
-    print(f"\nwrote {out / 'table.md'} and its figures" + (f"; {missing} runs are not finished yet" if missing else ""))
+    drawn = " and its figures" if figures else ""
+    print(f"\nwrote {out / 'table.md'}{drawn}" + (f"; {missing} runs are not finished yet" if missing else ""))
 
 
 # What they share ----------------------------------------------------------------------------------------------------

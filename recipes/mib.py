@@ -66,7 +66,7 @@ _SMALL = {"data": "mnist-numbers", "steps": 4000, "batch_size": 64, "u_dim": 8, 
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
 _OURS_WITH_LABELS = {"independence": "total_correlation", "independence_weight": 3.0, "crossed_cost": 0.5, "cross_weight": 1.5}
-_OURS_WITH_NUMBERS = {"digit_kl": 30.0, "number_kl": 8.0, "crossed_cost": 1.0, "cross_weight": 3.0}
+_OURS_WITH_NUMBERS = {"digit_kl_start": 30.0, "number_kl_end": 8.0, "crossed_cost": 1.0, "cross_weight": 3.0}
 
 
 @dataclasses.dataclass
@@ -84,7 +84,7 @@ class MIBRecipe(FileRecipe):
 
     data: PairSetName = "mnist-numbers"
     """The pairs: MNIST's digits, or scikit-learn's, with labels, with house numbers (rendered, or SVHN's), or with the next
-    digit."""
+    digit. Presets small and digits-numbers are made for house numbers, digits for labels."""
     paired: float = 1.0
     """Share of training examples that come with both views; of the others one is missing (weak supervision)."""
     batch_size: int = 128
@@ -99,13 +99,13 @@ class MIBRecipe(FileRecipe):
     """Of a label's likelihood, which is a few nats beside an image's hundreds."""
     number_scale: float = 0.1
     """Standard deviation of a house number's pixels, on the scale from 0 to 1."""
-    digit_kl: float = 1.0
+    digit_kl_start: float = 1.0
     """Weight of the KL of the digit's private latent at the start, from which it goes to 1 over 70 % of the steps: while it is
-    dear, what views have in common finds its place in the shared one. Means nothing where there is no shared one."""
-    number_kl: float = 1.0
+    dear, what views have in common finds its place in the shared one. Means nothing without both kinds of latents."""
+    number_kl_end: float = 1.0
     """Weight of the KL of a house number's private latent at the end, to which it goes from 1 between 20 and 60 % of the steps.
     It is cheap while the decoder learns shapes, for which it needs the colours, and dear afterwards, when what it says should be
-    what its prior can draw, whatever the class. Likewise."""
+    what its prior can draw, whatever the class. Means nothing without both kinds of latents, or without house numbers."""
     learning_rate: float = 1e-3
     """Of Adam, at the start; it falls along a cosine to zero at the last step."""
 
@@ -113,7 +113,7 @@ class MIBRecipe(FileRecipe):
         super().__post_init__()
         self.require(self.data in get_args(PairSetName), "data", f"one of {', '.join(get_args(PairSetName))}")
         self.require(0 <= self.paired <= 1, "paired", "a share from 0 to 1")
-        for field in ("label_weight", "number_scale", "learning_rate", "digit_kl", "number_kl"):
+        for field in ("label_weight", "number_scale", "learning_rate", "digit_kl_start", "number_kl_end"):
             self.require(getattr(self, field) > 0, field, "positive")
         for field in (field.name for field in dataclasses.fields(self)):  # those that a row adds too
             if field.endswith("_dim"):
@@ -218,17 +218,17 @@ class MIBRecipe(FileRecipe):
 
     def _kl_weights(self, variables: Variables) -> dict[str, Callable[[int], float]]:
         """For each private latent whose KL's weight is not 1 throughout, that weight at a step."""
-        changing = {"digit": self._digit_kl} if self.digit_kl != 1 else {}
-        changing |= {"number": self._number_kl} if self.number_kl != 1 else {}
+        changing = {"digit": self._digit_kl_at} if self.digit_kl_start != 1 else {}
+        changing |= {"number": self._number_kl_at} if self.number_kl_end != 1 else {}
         if not variables.shared:
             return {}
         return {latent: weight for view, weight in changing.items() for latent in private_of(variables, view)}
 
-    def _digit_kl(self, step: int) -> float:
-        return 1 + (self.digit_kl - 1) * max(0.0, 1 - step / (0.7 * self.steps))
+    def _digit_kl_at(self, step: int) -> float:
+        return 1 + (self.digit_kl_start - 1) * max(0.0, 1 - step / (0.7 * self.steps))
 
-    def _number_kl(self, step: int) -> float:
-        return 1 + (self.number_kl - 1) * min(1.0, max(0.0, (step / self.steps - 0.2) / 0.4))
+    def _number_kl_at(self, step: int) -> float:
+        return 1 + (self.number_kl_end - 1) * min(1.0, max(0.0, (step / self.steps - 0.2) / 0.4))
 
     def _objective(self, module: nn.Module, parameters: Sequence[nn.Parameter], name: str = "") -> Objective:
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)

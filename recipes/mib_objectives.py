@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from pyzoo.guides.mib import StructuredGuide
 from pyzoo.infer import Information, NegativeELBO
-from pyzoo.models.mib import StructuredVAE, batch_size
+from pyzoo.models.mib import StructuredVAE, batch_size, those_given
 from pyzoo.nn import he_initialised
 
 __all__ = ["DiscriminatorLoss", "EstimatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "drawn_latents"]
@@ -86,7 +86,7 @@ class SeveralNetworks(nn.Module):
             **views: the observed views by name.
         """
         if drawn is None:
-            drawn = self._draw(batch_size(self.model.variables, views))
+            drawn = self._draw(batch_size(self.model.variables, those_given(views)))
         heard = scored = self.hears[drawn]
         if self.scored == "all":  # but a row of which it hears nothing, which would train decoders to make do without z
             told = heard if present is None else heard & present

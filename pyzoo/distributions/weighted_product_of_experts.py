@@ -20,7 +20,8 @@ class WeightedProductOfExperts(dist.Normal):
 
     It is a ``Normal`` in all respects, with ``log_normalizer``, log C, beside. A weight of 0 removes an expert, and so does its
     absence, exactly: a product with absent experts is bit for bit that of the others, and with no expert at all it is the prior.
-    Where an expert is absent its loc and scale may be anything, not-a-number too, and get no gradient.
+    Where an expert is absent its loc and scale may be anything, not-a-number too, and get no gradient; where it has a weight of 0
+    they must be finite, since the weight has a gradient.
 
     In a multimodal VAE the experts are the quotients of q(z | x_i) and p(z): q(z | x_i) is the product of the prior and one.
 
@@ -83,14 +84,15 @@ class WeightedProductOfExperts(dist.Normal):
                 raise ValueError(f"The scales of present experts must be positive, got {scale.min().item():.3g}.")
         prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
         prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
+        none = loc.sum(dim) * 0 if loc.shape[dim] == 0 else 0.0  # has the product's shape, which nothing else gives then
         shares, means, densities = [], [], []
         for mean, deviation, weight in zip(loc.unbind(dim), scale.unbind(dim), weights.unbind(dim), strict=True):
             shares.append(weight * (prior_scale / deviation).square())  # of the expert's precision in the prior's
             means.append(mean - prior_loc)
             densities.append(weight * (2 * deviation.log() + ((mean - prior_loc) / deviation).square() + math.log(2 * math.pi)))
         # One after the other, and relative to the prior: so zeros change no bit.
-        total = 1 + sum(shares)
-        shift = sum(share * mean for share, mean in zip(shares, means, strict=True)) / total
+        total = 1 + sum(shares, start=none)
+        shift = sum((share * mean for share, mean in zip(shares, means, strict=True)), start=none) / total
         product_scale = prior_scale / total.sqrt()
         self.log_normalizer = (total * (shift / prior_scale).square() - total.log() - sum(densities)) / 2
         super().__init__(prior_loc + shift, product_scale, validate_args=validate_args)

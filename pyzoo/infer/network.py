@@ -185,13 +185,13 @@ class BayesianNetwork:
 
     @classmethod
     def from_inference_mask(cls, variables: Variables, mask: Tensor) -> "BayesianNetwork":
-        """G^q of a mask, (observed, shared): x_i -> z_j where its entry is not 0, and x_i -> u_i for private latents."""
+        """G^q of a mask, (observed, shared): x_i -> z_j where its entry is 1, and x_i -> u_i for private latents."""
         edges = [(x, z) for x, z in cls._masked(variables, mask)]
         return cls(variables, edges + [(owner, latent) for latent, owner in variables.private.items()])
 
     @classmethod
     def from_generative_mask(cls, variables: Variables, mask: Tensor) -> "BayesianNetwork":
-        """G^p of a mask, (observed, shared): z_j -> x_i where its entry is not 0, and u_i -> x_i for private latents."""
+        """G^p of a mask, (observed, shared): z_j -> x_i where its entry is 1, and u_i -> x_i for private latents."""
         edges = [(z, x) for x, z in cls._masked(variables, mask)]
         return cls(variables, edges + list(variables.private.items()))
 
@@ -200,14 +200,21 @@ class BayesianNetwork:
         shape = (len(variables.observed), len(variables.shared))
         if tuple(mask.shape) != shape:
             raise ValueError(f"A mask of these variables is {shape[0]} x {shape[1]}, not {' x '.join(map(str, mask.shape))}.")
-        rows = zip(variables.observed, mask.tolist(), strict=True)
-        return [(x, z) for x, row in rows for z, entry in zip(variables.shared, row, strict=True) if entry]
+        entries = {
+            (x, z): entry
+            for x, row in zip(variables.observed, mask.tolist(), strict=True)
+            for z, entry in zip(variables.shared, row, strict=True)
+        }
+        for (x, z), entry in entries.items():
+            if entry not in (0, 1):
+                raise ValueError(f"An edge is there or not: the mask's entry for '{x}' and '{z}' must be 0 or 1, got {entry}.")
+        return [edge for edge, entry in entries.items() if entry]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, BayesianNetwork) and (self.variables, self.edges) == (other.variables, other.edges)
+        return isinstance(other, BayesianNetwork) and (self.variables, set(self.edges)) == (other.variables, set(other.edges))
 
     def __hash__(self) -> int:
-        return hash((self.variables.names, self.edges))
+        return hash((frozenset(self.variables.names), frozenset(self.edges)))
 
     def __str__(self) -> str:
         """The text that :meth:`parse` reads; empty without edges."""

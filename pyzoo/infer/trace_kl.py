@@ -281,6 +281,9 @@ class NegativeELBO(nn.Module):
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
         self.elbo.kl_weights = self._fixed | {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
-        size = len(next(iter(batch.values())))
+        given = [value for value in batch.values() if value is not None]
+        if not given:
+            raise ValueError("A batch needs at least one tensor, the examples along its first dimension.")
+        size = len(given[0])
         loss, terms = self.elbo.loss_and_terms(self.model, self.guide, **batch)
         return loss / size, {name: term.detach() / size for name, term in terms.items()}

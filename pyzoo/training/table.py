@@ -100,7 +100,9 @@ class Table:
         said = (
             f"Ours: preset {self.preset}, {' or '.join(f'{count:,}' for count in steps)} steps, seeds {seeds}; mean ± standard "
         )
-        said += "deviation over the runs. The paper's runs are its own, with its own budget."
+        said += "deviation over the runs."
+        if any(row.paper for row in rows):
+            said += " The paper's runs are its own, with its own budget."
         return " ".join([said, *dict.fromkeys(recipe.note for recipe in recipes if recipe.note)])
 
 

@@ -98,6 +98,13 @@ def test_absent_experts_get_no_gradient_and_no_nan():
         assert part.grad[:, 0].all()
 
 
+def test_without_experts_it_is_the_prior():
+    q = WeightedProductOfExperts(torch.zeros(3, 0, 2), torch.ones(3, 0, 2), prior_loc=0.5, prior_scale=2.0)
+    assert torch.equal(q.loc, torch.full((3, 2), 0.5))
+    assert torch.equal(q.scale, torch.full((3, 2), 2.0))
+    assert torch.equal(q.log_normalizer, torch.zeros(3, 2))
+
+
 def test_order_of_experts_does_not_matter():
     loc, scale, weights = experts()
     order = [2, 0, 1]

@@ -70,6 +70,20 @@ def test_masks_there_and_back():
         assert "u" in generative.parents("x")
     with pytest.raises(ValueError, match="2 x 2, not 3 x 2"):
         BayesianNetwork.from_inference_mask(NAMES, torch.zeros(3, 2))
+    for entry in (0.5, 2.0, -1.0, float("nan")):
+        mask = torch.zeros(len(NAMES.observed), len(NAMES.shared))
+        mask[0, 0] = entry
+        with pytest.raises(ValueError, match=f"'{NAMES.observed[0]}' and '{NAMES.shared[0]}' must be 0 or 1"):
+            BayesianNetwork.from_generative_mask(NAMES, mask)
+
+
+def test_order_of_private_latents_does_not_matter():
+    edges = [("x", "u"), ("y", "v")]
+    first, second = (
+        BayesianNetwork(Variables(("x", "y"), private=private), edges) for private in ({"u": "x", "v": "y"}, {"v": "y", "u": "x"})
+    )
+    assert first == second
+    assert hash(first) == hash(second)
 
 
 def by_paths(made, first, second, given):

@@ -11,8 +11,8 @@ from pyro import poutine
 from torch import nn
 
 from pyzoo.distributions import WeightedProductOfExperts
-from pyzoo.guides.mib import Quotient, StructuredGuide
-from pyzoo.infer import BayesianNetwork, NegativeELBO, TraceKL_ELBO, Variables, log_likelihood
+from pyzoo.guides.mib import Quotient, StructuredGuide, structured_guide
+from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalty, TraceKL_ELBO, Variables, log_likelihood
 from pyzoo.models.mib import StructuredVAE, structured_vae
 from pyzoo.testing import check_elbo, check_svi
 
@@ -147,6 +147,65 @@ def test_bad_batches(batch, message):
     _, guide = pair()
     with pytest.raises(ValueError, match=message):
         guide(**batch)
+
+
+@pytest.mark.parametrize("batch", [{}, {"x": None, "y": None}])
+def test_a_loss_needs_a_view(batch):
+    with pytest.raises(ValueError, match="at least one tensor"):
+        NegativeELBO(*pair())(**batch)
+
+
+def test_views_that_are_none_are_not_given():
+    model, guide = pair()
+    batch = views()
+    torch.manual_seed(0)
+    loss, _ = NegativeELBO(model, guide)(x=batch["x"])
+    torch.manual_seed(0)
+    again, _ = NegativeELBO(model, guide)(w=None, x=batch["x"])
+    assert torch.equal(loss, again)
+    for name, q in guide.posteriors({"w": None, "x": batch["x"]}).items():
+        assert torch.equal(q.loc, guide.posteriors({"x": batch["x"]})[name].loc)
+
+
+@pytest.mark.parametrize("present", [torch.ones(5, 3), torch.ones(4, 3, dtype=torch.bool), torch.ones(5, 1, dtype=torch.bool)])
+def test_bad_presence(present):
+    model, guide = pair()
+    for program in (guide, model):
+        with pytest.raises(ValueError, match=r"boolean, 5 rows x 3 views \(x, y, w\)"):
+            program(present=present, **views())
+    with pytest.raises(ValueError, match="boolean, 5 rows"):
+        guide(heard=present, **views())
+    with pytest.raises(ValueError, match="no view 'q'"):
+        guide.posteriors(views(), subset=["q"])
+
+
+@pytest.mark.parametrize("name", ["size", "present", "data", "a.b", "type"])
+def test_names_that_are_taken(name):
+    names = Variables((name, "y"), shared=("z",))
+    networks = {name: nn.Identity(), "y": nn.Identity()}
+    with pytest.raises(ValueError, match=f"can be called '{name}'"):
+        StructuredVAE(BayesianNetwork(names, [("z", name), ("z", "y")]), {"z": 1}, networks)
+    with pytest.raises(ValueError, match=f"can be called '{name}'"):
+        StructuredGuide(BayesianNetwork(names, [(name, "z"), ("y", "z")]), {"z": 1}, networks)
+
+
+def test_views_without_networks_are_named():
+    names = Variables(("digit", "colour"), shared=("z",))
+    with pytest.raises(ValueError, match="no view 'colour': there are digit, next, label, number"):
+        structured_vae(BayesianNetwork.parse("z -> digit, colour", names), {"z": 2})
+    with pytest.raises(ValueError, match="no view 'colour'"):
+        structured_guide(BayesianNetwork.parse("digit, colour -> z", names), {"z": 2})
+
+
+def test_penalties_are_of_the_guides_network():
+    _, guide = pair()
+    other = BayesianNetwork.parse("x -> z, s, u; y -> v", NAMES)
+    target = BayesianNetwork.parse("x -> z -> y", NAMES)
+    with pytest.raises(ValueError, match="'wish' is of the network 'x -> z"):
+        StructuredGuide(INFERENCE, DIMS, guide.encoders, penalties=[Penalty("wish", other, target)])
+    wish = Penalty("wish", INFERENCE, INFERENCE)
+    with pytest.raises(ValueError, match="two penalties 'wish'"):
+        StructuredGuide(INFERENCE, DIMS, guide.encoders, penalties=[wish, wish])
 
 
 # Beliefs --------------------------------------------------------------------------------------------------------------

@@ -286,8 +286,8 @@ def test_mine_learns_what_latents_share():
 @pytest.mark.parametrize(
     ("kind", "changes", "engine"),
     [
-        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "digit_kl": 3.0, "crossed_cost": 1.0}, "eager"),
-        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0, "number_kl": 3.0}, "traced"),
+        (rows.Multimodal, {"independence": "mine", "paired": 0.5, "digit_kl_start": 3.0, "crossed_cost": 1.0}, "eager"),
+        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0, "number_kl_end": 3.0}, "traced"),
         (rows.InfoGAN, {}, "eager"),
     ],
 )
@@ -321,28 +321,28 @@ def test_resume_is_exact(tmp_path, kind, changes, engine):
 
 
 def test_the_digits_private_latent_is_dear_at_first():
-    [objective] = mib(digit_kl=5.0, steps=100, crossed_cost=1.0).objectives()
+    [objective] = mib(digit_kl_start=5.0, steps=100, crossed_cost=1.0).objectives()
     assert list(objective.schedules) == ["elbo.kl_weight_u_digit"]
-    [objective] = mib(digit_kl=5.0, steps=100).objectives()
+    [objective] = mib(digit_kl_start=5.0, steps=100).objectives()
     assert list(objective.schedules) == ["kl_weight_u_digit"]
     assert [objective.schedules["kl_weight_u_digit"](step) for step in (0, 35, 70, 99)] == [5.0, 3.0, 1.0, 1.0]
     assert objective.module.get_buffer("kl_weight_u_digit") == 5.0
     assert not mib().objectives()[0].schedules
-    [objective] = mib(data="digits-numbers", digit_kl=5.0).objectives()
+    [objective] = mib(data="digits-numbers", digit_kl_start=5.0).objectives()
     assert list(objective.schedules) == ["kl_weight_u_digit"]
-    assert not mib(rows.VAE, digit_kl=5.0).objectives()[0].schedules
-    assert not mib(rows.JMVAE, digit_kl=5.0).objectives()[0].schedules
+    assert not mib(rows.VAE, digit_kl_start=5.0).objectives()[0].schedules
+    assert not mib(rows.JMVAE, digit_kl_start=5.0).objectives()[0].schedules
 
 
 def test_the_numbers_private_latent_is_dear_at_last():
-    [objective] = mib(data="digits-numbers", number_kl=5.0, digit_kl=2.0, steps=100, crossed_cost=1.0).objectives()
+    [objective] = mib(data="digits-numbers", number_kl_end=5.0, digit_kl_start=2.0, steps=100, crossed_cost=1.0).objectives()
     assert set(objective.schedules) == {"elbo.kl_weight_u_digit", "elbo.kl_weight_u_number"}
     weight = objective.schedules["elbo.kl_weight_u_number"]
     assert [weight(step) for step in (0, 20, 40, 60, 99)] == pytest.approx([1.0, 1.0, 3.0, 5.0, 5.0])
     assert objective.module.get_buffer("elbo.kl_weight_u_number") == 1.0
     assert objective.module.get_buffer("elbo.kl_weight_u_digit") == 2.0
-    assert not mib(number_kl=5.0).objectives()[0].schedules  # a label has no private latent
-    assert not mib(rows.JMVAE, data="digits-numbers", number_kl=5.0).objectives()[0].schedules
+    assert not mib(number_kl_end=5.0).objectives()[0].schedules  # a label has no private latent
+    assert not mib(rows.JMVAE, data="digits-numbers", number_kl_end=5.0).objectives()[0].schedules
 
 
 def test_a_view_that_a_row_lacks_changes_nothing():
@@ -668,6 +668,10 @@ def test_figures_show_what_they_say():
 
 def test_tables():
     assert {row.recipe for row in MIBTable2().rows()} == set(ALL)
+    plain, preset = (MIBTable2().recipe(row, 0) for row in MIBTable2().rows() if row.recipe is rows.Multimodal)
+    changed = {"crossed_cost", "cross_weight", "independence"}
+    assert plain == rows.Multimodal.preset("digits", **{field: getattr(rows.Multimodal(), field) for field in changed})
+    assert preset == rows.Multimodal.preset("digits")
     table = MIBFigure3(data=("digits-label", "digits-numbers"), preset="digits")
     assert len(table.rows()) == len({row.label for row in table.rows()}) == 6
     assert all(table.recipe(row, 2).seed == 2 for row in table.rows())
