@@ -66,7 +66,8 @@ _SMALL = {"data": "mnist-numbers", "steps": 4000, "batch_size": 64, "u_dim": 8, 
 _DIGITS = {"data": "digits-label", "steps": 1500, "u_dim": 4, "z_dim": 8, "hidden_dim": 256, "label_weight": 50.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
 _OURS_WITH_LABELS = {"independence": "total_correlation", "independence_weight": 3.0, "crossed_cost": 0.5, "cross_weight": 1.5}
-_OURS_WITH_NUMBERS = {"digit_kl_start": 30.0, "number_kl_end": 8.0, "crossed_cost": 1.0, "cross_weight": 3.0}
+_OURS_WITH_NUMBERS = {"digit_kl_start": 30.0, "number_kl_end": 8.0, "shared_kl_end": 0.5}
+_OURS_WITH_NUMBERS |= {"crossed_cost": 1.0, "cross_weight": 3.0}
 
 
 @dataclasses.dataclass
@@ -106,6 +107,9 @@ class MIBRecipe(FileRecipe):
     """Weight of the KL of a house number's private latent at the end, to which it goes from 1 between 20 and 60 % of the steps.
     It is cheap while the decoder learns shapes, for which it needs the colours, and dear afterwards, when what it says should be
     what its prior can draw, whatever the class. Means nothing without both kinds of latents, or without house numbers."""
+    shared_kl_end: float = 1.0
+    """Weight of the KL of the shared latent at the end, reached likewise: where it is cheap, draws of it are surer of the class.
+    Means nothing where there is no shared one."""
     learning_rate: float = 1e-3
     """Of Adam, at the start; it falls along a cosine to zero at the last step."""
 
@@ -113,7 +117,7 @@ class MIBRecipe(FileRecipe):
         super().__post_init__()
         self.require(self.data in get_args(PairSetName), "data", f"one of {', '.join(get_args(PairSetName))}")
         self.require(0 <= self.paired <= 1, "paired", "a share from 0 to 1")
-        for field in ("label_weight", "number_scale", "learning_rate", "digit_kl_start", "number_kl_end"):
+        for field in ("label_weight", "number_scale", "learning_rate", "digit_kl_start", "number_kl_end", "shared_kl_end"):
             self.require(getattr(self, field) > 0, field, "positive")
         for field in (field.name for field in dataclasses.fields(self)):  # those that a row adds too
             if field.endswith("_dim"):
@@ -217,18 +221,19 @@ class MIBRecipe(FileRecipe):
         return {**weights, **{latent: weight(0) for latent, weight in self._kl_weights(variables).items()}}
 
     def _kl_weights(self, variables: Variables) -> dict[str, Callable[[int], float]]:
-        """For each private latent whose KL's weight is not 1 throughout, that weight at a step."""
-        changing = {"digit": self._digit_kl_at} if self.digit_kl_start != 1 else {}
-        changing |= {"number": self._number_kl_at} if self.number_kl_end != 1 else {}
-        if not variables.shared:
-            return {}
-        return {latent: weight for view, weight in changing.items() for latent in private_of(variables, view)}
+        """For each latent whose KL's weight is not 1 throughout, that weight at a step."""
+        found = dict.fromkeys(variables.shared, self._towards(self.shared_kl_end)) if self.shared_kl_end != 1 else {}
+        if variables.shared and self.digit_kl_start != 1:
+            found |= dict.fromkeys(private_of(variables, "digit"), self._digit_kl)
+        if variables.shared and self.number_kl_end != 1:
+            found |= dict.fromkeys(private_of(variables, "number"), self._towards(self.number_kl_end))
+        return found
 
-    def _digit_kl_at(self, step: int) -> float:
+    def _digit_kl(self, step: int) -> float:
         return 1 + (self.digit_kl_start - 1) * max(0.0, 1 - step / (0.7 * self.steps))
 
-    def _number_kl_at(self, step: int) -> float:
-        return 1 + (self.number_kl_end - 1) * min(1.0, max(0.0, (step / self.steps - 0.2) / 0.4))
+    def _towards(self, end: float) -> Callable[[int], float]:
+        return lambda step: 1 + (end - 1) * min(1.0, max(0.0, (step / self.steps - 0.2) / 0.4))
 
     def _objective(self, module: nn.Module, parameters: Sequence[nn.Parameter], name: str = "") -> Objective:
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
@@ -307,7 +312,8 @@ class Multimodal(MIBRecipe):
 
     L_x + L_u + L_z of section 4.2: the ELBO, and for each view the wish that z stand between it and the others. Its presets add
     what that bound hardly asks for: crossed costs; with labels, that shared and private latents be independent; and with house
-    numbers a private latent of the digit that is dear at first, and one of the number that is dear at last (RESULTS.md says why).
+    numbers a private latent of the digit that is dear at first, one of the number that is dear at last, and a shared one that is
+    cheap then (RESULTS.md says why).
     """
 
     name: ClassVar[str] = "mib-multimodal"

@@ -287,7 +287,7 @@ def test_mine_learns_what_latents_share():
     ("kind", "changes", "engine"),
     [
         (rows.Multimodal, {"independence": "mine", "paired": 0.5, "digit_kl_start": 3.0, "crossed_cost": 1.0}, "eager"),
-        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0, "number_kl_end": 3.0}, "traced"),
+        (rows.Multimodal, {"data": "digits-numbers", "paired": 0.3, "crossed_cost": 1.0, "shared_kl_end": 0.5}, "traced"),
         (rows.InfoGAN, {}, "eager"),
     ],
 )
@@ -334,15 +334,18 @@ def test_the_digits_private_latent_is_dear_at_first():
     assert not mib(rows.JMVAE, digit_kl_start=5.0).objectives()[0].schedules
 
 
-def test_the_numbers_private_latent_is_dear_at_last():
-    [objective] = mib(data="digits-numbers", number_kl_end=5.0, digit_kl_start=2.0, steps=100, crossed_cost=1.0).objectives()
-    assert set(objective.schedules) == {"elbo.kl_weight_u_digit", "elbo.kl_weight_u_number"}
-    weight = objective.schedules["elbo.kl_weight_u_number"]
-    assert [weight(step) for step in (0, 20, 40, 60, 99)] == pytest.approx([1.0, 1.0, 3.0, 5.0, 5.0])
-    assert objective.module.get_buffer("elbo.kl_weight_u_number") == 1.0
+def test_the_numbers_private_latent_is_dear_at_last_and_the_shared_one_cheap():
+    changes = {"number_kl_end": 5.0, "shared_kl_end": 0.5, "digit_kl_start": 2.0, "steps": 100}
+    [objective] = mib(data="digits-numbers", crossed_cost=1.0, **changes).objectives()
+    assert set(objective.schedules) == {f"elbo.kl_weight_{name}" for name in ("z", "u_digit", "u_number")}
+    for name, weights in {"u_number": [1.0, 1.0, 3.0, 5.0, 5.0], "z": [1.0, 1.0, 0.75, 0.5, 0.5]}.items():
+        weight = objective.schedules[f"elbo.kl_weight_{name}"]
+        assert [weight(step) for step in (0, 20, 40, 60, 99)] == pytest.approx(weights)
+        assert objective.module.get_buffer(f"elbo.kl_weight_{name}") == 1.0
     assert objective.module.get_buffer("elbo.kl_weight_u_digit") == 2.0
-    assert not mib(number_kl_end=5.0).objectives()[0].schedules  # a label has no private latent
-    assert not mib(rows.JMVAE, data="digits-numbers", number_kl_end=5.0).objectives()[0].schedules
+    assert list(mib(**changes).objectives()[0].schedules) == ["kl_weight_z", "kl_weight_u_digit"]  # a label has no private latent
+    assert list(mib(rows.JMVAE, data="digits-numbers", **changes).objectives()[0].schedules) == ["kl_weight_z"]
+    assert not mib(rows.VAE, **changes).objectives()[0].schedules
 
 
 def test_a_view_that_a_row_lacks_changes_nothing():
