@@ -116,4 +116,6 @@ def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
         "Other objectives": {name: name for name in others},
         "Wishes": {name: name.split("penalty/")[-1] for name in wishes if any(row[name] for row in history)},
     }
-    return loss_history(history, {heading: found for heading, found in panels.items() if found}, "The terms of the loss, before their weights")
+    return loss_history(
+        history, {heading: found for heading, found in panels.items() if found}, "The terms of the loss, before their weights"
+    )

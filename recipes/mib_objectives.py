@@ -40,7 +40,7 @@ class SeveralNetworks(nn.Module):
         kl_weights: as in :class:`pyzoo.infer.NegativeELBO`.
 
     Raises:
-        ValueError: a network hears nothing, or what is no view; or no weight is positive.
+        ValueError: a network hears nothing, or what is no view; no weight is positive; or what is scored is neither.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class SeveralNetworks(nn.Module):
         for views in heard:
             if not views or set(views) - set(names):
                 raise ValueError(f"A network hears one or more of {', '.join(names)}, not '{', '.join(views)}'.")
+        if scored not in ("heard", "all"):
+            raise ValueError(f"What is scored is 'heard' or 'all', not '{scored}'.")
         self.total = sum(heard.values())
         if not (self.total > 0 and min(heard.values()) >= 0):
             raise ValueError(f"Weights must be at least 0, and one of them positive, got {list(heard.values())}.")

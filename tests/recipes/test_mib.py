@@ -456,6 +456,8 @@ def test_bad_networks():
     ):
         with pytest.raises(ValueError, match=message):
             SeveralNetworks(model, guide, heard, "all", {})
+    with pytest.raises(ValueError, match="'heard' or 'all', not 'any'"):
+        SeveralNetworks(model, guide, {VIEWS: 1.0}, "any", {})
 
 
 def test_a_row_that_lacks_the_view_says_nothing_of_its_cross_term():
