@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, Penalty
 from pyzoo.models.mib import (
+    VIEWS,
     StructuredVAE,
     batch_size,
     check_complete,
-    check_known,
     check_rows,
+    check_views,
     private_of,
     those_given,
     view_dim,
@@ -156,9 +157,7 @@ class StructuredGuide(PyroModule):
             ValueError: no view is given, a name is no view, views differ in their number of rows, or ``present`` is not boolean
                 and of the views of each row.
         """
-        for name in subset or ():
-            if name not in self.variables.observed:
-                raise ValueError(f"There is no view '{name}': there are {', '.join(self.variables.observed)}.")
+        check_views(subset or (), self.variables.observed)
         views = those_given(views)
         present = self._present(views, present, batch_size(self.variables, views))
         experts = self._experts(views, present)
@@ -235,7 +234,7 @@ def structured_guide(
         hidden_dim: hidden units of a layer.
         **settings: further arguments of :class:`StructuredGuide`.
     """
-    check_known(network.variables)
+    check_views(network.variables.observed, VIEWS)
     encoders = {view: encoder(view, view_dim(network.variables, dims, view), hidden_dim) for view in network.variables.observed}
     return StructuredGuide(network, dims, encoders, **settings)
 

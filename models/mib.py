@@ -11,7 +11,7 @@ three convolutions and a layer to encode coloured images of 32x32. But these are
 colours then are learned apart, and numbers become legible sooner than with transposed convolutions (RESULTS.md).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pyzoo.infer import BayesianNetwork, Variables
 from pyzoo.nn import he_initialised
 
-__all__ = ["StructuredVAE", "batch_size", "check_complete", "check_known", "check_rows", "private_of", "structured_vae"]
+__all__ = ["VIEWS", "StructuredVAE", "batch_size", "check_complete", "check_rows", "check_views", "private_of", "structured_vae"]
 __all__ += ["those_given", "view_dim", "without_absent"]
 
 
@@ -111,7 +111,7 @@ class StructuredVAE(PyroModule):
 
 # Views of digits ------------------------------------------------------------------------------------------------------
 
-_VIEWS = ("digit", "next", "label", "number")
+VIEWS = ("digit", "next", "label", "number")
 
 
 def structured_vae(
@@ -134,8 +134,8 @@ def structured_vae(
         >>> {name: tuple(view.shape) for name, view in model(size=3).items()}
         {'digit': (3, 1, 28, 28), 'label': (3, 10)}
     """
+    check_views(network.variables.observed, VIEWS)
     decoders = {}
-    check_known(network.variables)
     for view in network.variables.observed:
         width = view_dim(network.variables, dims, view)
         if view == "number":
@@ -143,13 +143,6 @@ def structured_vae(
         else:
             decoders[view] = _LabelDecoder(width, hidden_dim) if view == "label" else _PixelDecoder(width, hidden_dim)
     return StructuredVAE(network, dims, decoders)
-
-
-def check_known(variables: Variables) -> None:
-    """Raises a ValueError that names a view for which there are no networks here."""
-    for view in variables.observed:
-        if view not in _VIEWS:
-            raise ValueError(f"There is no view '{view}': there are {', '.join(_VIEWS)}.")
 
 
 def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
@@ -223,15 +216,20 @@ def batch_size(variables: Variables, views: Mapping[str, Tensor]) -> int:
     Raises:
         ValueError: a name is no view, none is given, or they have different numbers of rows; names them.
     """
-    for name in views:
-        if name not in variables.observed:
-            raise ValueError(f"There is no view '{name}': there are {', '.join(variables.observed)}.")
+    check_views(views, variables.observed)
     if not views:
         raise ValueError(f"A batch needs one of the views {', '.join(variables.observed)}.")
     sizes = {name: len(view) for name, view in views.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"Views must have as many rows as each other, got {', '.join(f'{n} {s}' for n, s in sizes.items())}.")
     return next(iter(sizes.values()))
+
+
+def check_views(asked: Iterable[str], known: Sequence[str]) -> None:
+    """Raises a ValueError that names a view which is asked for and not known."""
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"There is no view '{name}': there are {', '.join(known)}.")
 
 
 def check_rows(variables: Variables, mask: Tensor | None, rows: int) -> None:

@@ -222,10 +222,14 @@ class MIBRecipe(FileRecipe):
 
     def _kl_weights(self, variables: Variables) -> dict[str, Callable[[int], float]]:
         """For each latent whose KL's weight is not 1 throughout, that weight at a step."""
-        found = dict.fromkeys(variables.shared, self._towards(self.shared_kl_end)) if self.shared_kl_end != 1 else {}
-        if variables.shared and self.digit_kl_start != 1:
+        if not variables.shared:
+            return {}
+        found = {}
+        if self.shared_kl_end != 1:
+            found |= dict.fromkeys(variables.shared, self._towards(self.shared_kl_end))
+        if self.digit_kl_start != 1:
             found |= dict.fromkeys(private_of(variables, "digit"), self._digit_kl)
-        if variables.shared and self.number_kl_end != 1:
+        if self.number_kl_end != 1:
             found |= dict.fromkeys(private_of(variables, "number"), self._towards(self.number_kl_end))
         return found
 

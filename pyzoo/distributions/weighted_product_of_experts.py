@@ -84,7 +84,7 @@ class WeightedProductOfExperts(dist.Normal):
                 raise ValueError(f"The scales of present experts must be positive, got {scale.min().item():.3g}.")
         prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
         prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
-        none = loc.sum(dim) * 0 if loc.shape[dim] == 0 else 0.0  # has the product's shape, which nothing else gives then
+        none = 0.0 if loc.shape[dim] else loc.sum(dim)  # zeros of the product's shape, which nothing else gives then
         shares, means, densities = [], [], []
         for mean, deviation, weight in zip(loc.unbind(dim), scale.unbind(dim), weights.unbind(dim), strict=True):
             shares.append(weight * (prior_scale / deviation).square())  # of the expert's precision in the prior's

@@ -186,7 +186,7 @@ class BayesianNetwork:
     @classmethod
     def from_inference_mask(cls, variables: Variables, mask: Tensor) -> "BayesianNetwork":
         """G^q of a mask, (observed, shared): x_i -> z_j where its entry is 1, and x_i -> u_i for private latents."""
-        edges = [(x, z) for x, z in cls._masked(variables, mask)]
+        edges = cls._masked(variables, mask)
         return cls(variables, edges + [(owner, latent) for latent, owner in variables.private.items()])
 
     @classmethod
@@ -200,11 +200,8 @@ class BayesianNetwork:
         shape = (len(variables.observed), len(variables.shared))
         if tuple(mask.shape) != shape:
             raise ValueError(f"A mask of these variables is {shape[0]} x {shape[1]}, not {' x '.join(map(str, mask.shape))}.")
-        entries = {
-            (x, z): entry
-            for x, row in zip(variables.observed, mask.tolist(), strict=True)
-            for z, entry in zip(variables.shared, row, strict=True)
-        }
+        pairs = itertools.product(variables.observed, variables.shared)
+        entries = dict(zip(pairs, mask.flatten().tolist(), strict=True))
         for (x, z), entry in entries.items():
             if entry not in (0, 1):
                 raise ValueError(f"An edge is there or not: the mask's entry for '{x}' and '{z}' must be 0 or 1, got {entry}.")
