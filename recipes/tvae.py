@@ -37,6 +37,7 @@ _OF_T = frozenset({"latent_map", "coherence", "coherence_weight", "prior_weight"
 # What presets share that train for minutes:
 _QUICK = {"schedule": "cosine", "learning_rate": 1e-3, "coherence": "conditional"}
 _QUICK |= {"coherence_weight": 100.0, "prior_weight": 1.0, "transformation_weight": 1.0}
+_SMALL = {"steps": 3000, "log_every": 100, **_QUICK}
 
 
 @dataclasses.dataclass
@@ -53,7 +54,7 @@ class TVAERecipe(ImageRecipe):
     shows: ClassVar[str] = "transformations of images as latent variables"
     trains_on: ClassVar[Literal["views", "images", "augmented"]] = "views"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {"steps": 3000, "log_every": 100, **_QUICK},
+        "small": {**_SMALL, "learning_rate": 3e-3, "transformation_weight": 3.0},  # a rate that VAEs do not bear
         "digits": {"data": "digits", "affnist": "digits", "steps": 1000, **_QUICK},
         "paper": {"steps": 200 * _STEPS_PER_EPOCH, "log_every": _STEPS_PER_EPOCH, "checkpoint_seconds": 600.0},
     }
@@ -236,6 +237,7 @@ class PlainVAE(TVAERecipe):
     shows: ClassVar[str] = "T-VAE's networks as a VAE: its first baseline"
     incidental: ClassVar[frozenset[str]] = TVAERecipe.incidental | _OF_T | {"family", "num_views"}
     trains_on: ClassVar[Literal["views", "images", "augmented"]] = "images"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = TVAERecipe.presets | {"small": _SMALL}
 
 
 @dataclasses.dataclass
@@ -249,3 +251,4 @@ class VAEPlus(TVAERecipe):
     shows: ClassVar[str] = "the same trained on transformed images: its second baseline"
     incidental: ClassVar[frozenset[str]] = TVAERecipe.incidental | _OF_T
     trains_on: ClassVar[Literal["views", "images", "augmented"]] = "augmented"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = TVAERecipe.presets | {"small": _SMALL}
