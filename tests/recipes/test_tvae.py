@@ -18,6 +18,7 @@ from pyzoo.recipes import tvae_metrics
 from pyzoo.recipes.tvae import PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae_figures import few_labels
 from pyzoo.recipes.tvae_metrics import infer_transformation, rotation_error
+from pyzoo.recipes.tvae_tables import TVAEFigure2, TVAETable1
 from pyzoo.training import Hardware, RunFolder, Trainer
 from tiny import trained_state, tvae
 
@@ -48,12 +49,26 @@ def test_settings_reach_the_model():
 @pytest.mark.parametrize("preset", ["small", "paper"])
 def test_rows_share_all_settings_and_networks(preset):
     modules = [kind.preset(preset).objectives()[0].module for kind in KINDS]
-    assert all(kind.preset(preset).__dict__ == TVAERecipe.preset(preset).__dict__ for kind in KINDS)
+    recipes = [kind.preset(preset) for kind in KINDS]
+    others = [{**recipe.__dict__, "learning_rate": TVAERecipe.preset(preset).learning_rate} for recipe in recipes]
+    assert all(settings == recipes[0].__dict__ for settings in others)
     for part in (lambda module: module.model.decoder, lambda module: module.guide.encoder):
         shapes = [[p.shape for p in part(module).parameters()] for module in modules]
         assert shapes[0] == shapes[1] == shapes[2]
     assert modules[0].model.latent_map is not None
     assert modules[1].model.latent_map is modules[2].model.latent_map is None
+
+
+def test_one_row_of_the_tables_has_a_rate_of_its_own_and_the_papers_rows_have_the_papers():
+    def rates(table):
+        return {row.label: table.recipe(row, 0).learning_rate for row in table.rows()}
+
+    small = rates(TVAETable1())
+    assert small.pop("VAE plus, z 10, mnist") == 3e-3
+    assert all(rate == (3e-3 if label.startswith("T-VAE") else 1e-3) for label, rate in small.items())
+    assert set(rates(TVAETable1(preset="paper")).values()) == {1e-4}
+    shared = rates(TVAEFigure2(data=("mnist",), z_dims=(10,)))  # tables share their runs
+    assert shared == {label: rate for label, rate in rates(TVAETable1()).items() if label in shared}
 
 
 @pytest.mark.parametrize("kind", [PlainVAE, VAEPlus])
