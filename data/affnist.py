@@ -45,6 +45,8 @@ def load_affnist(
     """
     if origin not in ("mnist", "digits", "files"):
         raise UsageError(f"affNIST is made from 'mnist' or 'digits' or read from 'files', not '{origin}'")
+    if split not in ("train", "test"):
+        raise UsageError(f"affNIST's splits are 'train' and 'test', not '{split}'")
     if origin == "files":
         return _read_batches(split, folder, batches)
     images, labels = load_images(origin, split, folder)
@@ -53,7 +55,15 @@ def load_affnist(
 
 
 def at_mnists_size(images: Tensor) -> Tensor:
-    """Images of 28x28 that are full to the border made smaller, as MNIST's digits are: 20x20 in the middle; uint8."""
+    """Images of 28x28 that are full to the border made smaller, as MNIST's digits are: 20x20 in the middle.
+
+    Args:
+        images: (images, 1, 28, 28), uint8; so is what is returned.
+
+    Raises:
+        ValueError: they are not.
+    """
+    _check_bytes(images, 28)
     return pad(_resized(images, 20), (4,) * 4)
 
 
@@ -75,7 +85,11 @@ def affnist_from(images: Tensor, seed: int) -> Tensor:
 
     Returns:
         (images, 1, 40, 40), uint8.
+
+    Raises:
+        ValueError: images are of another size or type.
     """
+    _check_bytes(images, 28)
     family = Affine(rotation=20.0, shear=0.2, scale=(0.8, 1.2), translation=0.0)
     generator = torch.Generator().manual_seed(seed)
     made = []
@@ -111,14 +125,20 @@ def fit_to_28(images: Tensor, how: Literal["resize", "crop"] = "resize") -> Tens
             MNIST's, and those near the border are cut.
 
     Raises:
-        ValueError: ``how`` is neither.
+        ValueError: ``how`` is neither, or images are of another size or type.
     """
+    _check_bytes(images, SIDE)
     if how == "crop":
         margin = (SIDE - 28) // 2
         return images[..., margin : margin + 28, margin : margin + 28].contiguous()
     if how != "resize":
         raise ValueError(f"how is 'resize' or 'crop', not '{how}'.")
     return _resized(images, 28)
+
+
+def _check_bytes(images: Tensor, side: int) -> None:
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (1, side, side):
+        raise ValueError(f"Images are uint8 and (images, 1, {side}, {side}), not {images.dtype} {tuple(images.shape)}.")
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
@@ -139,12 +159,12 @@ def _read(where: Path, folder: str | Path | None) -> tuple[Tensor, Tensor]:
     try:
         content: Any = loadmat(path, squeeze_me=True, struct_as_record=True)["affNISTdata"]
         pixels = np.asarray(content["image"].item())
-        labels = np.atleast_1d(content["label_int"].item()).astype(np.int64)
+        labels = np.atleast_1d(content["label_int"].item())
     except Exception as error:  # scipy raises many kinds
         raise UsageError(f"{path} is damaged, or not one of affNIST's: {one_line(error)}") from error
-    pixels = pixels.reshape(len(pixels), -1)
-    if pixels.shape != (SIDE * SIDE, len(labels)) or pixels.dtype != np.uint8:
+    pixels = pixels[:, None] if pixels.ndim == 1 else pixels  # scipy squeezes a single image
+    if not len(labels) or pixels.shape != (SIDE * SIDE, len(labels)) or pixels.dtype != np.uint8:
         raise UsageError(f"{path} has another layout than affNIST: {pixels.dtype} {pixels.shape} for {len(labels)} labels")
-    if not 0 <= labels.min(initial=0) <= labels.max(initial=0) <= 9:
+    if not np.isin(labels, range(10)).all():
         raise UsageError(f"{path} has labels that are no digits: {labels.min()} to {labels.max()}")
-    return torch.from_numpy(np.ascontiguousarray(pixels.T)).view(-1, 1, SIDE, SIDE), torch.from_numpy(labels)
+    return torch.from_numpy(np.ascontiguousarray(pixels.T)).view(-1, 1, SIDE, SIDE), torch.from_numpy(labels.astype(np.int64))

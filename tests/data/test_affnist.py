@@ -100,6 +100,13 @@ def test_bringing_to_28():
         fit_to_28(images, "stretch")
 
 
+@pytest.mark.parametrize("function", [fit_to_28, at_mnists_size, lambda images: affnist_from(images, 0)])
+def test_images_are_bytes_of_one_size(function):
+    for bad in (torch.rand(2, 1, 28, 28), torch.zeros(2, 1, 30, 30, dtype=torch.uint8), torch.zeros(28, 28, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"uint8 and \(images, 1"):
+            function(bad)
+
+
 # Read from its own files ----------------------------------------------------------------------------------------------
 
 
@@ -131,6 +138,14 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     write(tmp_path, labels=np.array([0, 1, 2, 3, 10]))
     with pytest.raises(UsageError, match="no digits: 0 to 10"):
         load_affnist("test", tmp_path, origin="files")
+    write(tmp_path, labels=np.array([0, 1, 2, 3, 3.5]))
+    with pytest.raises(UsageError, match="no digits"):
+        load_affnist("test", tmp_path, origin="files")
+    write(tmp_path, images=torch.zeros(0, 1, 40, 40, dtype=torch.uint8), labels=np.zeros(0, np.uint8))
+    with pytest.raises(UsageError, match="another layout"):
+        load_affnist("test", tmp_path, origin="files")
+    with pytest.raises(UsageError, match="not 'validation'"):
+        load_affnist("validation", tmp_path, origin="files")
     write(tmp_path, key="digits")
     with pytest.raises(UsageError, match="not one of affNIST's"):
         load_affnist("test", tmp_path, origin="files")

@@ -254,6 +254,33 @@ def test_augmented_images_are_the_views_images_each_a_third_of_the_time():
     assert torch.equal(augmented.batch(7, 40)["x"], AugmentedSource(views).batch(7, 40)["x"])
 
 
-def test_a_translation_by_a_seventh_keeps_mnists_digits_inside():
+def test_a_translation_is_by_at_most_the_margin_about_mnists_boxes():
     family = FAMILIES["translation"]
-    assert math.isclose(family.translation * 28, 4)  # MNIST's digits are 20 of 28 pixels
+    assert math.isclose(family.translation * 28, 4)  # MNIST's digits are scaled into 20 of 28 pixels
+
+
+def test_affine_families_compose_to_one_map_with_an_inverse():
+    turn, shift = FAMILIES["rotation"], FAMILIES["translation"]
+    both, x = Composition((turn, shift)), blobs()
+    parameters = both.sample(6, generator())
+    once = generator()
+    first, second = turn.sample(6, once), shift.sample(6, once)
+    torch.testing.assert_close(parameters, turn.compose(first, second))
+    assert error(both.apply(x, parameters), shift.apply(turn.apply(x, first), second)) < 0.1  # which interpolates twice
+    identity = torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(6, -1)
+    torch.testing.assert_close(turn.compose(parameters, both.inverse(parameters)), identity, atol=1e-6, rtol=0)
+    assert ViewSource(digits(), both).batch(0, 8)["views"].shape == (8, 2, 1, 28, 28)
+
+
+def test_compositions_with_other_families_have_no_inverse():
+    mixed = Composition((Affine(), Crop()))
+    assert not mixed.invertible
+    with pytest.raises(ValueError, match="Only a composition of affine families"):
+        mixed.inverse(mixed.sample(2, generator()))
+    with pytest.raises(ValueError, match="one family or more"):
+        Composition(())
+
+
+def test_a_source_has_a_view():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        ViewSource(digits(), Crop(), num_views=0, inverse_views=False)
