@@ -58,11 +58,13 @@ class TVAEGuide(PyroModule):
             size: not used; the model's.
 
         Raises:
-            ValueError: there are views and the guide takes none, or another number.
+            ValueError: there are views and the guide takes none, or another number, or images of another shape.
         """
         taken = 0 if self.transformation is None else self.num_views
         if views is not None and views.shape[1] != taken:
             raise ValueError(f"The guide takes {taken} views, not {views.shape[1]}.")
+        if views is not None and views[:, 0].shape != x.shape:
+            raise ValueError(f"Views are images like x, {tuple(x.shape)}, not {tuple(views[:, 0].shape)}.")
         with pyro.plate("data", len(x)):
             if views is None:
                 [q_z_0] = self.posteriors(x)

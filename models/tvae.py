@@ -92,6 +92,9 @@ class Matrix:
 class TVAE(PyroModule):
     """The generative story, for any decoder.
 
+    A likelihood is estimated of x alone, the standard VAE within: with views, sites without a score take part, and what
+    :func:`pyzoo.infer.log_likelihood` then gives is none.
+
     Args:
         decoder: network from z, (rows, z_dim), to the logits of the pixels, (rows, channels, height, width).
         z_dim: dimensions of z.
@@ -158,10 +161,13 @@ class TVAE(PyroModule):
             size: how many to draw if x is None.
 
         Raises:
-            ValueError: there are views without x, or of another number of images, or the model has no transformation.
+            ValueError: there are views without x, of another number of images, or others than ``num_views`` of each; or the model
+                has no transformation.
         """
         if views is not None and (self.latent_map is None or x is None or len(x) != len(views)):
             raise ValueError("Views are given together with their images x, one row for each, to a model that has a latent map.")
+        if views is not None and views.shape[1] != self.num_views:
+            raise ValueError(f"The model has {self.num_views} views of an image, not {views.shape[1]}.")
         size = size if x is None else len(x)
         like = next(self.decoder.parameters(), torch.zeros(()))
         zeros = like.new_zeros(size, self.z_dim)
@@ -214,9 +220,12 @@ class TVAE(PyroModule):
         return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
 
 
+_ADDITIVE = Additive()
+
+
 def tvae(
     z_dim: int = 10,
-    latent_map: LatentMap | None = None,
+    latent_map: LatentMap = _ADDITIVE,
     channels: Sequence[int] = (128, 64, 32, 32),
     **settings: Any,
 ) -> TVAE:
@@ -224,11 +233,11 @@ def tvae(
 
     Args:
         z_dim: dimensions of z.
-        latent_map: how T acts on z; by default additive.
+        latent_map: how T acts on z.
         channels: of the decoder's hidden layers, from z to x.
         **settings: further arguments of :class:`TVAE`.
     """
-    return TVAE(decoder(z_dim, channels), z_dim, Additive() if latent_map is None else latent_map, **settings)
+    return TVAE(decoder(z_dim, channels), z_dim, latent_map, **settings)
 
 
 def vae(z_dim: int = 10, channels: Sequence[int] = (128, 64, 32, 32)) -> TVAE:
@@ -238,6 +247,8 @@ def vae(z_dim: int = 10, channels: Sequence[int] = (128, 64, 32, 32)) -> TVAE:
 
 def decoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
     """Appendix B: logits of the pixels, (batch, 1, 28, 28), from z, (batch, z_dim); heights 1, 4, 7, 8, 14, 28."""
+    if z_dim < 1:
+        raise ValueError(f"z_dim must be at least 1, got {z_dim}.")
     sizes = (z_dim, *channels, 1)
     if len(sizes) != 6:
         raise ValueError(f"The decoder has 4 hidden layers, not {len(channels)}.")

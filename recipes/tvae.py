@@ -2,7 +2,8 @@
 
 Source: Giannone et al. (2019). Its training (appendix B): batches of 100, 200 epochs, Adam at 1e-4, halved every 50 epochs, and
 binary cross-entropy, which of grey pixels is the mean of log p over binarisations. What it does not say, and we
-chose: the weights of the discrepancies, and the transformations that it trains on.
+chose: the weights of the discrepancies, and the transformations that it trains on. Presets that train for minutes also choose
+otherwise than it, see :class:`TVAERecipe`.
 """
 
 import dataclasses
@@ -44,8 +45,9 @@ _SMALL = {"steps": 3000, "log_every": 100, **_QUICK, "transformation_weight": 3.
 class TVAERecipe(ImageRecipe):
     """A VAE whose latent space also holds the transformations between images (table 1, figures 2 to 4).
 
-    It trains on an image, its transformed version, and that by the inverse transformation. The preset "paper" has the paper's
-    marginal coherence, with which T need not mean anything (see the model).
+    It trains on an image, its transformed version, and that by the inverse transformation. The preset "paper" is eq. 3 as we read
+    it, with marginal coherence, with which T need not mean anything (see the model), and the paper's learning rate. "small" and
+    "digits" train for minutes, with larger rates along a cosine, conditional coherence and T scored by its prior.
     """
 
     name: ClassVar[str] = "tvae"
@@ -66,8 +68,8 @@ class TVAERecipe(ImageRecipe):
     z_dim: int = 10
     """Dimensions of z."""
     family: str = "affine"
-    """The transformations: affine, rotation, shear, scale or translation; or, without an inverse, crop, rotation-crop or
-    superpixels, and then each view has a transformation of its own."""
+    """The transformations: affine, rotation, shear, scale, translation or rotation-translation; or, without an inverse, crop,
+    rotation-crop or superpixels, and then each view has a transformation of its own."""
     num_views: int = 2
     """Transformed versions of each image; other than 2, each has a transformation of its own."""
     latent_map: Literal["additive", "matrix"] = "additive"
@@ -243,7 +245,9 @@ class PlainVAE(TVAERecipe):
 
 @dataclasses.dataclass
 class VAEPlus(TVAERecipe):
-    """A VAE with T-VAE's encoder and decoder, trained on all images that T-VAE sees, transformed ones too.
+    """A VAE with T-VAE's encoder and decoder, trained on images of T-VAE's triplets, at each step one of each triplet.
+
+    In as many steps it sees a third of the images that T-VAE does.
 
     What is of T and of coherence means nothing to it. Its learning rate is :class:`PlainVAE`'s.
     """

@@ -25,7 +25,7 @@ def figures(
 ) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
     x = recipe.measured_images()[0][:30].to(device) / 255
-    num_views = module.model.num_views
+    num_views = recipe.num_views
     views = fixed_views(recipe, x[:10], num_views)
     rows = {"x": x[:10], **{f"view {index + 1}": view for index, view in enumerate(views)}}
     yield "figure1_views", image_rows(rows, f"Images and their views, {recipe.family}")
@@ -117,6 +117,7 @@ def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
             "z_0": "KL of z_0",
             "penalty/coherence/z": "coherence of z and N(0, I)",
             **{f"penalty/coherence/z_{view}": f"coherence of z_{view}" for view in range(1, 10)},
+            "penalty/prior/T": "-log pi(T)",
         },
     }
     panels = {heading: {name: label for name, label in names.items() if name in history[-1]} for heading, names in known.items()}

@@ -6,9 +6,10 @@ In results.json; on test images, or, with ``--validation``, on held-out ones, an
 - ``test_log_likelihood``: of the same, by 200 importance samples of the first 500 images or what there are; with ``--full`` also
   ``test_log_likelihood_full``, by 1,000 samples of all.
 - ``knn_same``: accuracy in percent of a k-NN classifier on the means of q(z_0 | x), training images to measured ones.
-- ``knn_affnist``: the same from affNIST's training images to its test images, neither of which the model has seen, brought to
-  28x28 by making all of it smaller; ``knn_affnist_crop``: by keeping its middle. With ``--validation`` the last sixth of its
-  training images is classified by the others.
+- ``knn_affnist``: the same from affNIST's training images to its test images, brought to 28x28 by making all of it smaller (the
+  model has seen neither; but trained on MNIST, it has seen the digits that the training images were made of);
+  ``knn_affnist_crop``: by keeping its middle. With ``--validation`` the last sixth of its training images is classified by the
+  others.
 - ``knn_affnist_N_labels`` and ``..._spread``: mean and standard deviation over 20 draws of N labelled training images, as
   many of each class.
 - ``rotation_error_degrees``: T is inferred from an image turned by an angle and by its negative, and applied to other images; the
@@ -79,7 +80,13 @@ def _likelihood(module: NegativeELBO, x: Tensor, num_samples: int) -> float:
 
 
 def embed(module: NegativeELBO, images: Tensor, device: torch.device) -> Tensor:
-    """Means of q(z | x) of images, (images, 1, 28, 28), uint8: (images, z_dim), on the CPU."""
+    """Means of q(z | x) of images, (images, 1, 28, 28), uint8: (images, z_dim), on the CPU.
+
+    Raises:
+        ValueError: images are not bytes.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"Images are uint8, not {images.dtype}.")
     with evaluating(module):
         means = [module.guide.posteriors(part.to(device) / 255)[0].mean for part in images.split(_ROWS)]
     return torch.cat(means).cpu()

@@ -70,13 +70,13 @@ class TVAETable1(Table):
     }
 
     data: tuple[TrainingSet, ...] = ("mnist", "fashion-mnist")
-    """What is trained on."""
+    """What is trained on, whatever the preset says."""
     data_dir: Path | None = None
     """Where it is looked for first."""
     z_dims: tuple[int, ...] = (10, 100)
     """Dimensions of z."""
     affnist: Origin = "mnist"
-    """What affNIST is made of."""
+    """What affNIST is made of, likewise."""
 
     def rows(self) -> Sequence[Row]:
         return _rows(self, ("knn_affnist", "knn_same"))
@@ -111,13 +111,13 @@ class TVAEFigure2(Table):
     columns: ClassVar[Mapping[str, str]] = {f"knn_affnist_{count}_labels": f"{count} labels" for count in LABELS}
 
     data: tuple[TrainingSet, ...] = ("fashion-mnist",)
-    """What is trained on."""
+    """What is trained on, whatever the preset says."""
     data_dir: Path | None = None
     """Where it is looked for first."""
     z_dims: tuple[int, ...] = (100,)
     """Dimensions of z."""
     affnist: Origin = "mnist"
-    """What affNIST is made of."""
+    """What affNIST is made of, likewise."""
 
     def rows(self) -> Sequence[Row]:
         return _rows(self)

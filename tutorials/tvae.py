@@ -210,8 +210,8 @@ print(f"turning in planes: rotation error {rotation_error(trained['planes'], x[:
 # %% [markdown]
 # ## Where to go from here
 #
-# - T's own prior, which eq. 3 leaves out: add `transformation_weight` 1 to `settings`, as the presets do, and `penalty/prior/T`
-#   appears. Embeddings get better by it, and transfers weaker; see RESULTS.md.
+# - T's own prior, which eq. 3 leaves out: add `transformation_weight` 1 to `settings`, as the preset `digits` does, and
+#   `penalty/prior/T` appears. Embeddings get better by it, and transfers weaker; see RESULTS.md.
 # - `pyzoo train tvae` on MNIST; `--family superpixels` or `--num-views 3` for views that no inverse connects.
 # - `pyzoo reproduce tvae-table1` for the paper's comparison, with seeds; `tvae-figure2` for few labels.
 # - `RESULTS.md` for what it printed.

@@ -62,7 +62,8 @@ def few_label_accuracy(
         seed: of the draws.
 
     Raises:
-        ValueError: as :func:`knn_accuracy`; or a class has fewer than ``per_class`` training examples.
+        ValueError: as :func:`knn_accuracy`; there is nothing to classify by; or a class has fewer than ``per_class`` training
+            examples.
 
     Example:
         >>> x, y = torch.tensor([[0.0], [0.1], [1.0], [1.1]]), torch.tensor([0, 0, 1, 1])
@@ -72,6 +73,8 @@ def few_label_accuracy(
     _check(train, train_labels, test, test_labels)
     if per_class < 1 or draws < 1:
         raise ValueError(f"per_class and draws must be at least 1, got {per_class} and {draws}.")
+    if not len(train):
+        raise ValueError("There is nothing to classify by.")
     generator = torch.Generator().manual_seed(seed)
     train_labels = train_labels.cpu()
     members = {label: (train_labels == label).nonzero().flatten() for label in train_labels.unique().tolist()}

@@ -95,5 +95,6 @@ def _mean_kernel(x: Tensor, y: Tensor, bandwidth: float | None) -> Tensor:
     """The mean of k over all pairs."""
     with torch.autocast(x.device.type, enabled=False):
         # Not by a product of matrices: near points' distance would be lost in it, all the more so in half precision.
+        x, y = (part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in (x, y))
         distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
         return (-distances.square() / (2 * _bandwidth(x, bandwidth) ** 2)).exp().mean()

@@ -63,3 +63,5 @@ def test_a_class_with_too_few_examples_is_named():
     keep = (y != 3) | (torch.arange(len(y)) % 30 < 2)
     with pytest.raises(ValueError, match=r"fewer than 5 .* \{3: 2\}"):
         few_label_accuracy(x[keep], y[keep], x, y, per_class=5)
+    with pytest.raises(ValueError, match="nothing to classify by"):
+        few_label_accuracy(x[:0], y[:0], x, y, per_class=5)

@@ -105,6 +105,7 @@ def test_discrepancies_and_matrices_keep_their_precision_under_autocast():
     model, _ = pair()
     exact = Matrix()(z, T), model.discrepancy(z, z + 0.01)
     with torch.autocast("cpu", torch.bfloat16):
+        assert squared_mmd(z.bfloat16(), (z + 1).bfloat16()).dtype == torch.float32
         torch.testing.assert_close((Matrix()(z, T), model.discrepancy(z, z + 0.01)), exact)
 
 
@@ -118,6 +119,7 @@ def test_discrepancies_and_matrices_keep_their_precision_under_autocast():
         ({"prior_weight": math.nan}, "at least 0"),
         ({"transformation_weight": -0.5}, "at least 0"),
         ({"channels": (4, 4)}, "4 hidden layers, not 2"),
+        ({"z_dim": 0}, "z_dim must be at least 1"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -191,6 +193,10 @@ def test_views_need_their_images_and_a_latent_map():
             model(**arguments)
     with pytest.raises(ValueError, match="takes 0 views, not 2"):
         pair(model_of=vae)[1](**batch)
+    with pytest.raises(ValueError, match="2 views of an image, not 1"):
+        pair()[0](x=batch["x"], views=batch["views"][:, :1])
+    with pytest.raises(ValueError, match="images like x"):
+        pair()[1](x=batch["x"], views=batch["views"][..., :20, :20])
 
 
 def test_discrepancies():

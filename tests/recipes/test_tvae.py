@@ -16,8 +16,8 @@ from pyzoo.infer import NegativeELBO
 from pyzoo.models.tvae import TVAE, Additive, Matrix
 from pyzoo.recipes import tvae_metrics
 from pyzoo.recipes.tvae import PlainVAE, TVAERecipe, VAEPlus
-from pyzoo.recipes.tvae_figures import few_labels
-from pyzoo.recipes.tvae_metrics import infer_transformation, rotation_error
+from pyzoo.recipes.tvae_figures import _loss, few_labels
+from pyzoo.recipes.tvae_metrics import embed, infer_transformation, rotation_error
 from pyzoo.recipes.tvae_tables import TVAEFigure2, TVAETable1
 from pyzoo.training import Hardware, RunFolder, Trainer
 from tiny import trained_state, tvae
@@ -295,6 +295,19 @@ def test_embeddings_are_classified_by_the_training_images(monkeypatch):
             assert torch.equal(a, wanted_a.flatten(1).float())
             assert torch.equal(b, wanted_b.flatten(1).float())
         assert len(affnist[0][1]) == (1437 - 239 if validation else 1437)
+
+
+def test_every_logged_term_is_drawn():
+    recipe = tvae(transformation_weight=2.0)
+    _, terms = recipe.objectives()[0].module(**recipe.source(CPU).batch(0, 10))
+    history = [{"step": step, **{name: value.item() for name, value in terms.items()}} for step in (1, 2)]
+    named = [line for axes in _loss(history).axes for line in axes.lines if not line.get_label().startswith("_")]
+    assert len(named) == len(terms)
+
+
+def test_embeddings_are_of_bytes():
+    with pytest.raises(ValueError, match="are uint8, not"):
+        embed(tvae().objectives()[0].module, torch.rand(2, 1, 28, 28), CPU)
 
 
 def test_notes_say_what_the_numbers_are_of():
