@@ -260,7 +260,7 @@ class Composition:
 
     def inverse(self, parameters: Tensor) -> Tensor:
         if not self.invertible:
-            raise ValueError("Only a composition of affine families has an inverse.")
+            raise ValueError("A composition has no inverse, but of affine families alone.")
         return Affine().inverse(parameters)
 
 
