@@ -47,7 +47,8 @@ class TVAERecipe(ImageRecipe):
 
     It trains on an image, its transformed version, and that by the inverse transformation. The preset "paper" is eq. 3 as we read
     it, with marginal coherence, with which T need not mean anything (see the model), and the paper's learning rate. "small" and
-    "digits" train for minutes, with larger rates along a cosine, conditional coherence and T scored by its prior.
+    "digits" train for minutes, with larger rates along a cosine, conditional coherence and T scored by its prior. That serves the
+    embedding, and costs T its effect on other images: 0 for ``transformation_weight`` where T matters more.
     """
 
     name: ClassVar[str] = "tvae"
