@@ -15,7 +15,7 @@ from pyzoo import cli
 from pyzoo.recipes import graph_vae_metrics
 from pyzoo.recipes.graph_vae import GraphVAERecipe
 from pyzoo.recipes.graph_vae_tables import GraphVAETable1
-from pyzoo.recipes.tvae import TVAERecipe
+from pyzoo.recipes.tvae import PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae_tables import TVAETable1
 from pyzoo.training import NonFiniteLoss, RunFolder, Trainer
 from tiny import COLORS, GRAPH, MIB, SINES, TVAE, flags
@@ -368,7 +368,8 @@ def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
 
 
 def test_tables_of_tvae_share_their_runs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(TVAERecipe.presets, "small", {**TVAE, **QUIET, "steps": 4})
+    for kind in (TVAERecipe, PlainVAE, VAEPlus):
+        monkeypatch.setitem(kind.presets, "small", {**TVAE, **QUIET, "steps": 4})
     monkeypatch.setattr(TVAERecipe, "figures", lambda *arguments: iter(()))
     arguments = ("--data", "digits", "--affnist", "digits", "--z-dims", 4, "--seeds", 0, "--out", tmp_path / "table")
     assert reproduce("tvae-table1", *arguments) == 0
