@@ -157,7 +157,7 @@ for name, module in trained.items():
 # %% [markdown]
 # On 1,437 blurred digits and so short a training the three are alike. What the paper is about takes more images, and most
 # of all other images: trained on Fashion-MNIST, at z of 100 dimensions, T-VAE's embedding of affNIST's digits is right for
-# 72 of 100, VAE+'s for 57 and VAE's for 50 (RESULTS.md has the table).
+# 73 of 100, VAE+'s for 57 and VAE's for 50 (RESULTS.md has the table).
 #
 # ## 5. Carrying a transformation over
 #
