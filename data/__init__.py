@@ -1,4 +1,4 @@
-"""Data families, one file each: generators and loaders with one interface.
+"""Data families, one file each: generators and readers with one interface.
 
-A source's ``batch(step, size)`` is a dict of tensors, a pure function of the source's seed and split and of the step.
+The ``batch(step, size)`` of a source is a dict of tensors, a pure function of the source's seed and split and of the step.
 """

@@ -1,10 +1,10 @@
-r"""Images made of coloured sites: the 2D problem of CompVAE.
+r"""Images made of colored sites: the 2D problem of CompVAE.
 
-Each pixel at distance :math:`d_i` from site i takes the colours in proportion to a softmax of :math:`-\beta_i d_i^2`, where the
-intensity :math:`\beta_i \sim U(5, 10)` is what varies within a part; then each channel is gamma-corrected, x^(1 / 2.4).
+A pixel at distance :math:`d_i` from site i mixes the colors of the sites with weights softmax of :math:`-\beta_i d_i^2`. The
+intensity :math:`\beta_i \sim U(5, 10)` is the variation within a part. Each channel is then gamma-corrected, x^(1 / 2.4).
 
-Source: Berger and Sebag (2019), appendix B.2. Its table of colours repeats blue and drops black; section 4.2 lists red, green,
-blue, white and black. Coordinates run from -1 to 1 and sites stay within 0.9 of the middle.
+Source: Berger and Sebag (2019), appendix B.2. Its table of colors has blue twice and no black; section 4.2 lists red, green,
+blue, white and black. Coordinates range from -1 to 1, and those of the sites from -0.9 to 0.9.
 """
 
 import random
@@ -28,12 +28,12 @@ COLORS = {
 
 
 class Images(NamedTuple):
-    """Images with what they were made of.
+    """Images, and the sites that they were made of.
 
     Attributes:
-        parts: colour of each site, (batch, parts), integer, in the order of :data:`COLORS`.
-        positions: horizontal and vertical coordinate of each site, (batch, parts, 2), in [-1, 1].
-        intensities: (batch, parts).
+        parts: color of each site, (batch, parts), integer, in the order of :data:`COLORS`.
+        positions: horizontal and vertical coordinates of each site, (batch, parts, 2), in [-1, 1].
+        intensities: intensity of each site, (batch, parts).
         x: (batch, 3, size, size), in [0, 1].
     """
 
@@ -43,23 +43,23 @@ class Images(NamedTuple):
     x: Tensor
 
     def batch(self) -> dict[str, Tensor]:
-        """What model and guide are given."""
+        """The arguments of model and guide."""
         return {"parts": self.parts, "positions": self.positions, "x": self.x}
 
 
 class Colors:
-    """A source of colour gradients, generated on the device.
+    """A source of color gradients, generated on the device.
 
     Args:
-        max_parts: the largest number of sites in an image, as a function of the training step; a batch has one number of
-            sites for all its images, uniform on 1 to that.
+        max_parts: largest number of sites in an image, as a function of the training step. All images of a batch have the same
+            number of sites, drawn uniformly from 1 to this.
         image_size: pixels on a side.
         intensity: smallest and largest intensity.
         margin: largest coordinate of a site.
         gamma: exponent of the gamma correction.
-        seed: all batches follow from it.
+        seed: seed of all batches.
         split: name of the split; different names give different batches.
-        device: where to generate.
+        device: where the images are generated.
 
     Example:
         >>> source = Colors(max_parts=lambda step: 4)
@@ -95,7 +95,13 @@ class Colors:
         return self.draw(size, num_parts, seed=seed).batch()
 
     def draw(self, size: int, num_parts: int, seed: int) -> Images:
-        """Images of a given number of sites, with their true intensities; they follow from the seed."""
+        """Draws images of a given number of sites.
+
+        Args:
+            size: number of images.
+            num_parts: number of sites in each.
+            seed: seed of the draw.
+        """
         generator = torch.Generator(self.device).manual_seed(seed)
         options = {"generator": generator, "device": self.device}
         parts = torch.randint(len(COLORS), (size, num_parts), **options)
@@ -105,7 +111,14 @@ class Colors:
         return Images(parts, positions, intensities, self.image(parts, positions, intensities))
 
     def image(self, parts: Tensor, positions: Tensor, intensities: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The images of these sites, (batch, 3, size, size); with ``keep``, (batch, parts), of the kept ones alone."""
+        """The images of given sites, (batch, 3, size, size), in [0, 1].
+
+        Args:
+            parts: colors, (batch, parts), integer.
+            positions: coordinates, (batch, parts, 2).
+            intensities: intensities, (batch, parts).
+            keep: which sites to draw, (batch, parts), boolean; all by default.
+        """
         line = torch.linspace(-1, 1, self.image_size, device=parts.device, dtype=positions.dtype)
         squares = (line - positions.unsqueeze(-1)).square()  # (batch, parts, 2, size)
         distance = squares[:, :, 0].unsqueeze(-2) + squares[:, :, 1].unsqueeze(-1)  # (batch, parts, rows, columns)
@@ -117,5 +130,10 @@ class Colors:
         return mixed.clamp(0, 1) ** self.gamma
 
     def subset(self, images: Images, keep: Tensor) -> Tensor:
-        """What the kept sites of these images, (batch, parts), would have made alone: (batch, 3, size, size)."""
+        """The images that the kept sites alone would have given, (batch, 3, size, size).
+
+        Args:
+            images: images with their sites.
+            keep: which sites to keep, (batch, parts), boolean.
+        """
         return self.image(images.parts, images.positions, images.intensities, keep)

@@ -1,89 +1,96 @@
-"""Images that others have taken: MNIST, Fashion-MNIST, Omniglot, CIFAR-10, and scikit-learn's digits, which need no file.
+"""Images: sets that are known by name, the user's own, and the batches that models are trained on.
 
-Files lie as torchvision lays them out, and are looked for in the folder that the caller names, then in ``$PYZOO_DATA``, then in a
-cache folder (``$XDG_CACHE_HOME/pyzoo``, by default ``~/.cache/pyzoo``), into which torchvision downloads what is nowhere. They
-are read only if their checksums are those of the official files. torchvision is imported only to download, and to read CIFAR-10.
+:func:`load_image_data` reads all kinds of images into one form. Five sets are known by name: MNIST, Fashion-MNIST, Omniglot,
+CIFAR-10, and the digits of scikit-learn, which need no files. Their files are looked for as :mod:`pyzoo.data.places` describes,
+and are read only if their checksums are those of the official files.
 
 Sources: LeCun et al. (1998), MNIST; Xiao, Rasul and Vollgraf (2017), Fashion-MNIST; Lake, Salakhutdinov and Tenenbaum (2015),
 Omniglot; Krizhevsky (2009), CIFAR-10; Alpaydin and Kaynak (1998), the digits of the UCI repository.
 """
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pyzoo.data.files import FILE_TYPES, IMAGE_TYPES, ImageData, check_options, image_data, read_arrays, read_folder, write_npz
+from pyzoo.data.places import cache, check_folder, downloading, find_file, import_torchvision, read_whole
+from pyzoo.data.torchvision_sets import read_torchvision
 from pyzoo.errors import UsageError, one_line
 from pyzoo.random import derive_seed
 
 __all__ = [
     "IMAGE_SETS",
     "Epochs",
+    "ImageData",
     "ImageSet",
     "ImageSetName",
     "ImageSource",
     "Split",
     "binarized",
-    "downloading",
-    "find_file",
+    "image_data",
+    "load_image_data",
     "load_images",
-    "read_whole",
+    "write_npz",
 ]
 
 Split = Literal["train", "test"]
 ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"]
 
+_NOTES = {
+    "omniglot": "Trained on Omniglot's background alphabets, tested on the others: not the split of the likelihood papers.",
+    "digits": "scikit-learn's 8x8 digits enlarged, not MNIST.",
+}
+_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CLASSES = {"mnist": tuple("0123456789"), "digits": tuple("0123456789"), "fashion-mnist": _CLOTHES, "cifar10": _OBJECTS}
+_DRAWINGS = {"train": 19_280, "test": 13_180}  # of Omniglot
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """What is known of a set of images before it is read."""
+    """What is known about a set of images before it is read."""
 
     shape: tuple[int, int, int]
     """Channels, height and width of an image."""
     train: int
-    """Images to train on."""
+    """Number of training images."""
     test: int
-    """Images to test on."""
+    """Number of test images."""
     note: str = ""
-    """What to say beside every number measured on it."""
+    """What to report beside every number that is measured on it."""
 
 
 IMAGE_SETS = {
     "mnist": ImageSet((1, 28, 28), 60_000, 10_000),
     "fashion-mnist": ImageSet((1, 28, 28), 60_000, 10_000),
-    "omniglot": ImageSet(
-        (1, 28, 28),
-        19_280,
-        13_180,
-        "Trained on Omniglot's background alphabets, tested on the others: not the split of the likelihood papers.",
-    ),
+    "omniglot": ImageSet((1, 28, 28), _DRAWINGS["train"], _DRAWINGS["test"], _NOTES["omniglot"]),
     "cifar10": ImageSet((3, 32, 32), 50_000, 10_000),
-    "digits": ImageSet((1, 28, 28), 1437, 360, "scikit-learn's 8x8 digits enlarged, not MNIST."),
+    "digits": ImageSet((1, 28, 28), 1437, 360, _NOTES["digits"]),
 }
 
 
-class Epochs:
-    """Which examples a step sees: every epoch shows each once, in an order of its own.
+# Batches --------------------------------------------------------------------------------------------------------------
 
-    Examples that would not fill a batch wait for the next epoch.
+
+class Epochs:
+    """Draws the examples of each training step: every epoch shows each example at most once, in an order of its own.
+
+    Examples at the end of an epoch that would not fill a batch are left out.
 
     Args:
-        count: how many examples there are.
-        seed: of the orders.
-        device: where the numbers of examples are held.
-
-    Raises:
-        UsageError: there are fewer examples than a batch needs.
+        count: number of examples.
+        seed: seed of the orders.
+        device: where the orders are held.
 
     Example:
         >>> epochs = Epochs(5)
@@ -98,7 +105,11 @@ class Epochs:
         self._epoch: tuple[int, Tensor] | None = None
 
     def rows(self, step: int, size: int) -> Tensor:
-        """The examples of a step, (size,), integer; a pure function of the seed and step."""
+        """The positions of a step's examples, (size,), int64: a pure function of the seed and the step.
+
+        Raises:
+            UsageError: There are fewer examples than a batch needs.
+        """
         steps_per_epoch = self.count // size
         if steps_per_epoch == 0:
             raise UsageError(f"--batch-size {size} is more than the {self.count} images there are")
@@ -108,24 +119,23 @@ class Epochs:
     def _order(self, epoch: int) -> Tensor:
         if self._epoch is None or self._epoch[0] != epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-            order = torch.randperm(self.count, generator=generator)  # on the CPU, so that all devices see one order
+            order = torch.randperm(self.count, generator=generator)  # on the CPU, so that the order is the same on all devices
             self._epoch = epoch, order.to(self.device)
         return self._epoch[1]
 
 
 class ImageSource:
-    """A source of batches of real images, held as bytes on the device and turned into numbers there.
+    """A source of batches of images, which are held as bytes on the device and converted to floats there.
 
     Args:
         images: (images, channels, height, width), uint8.
-        binarize: "dynamic", a pixel is one with the probability that is its brightness, drawn anew in each batch; "fixed", drawn
-            once; or "no", pixels are numbers from 0 to 1.
-        seed: of the order and of the draws.
+        binarize: "dynamic" draws each pixel as zero or one, one with a probability equal to its brightness, anew in each batch;
+            "fixed" draws it once; "no" gives floats from 0 to 1.
+        seed: seed of the order and of the draws.
         device: where the images are held.
 
     Raises:
-        ValueError: the images are not bytes of this shape.
-        UsageError: there are fewer images than a batch needs.
+        ValueError: The images do not have this type and shape.
 
     Example:
         >>> source = ImageSource(torch.full((10, 1, 2, 2), 255, dtype=torch.uint8))
@@ -141,9 +151,11 @@ class ImageSource:
         device: torch.device | str = "cpu",
     ) -> None:
         if images.dtype != torch.uint8 or images.dim() != 4:
-            raise ValueError(f"Images are uint8 and (images, channels, height, width), not {images.dtype} {tuple(images.shape)}.")
+            raise ValueError(
+                f"Images must be uint8 and (images, channels, height, width), not {images.dtype} {tuple(images.shape)}."
+            )
         if binarize not in ("dynamic", "fixed", "no"):
-            raise ValueError(f"binarize is 'dynamic', 'fixed' or 'no', not '{binarize}'.")
+            raise ValueError(f"binarize must be 'dynamic', 'fixed' or 'no', got '{binarize}'.")
         self.binarize = binarize
         self.seed = seed
         if binarize == "fixed":
@@ -152,7 +164,11 @@ class ImageSource:
         self.epochs = Epochs(len(images), seed, self.images.device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The batch of a step: x, (size, channels, height, width); a pure function of the seed and step."""
+        """The batch of a step: x, (size, channels, height, width), a pure function of the seed and the step.
+
+        Raises:
+            UsageError: There are fewer images than a batch needs.
+        """
         x = self.images[self.epochs.rows(step, size)]
         if self.binarize == "dynamic":
             return {"x": binarized(x, derive_seed(self.seed, "binarize", step))}
@@ -160,64 +176,110 @@ class ImageSource:
 
 
 def binarized(images: Tensor, seed: int) -> Tensor:
-    """Zeros and ones, a pixel one with the probability that is its brightness; drawn on the images' device."""
+    """Draws each pixel as zero or one, one with a probability equal to its brightness.
+
+    Args:
+        images: any shape, from 0 to 255.
+        seed: seed of the draws, which are made on the images' device.
+
+    Returns:
+        Floats of the same shape.
+    """
     generator = torch.Generator(images.device).manual_seed(seed)
     return (255 * torch.rand(images.shape, generator=generator, device=images.device) < images).float()
 
 
-# Files --------------------------------------------------------------------------------------------------------------
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def load_image_data(
+    data: str | Path, folder: str | Path | None = None, image_size: int | None = None, test_share: float = 0.2
+) -> ImageData:
+    """Reads images to train on and to test on: a set that is known by name, or the user's own.
+
+    Args:
+        data: one of "mnist", "fashion-mnist", "omniglot", "cifar10" and "digits"; "torchvision:NAME", a class of
+            ``torchvision.datasets``, see :func:`~pyzoo.data.torchvision_sets.read_torchvision`; a folder of image files, see
+            :func:`~pyzoo.data.files.read_folder`; or a file of arrays, ``.npz``, ``.npy`` or ``.pt``, see
+            :func:`~pyzoo.data.files.read_arrays`. A :class:`~pathlib.Path` is always a folder or a file.
+        folder: where to look first for the files of named sets; then as in :mod:`pyzoo.data.places`.
+        image_size: pixels on a side; images are then cut to their central squares and resized. Image files of different sizes
+            need it.
+        test_share: share of the images to test on, above 0 and below 1, unless the data come with test images.
+
+    Raises:
+        UsageError: There is no such set, folder or file; it cannot be read, with the reason; or a setting is out of range.
+
+    Example:
+        >>> digits = load_image_data("digits")
+        >>> digits.shape, len(digits.train), len(digits.test)
+        ((1, 28, 28), 1437, 360)
+    """
+    check_options(image_size, test_share)
+    if isinstance(data, str):
+        if data in get_args(ImageSetName):
+            named = _named(data, folder)
+            return named if image_size is None else named.resized(image_size)
+        prefix, _, name = data.partition(":")
+        if prefix == "torchvision":
+            return read_torchvision(name, folder, image_size, test_share)
+    path = Path(data).expanduser()
+    if path.is_dir() and data != "":
+        return read_folder(path, image_size, test_share)
+    if path.is_file() and path.suffix.lower() in FILE_TYPES:
+        return read_arrays(path, image_size, test_share)
+    names, types = (", ".join(known) for known in (get_args(ImageSetName), FILE_TYPES))
+    forms = f"--data takes {names}, torchvision:NAME, a folder of images, or a file that ends in {types}"
+    if path.is_file():
+        what = "is a single image" if path.suffix.lower() in IMAGE_TYPES else "is not a file of a kind that can be read"
+        raise UsageError(f"{data} {what}: {forms}")
+    if isinstance(data, Path) or path.suffix or "/" in data or os.sep in data:
+        raise UsageError(f"there is no file or folder '{data}': {forms}")
+    raise UsageError(f"there are no images '{data}': {forms}")
+
+
+def _named(name: str, folder: str | Path | None) -> ImageData:
+    check_folder(folder)
+    if name == "omniglot":
+        parts = [_read_omniglot(split, folder) for split in ("train", "test")]
+        characters = [[names[label] for label in labels.tolist()] for _, labels, names in parts]
+        classes = sorted({*characters[0], *characters[1]})  # the same from both kinds of files
+        place = {character: index for index, character in enumerate(classes)}
+        train, test = (torch.tensor([place[character] for character in part]) for part in characters)
+        return ImageData(name, parts[0][0], parts[1][0], train, test, tuple(classes), _NOTES[name])
+    (train, train_labels), (test, test_labels) = (load_images(name, split, folder) for split in ("train", "test"))
+    return ImageData(name, train, test, train_labels, test_labels, _CLASSES[name], _NOTES.get(name, ""))
 
 
 def load_images(name: str, split: Split, folder: str | Path | None = None) -> tuple[Tensor, Tensor]:
-    """Reads the images of a set, and their labels.
+    """Reads one split of a set that is known by name.
 
     Args:
-        name: one of ``IMAGE_SETS``.
+        name: "mnist", "fashion-mnist", "omniglot", "cifar10" or "digits".
         split: "train" or "test".
-        folder: where to look first.
+        folder: where to look first; then as in :mod:`pyzoo.data.places`.
 
     Returns:
         Images, (images, channels, height, width), uint8; and labels, (images,), int64.
 
     Raises:
-        UsageError: a file is damaged, or in no folder and can't be downloaded; says which file, and where to put it.
+        UsageError: There is no such set; or a file is damaged, or is in none of the folders and cannot be downloaded.
     """
-    readers: dict[str, Callable[[Split, str | Path | None], tuple[Tensor, Tensor]]] = {
-        "mnist": lambda *where: _read_mnist("MNIST", *where),
-        "fashion-mnist": lambda *where: _read_mnist("FashionMNIST", *where),
-        "omniglot": _read_omniglot,
-        "cifar10": _read_cifar10,
-        "digits": lambda split, folder: _digits(split),
-    }
-    if name not in readers:
-        raise UsageError(f"there are no images '{name}'; there are {', '.join(readers)}")
+    if name not in get_args(ImageSetName):
+        raise UsageError(f"there are no images '{name}'; there are {', '.join(get_args(ImageSetName))}")
     if split not in ("train", "test"):
-        raise ValueError(f"split is 'train' or 'test', not '{split}'.")
-    if folder is not None and not Path(folder).is_dir():
-        raise UsageError(f"--data-dir {folder}: there is no such folder")
-    return readers[name](split, folder)
+        raise ValueError(f"split must be 'train' or 'test', got '{split}'.")
+    check_folder(folder)
+    if name == "digits":
+        return _digits(split)
+    if name == "cifar10":
+        return _read_cifar10(split, folder)
+    if name == "omniglot":
+        return _read_omniglot(split, folder)[:2]
+    return _read_mnist("MNIST" if name == "mnist" else "FashionMNIST", split, folder)
 
 
-def _folders(folder: str | Path | None) -> Iterator[Path]:
-    """Where to look, the cache last."""
-    if folder is not None:
-        yield Path(folder).expanduser()
-    if os.environ.get("PYZOO_DATA"):
-        yield Path(os.environ["PYZOO_DATA"]).expanduser()
-    yield _cache()
-
-
-def find_file(where: Path, folder: str | Path | None) -> Path:
-    """The first of the folders that has a file or folder, or its place in the cache."""
-    paths = [place / where for place in _folders(folder)]
-    return next((path for path in paths if path.exists()), paths[-1])
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyzoo"
-
-
-_MNIST_FILES = {  # their MD5 sums
+_MNIST_FILES = {  # MD5 sums
     ("MNIST", "train-images-idx3-ubyte.gz"): "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     ("MNIST", "train-labels-idx1-ubyte.gz"): "d53e105ee54ea40749a09fcbcd1e9432",
     ("MNIST", "t10k-images-idx3-ubyte.gz"): "9fb629c4189551a2d022fa330f9573f3",
@@ -236,93 +298,74 @@ def _read_mnist(kind: str, split: Split, folder: str | Path | None) -> tuple[Ten
 
 
 def _read_idx(kind: str, name: str, folder: str | Path | None, header: int) -> Tensor:
-    """The numbers of one of MNIST's files: bytes behind a header."""
+    """The bytes of one of MNIST's files after its header."""
     path = find_file(Path(kind, "raw", name), folder)
     if not path.exists():
-        with downloading(Path(kind, "raw", name), folder) as torchvision:
-            getattr(torchvision.datasets, kind)(root=str(_cache()), download=True)
+        with downloading({"FashionMNIST": "Fashion-MNIST"}.get(kind, kind), Path(kind, "raw", name), folder) as torchvision:
+            getattr(torchvision.datasets, kind)(root=str(cache()), download=True)
     content = read_whole(path, _MNIST_FILES[kind, name])
     return torch.from_numpy(np.frombuffer(gzip.decompress(content), np.uint8, offset=header).copy())
-
-
-def read_whole(path: Path, md5: str) -> bytes:
-    """A file's content, if its MD5 sum is the official file's."""
-    content = path.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise UsageError(f"{path} is damaged: its MD5 sum is not the official file's; remove it, or put a good one in its place")
-    return content
 
 
 _OMNIGLOT_SHA256 = "7651afc13770c6b3074b3a46693cf2ebe50a43fc2cdca4d96c83ca0b8cb864e4"
 
 
-def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
-    """From one file with all drawings at 28x28 where there is one, else from the official archives, made smaller here."""
+def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor, Mapping[int, str]]:
+    """Drawings, their labels, and the character that each label denotes.
+
+    They come from a file with all drawings at 28x28 if there is one, else from the official ones, which are reduced here.
+    """
     path = find_file(Path("omniglot-py", "omniglot_28x28.npz"), folder)
     if path.exists():
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != _OMNIGLOT_SHA256:
-            raise UsageError(f"{path} is damaged: its SHA-256 sum is wrong; remove it, or put a good one in its place")
+            raise UsageError(f"{path} is damaged: its SHA-256 sum is wrong; remove it, or replace it")
         with np.load(io.BytesIO(content)) as arrays:
             keep = arrays["evaluation"] == (split == "test")
-            images, characters = arrays["images"][keep], arrays["character"][keep]
-        return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(characters.astype(np.int64))
+            images, characters, alphabets = (arrays[key][keep] for key in ("images", "character", "alphabet"))
+            alphabet_names = arrays["alphabet_names"]
+        names = {}
+        for alphabet in np.unique(alphabets):
+            numbers = np.unique(characters[alphabets == alphabet]).tolist()
+            names |= {number: f"{alphabet_names[alphabet]}/character{index:02d}" for index, number in enumerate(numbers, start=1)}
+        return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(characters.astype(np.int64)), names
     name = "images_background" if split == "train" else "images_evaluation"
     path = find_file(Path("omniglot-py", name), folder)
     if not path.exists():
-        with downloading(Path("omniglot-py", name), folder) as torchvision:
-            torchvision.datasets.Omniglot(root=str(_cache()), background=split == "train", download=True)
-    return _read_drawings(path, IMAGE_SETS["omniglot"].train if split == "train" else IMAGE_SETS["omniglot"].test)
+        with downloading("Omniglot", Path("omniglot-py", name), folder) as torchvision:
+            torchvision.datasets.Omniglot(root=str(cache()), background=split == "train", download=True)
+    return _read_drawings(path, _DRAWINGS[split])
 
 
-def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor]:
-    """Omniglot's PNGs, 105x105 with black ink, as 28x28 with white ink; a label for each character."""
+def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor, Mapping[int, str]]:
+    """Omniglot's PNG files, 105x105 with black ink, as 28x28 with white ink; a label for each character, and its name."""
     from PIL import Image, ImageOps
 
     files = sorted(path.glob("*/*/*.png"))
     if len(files) != count:
-        raise UsageError(f"{path} holds {len(files)} drawings and should hold {count}: remove the folder, or unpack it again")
+        raise UsageError(f"{path} has {len(files)} drawings and should have {count}: remove the folder, or unpack it again")
     characters = sorted({file.parent for file in files})
     labels = torch.tensor([characters.index(file.parent) for file in files])
     pixels = np.stack([np.asarray(ImageOps.invert(Image.open(file).convert("L")).resize((28, 28), Image.BOX)) for file in files])
-    return torch.from_numpy(pixels).unsqueeze(1), labels
+    names = {label: f"{character.parent.name}/{character.name}" for label, character in enumerate(characters)}
+    return torch.from_numpy(pixels).unsqueeze(1), labels, names
 
 
 def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:
     path = find_file(Path("cifar-10-batches-py"), folder)
     if not path.exists():
-        with downloading(Path("cifar-10-batches-py"), folder) as torchvision:
+        with downloading("CIFAR-10", Path("cifar-10-batches-py"), folder) as torchvision:
             torchvision.datasets.CIFAR10(root=str(path.parent), download=True)
+    torchvision = import_torchvision()
     try:
-        import torchvision
-
         found = torchvision.datasets.CIFAR10(root=str(path.parent), train=split == "train")
-    except ImportError as error:
-        raise UsageError(f"{path} is read by torchvision, which can't be imported ({error}): pip install torchvision") from error
-    except RuntimeError as error:  # its sums are wrong, or torchvision does not fit torch
-        raise UsageError(f"{path} is damaged or not whole, or torchvision is: {one_line(error)}") from error
+    except Exception as error:  # a sum is wrong, or a file is missing
+        raise UsageError(f"{path} is damaged or incomplete: {one_line(error)}") from error
     return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets)
 
 
-@contextlib.contextmanager
-def downloading(where: Path, folder: str | Path | None, instead: str = "--data digits needs no file") -> Iterator[Any]:
-    """torchvision, and one line for what can go wrong with it: what is missing, where to put it, and what to take instead."""
-    places = ", ".join(str(place) for place in _folders(folder))
-    advice = f"put it as {where} in one of {places}, or name a folder with --data-dir; {instead}"
-    try:
-        import torchvision
-    except (ImportError, RuntimeError) as error:
-        raise UsageError(
-            f"{where} is nowhere, and torchvision, which would fetch it, can't be imported ({one_line(error)}): {advice}"
-        ) from error
-    try:
-        yield torchvision
-    except (OSError, RuntimeError) as error:
-        raise UsageError(f"{where} is nowhere, and can't be downloaded ({one_line(error)}): {advice}") from error
-
-
 def _digits(split: Split) -> tuple[Tensor, Tensor]:
-    """Every fifth of the 1,797 digits, 8x8, is for testing."""
+    """Digits of 8x8 pixels, enlarged; every fifth of the 1,797 is a test image."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)

@@ -1,10 +1,10 @@
-"""Pairs of views of one digit: an image of it with its label, with a house number, or with an image of the digit after it.
+"""Pairs of views of one class: an image with its label, with a house number, or with an image of the next class.
 
-The first view is an image of MNIST, or of scikit-learn's digits, which need no file. The second shares its class and nothing
-else, so that what a model finds the two to share is the class. "numbers" are rendered, and stand in for SVHN without a file.
+The first view is a digit of MNIST or scikit-learn, or any image with a label. The second view has the class in common with it and
+nothing else, so that the information that the two views share is the class. House numbers are rendered, in place of SVHN's, or
+SVHN's own.
 
-Sources: Zhang et al. (2020), section 4.2, for the three kinds of pairs; Wu and Goodman (2018), for examples of which a view is
-missing.
+Sources: Zhang et al. (2020), section 4.2, for the three kinds of pairs; Wu and Goodman (2018), for examples with a missing view.
 """
 
 import dataclasses
@@ -16,14 +16,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.data.images import Epochs, Split, load_images
+from pyzoo.data.images import Epochs, ImageData, Split, load_images
 from pyzoo.data.street_numbers import street_numbers
 from pyzoo.data.svhn import load_svhn
+from pyzoo.errors import UsageError
 from pyzoo.random import derive_seed
 
-__all__ = ["NUM_CLASSES", "PairSet", "PairSetName", "PairSource", "Partner", "load_pairs", "partner_name"]
+__all__ = [
+    "NUM_CLASSES",
+    "ImagePartner",
+    "Label",
+    "Numbers",
+    "PairSet",
+    "PairSetName",
+    "PairSource",
+    "Partner",
+    "load_pairs",
+    "pairs_of",
+    "partner_name",
+]
 
 NUM_CLASSES = 10
+"""Number of classes of digits."""
 
 PairSetName = Literal[
     "mnist-label", "mnist-numbers", "mnist-svhn", "mnist-plus-one", "digits-label", "digits-numbers", "digits-plus-one"
@@ -31,33 +45,47 @@ PairSetName = Literal[
 
 
 class Partner:
-    """Base of what a digit is paired with."""
+    """Base of the second views."""
 
     name: str
-    """The view's name."""
+    """Name of the view."""
     offset: int = 0
-    """How far its class is behind the digit's."""
+    """Number of classes by which the view's class follows that of the first view."""
+    num_classes: int = NUM_CLASSES
+    """Number of classes."""
 
     def to(self, device: torch.device | str) -> "Partner":
-        """The same, with what it holds on a device."""
+        """The same with its tensors on a device."""
         return self
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """A view for each digit, (batch, ...), drawn on the generator's device, where the labels are."""
+        """Draws a view for each label, (batch, ...), on the generator's device.
+
+        Args:
+            labels: classes of the first views, (batch,), on the generator's device.
+            generator: determines the draws.
+        """
         raise NotImplementedError
 
 
 class Label(Partner):
-    """The digit's class, as ten numbers of which one is 1."""
+    """The class as a one-hot vector, (batch, classes).
+
+    Args:
+        num_classes: number of classes.
+    """
 
     name = "label"
 
+    def __init__(self, num_classes: int = NUM_CLASSES) -> None:
+        self.num_classes = num_classes
+
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return one_hot(labels, NUM_CLASSES).float()
+        return one_hot(labels, self.num_classes).float()
 
 
 class Numbers(Partner):
-    """A house number with the digit in its middle, rendered anew each time."""
+    """A house number with the digit in its middle, (batch, 3, 32, 32), rendered anew in each batch."""
 
     name = "number"
 
@@ -65,95 +93,113 @@ class Numbers(Partner):
         return street_numbers(labels, generator)
 
 
-class Images(Partner):
-    """An image of the digit's class, or of another, drawn from a set.
+class ImagePartner(Partner):
+    """An image drawn from a set, of the class of the first view or of a later one; (batch, channels, height, width), from 0 to 1.
 
     Args:
-        name: the view's.
+        name: name of the view.
         images: (images, channels, height, width), uint8.
-        labels: (images,), of which each class has one or more.
-        offset: to the digit's class; behind the last class comes the first.
+        labels: (images,), int64; each class needs at least one image.
+        offset: number of classes by which its class follows that of the first view; the first class follows the last.
+        num_classes: number of classes.
 
     Raises:
-        ValueError: a class has no image.
+        ValueError: A class has no image.
     """
 
-    def __init__(self, name: str, images: Tensor, labels: Tensor, offset: int = 0) -> None:
+    def __init__(self, name: str, images: Tensor, labels: Tensor, offset: int = 0, num_classes: int = NUM_CLASSES) -> None:
         self.name = name
         self.offset = offset
+        self.num_classes = num_classes
         self.images, self.labels = images, labels
-        self.counts = labels.bincount(minlength=NUM_CLASSES)
+        self.counts = labels.bincount(minlength=num_classes)
         if not self.counts.all():
             raise ValueError(f"The classes {(self.counts == 0).nonzero().flatten().tolist()} have no image of '{name}'.")
         self.by_class = labels.argsort(stable=True)
         self.first = self.counts.cumsum(0) - self.counts
 
-    def to(self, device: torch.device | str) -> "Images":
-        return Images(self.name, self.images.to(device), self.labels.to(device), self.offset)
+    def to(self, device: torch.device | str) -> "ImagePartner":
+        return ImagePartner(self.name, self.images.to(device), self.labels.to(device), self.offset, self.num_classes)
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        wanted = (labels + self.offset) % NUM_CLASSES
+        wanted = (labels + self.offset) % self.num_classes
         place = torch.rand(len(labels), generator=generator, device=generator.device)
         return self.images[self.by_class[self.first[wanted] + (place * self.counts[wanted]).long()]] / 255
 
 
 @dataclasses.dataclass
 class PairSet:
-    """Digits, and what they are paired with.
+    """Images, and the second views that they are paired with.
 
     Args:
-        images: the first views, (digits, 1, 28, 28), uint8.
-        labels: their classes, (digits,).
-        partner: where the second views come from.
+        images: the first views, (images, channels, height, width), uint8.
+        labels: their classes, (images,), int64.
+        partner: draws the second views.
+        first: name of the first view.
     """
 
     images: Tensor
     labels: Tensor
     partner: Partner
+    first: str = "digit"
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "PairSet":
         """The same on a device."""
-        return PairSet(self.images.to(device), self.labels.to(device), self.partner.to(device))
+        return dataclasses.replace(
+            self, images=self.images.to(device), labels=self.labels.to(device), partner=self.partner.to(device)
+        )
 
     @property
     def names(self) -> tuple[str, str]:
-        """Of the two views."""
-        return ("digit", self.partner.name)
+        """Names of the two views."""
+        return (self.first, self.partner.name)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.partner.num_classes
 
     def views(self, rows: Tensor | slice, generator: torch.Generator, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Views of some digits, by name, both by default; the partners are drawn."""
+        """Views of some pairs by name; images are floats from 0 to 1.
+
+        Args:
+            rows: which pairs.
+            generator: draws the second views, on the device of the images.
+            names: names of the views; both by default.
+        """
         names = self.names if names is None else names
-        found = {"digit": self.images[rows] / 255} if "digit" in names else {}
+        found = {self.first: self.images[rows] / 255} if self.first in names else {}
         return found | ({self.partner.name: self.partner(self.labels[rows], generator)} if self.partner.name in names else {})
 
     def classes(self, view: str) -> Tensor:
-        """The class of each pair's view, (digits,)."""
-        return (self.labels + self.partner.offset) % NUM_CLASSES if view == self.partner.name else self.labels
+        """Classes of one view of all pairs, (pairs,), int64."""
+        return (self.labels + self.partner.offset) % self.num_classes if view == self.partner.name else self.labels
 
 
 def partner_name(name: PairSetName) -> str:
-    """The second view of a set of pairs: "label", "number" or "next"."""
+    """Name of the second view of a set of pairs: "label", "number" or "next"."""
     return {"label": "label", "plus-one": "next"}.get(name.split("-", 1)[1], "number")
 
 
 def load_pairs(
     name: PairSetName, split: Split, folder: str | Path | None = None, share: tuple[float, float] = (0.0, 1.0)
 ) -> PairSet:
-    """Reads a set of pairs.
+    """Reads a set of pairs whose first view is a digit, "mnist" or scikit-learn's "digits".
 
     Args:
-        name: the first view, "mnist" or "digits", and what it is paired with: "label", "numbers" (rendered), "svhn", "plus-one".
-        split: "train" or "test"; partners come from the same split.
-        folder: where to look first for files.
-        share: from where to where in the split, of digits and of images that they are paired with alike: shares that don't
-            overlap have nothing in common.
+        name: the digits, and their second view: "label", "numbers" (rendered house numbers), "svhn" (SVHN's) or "plus-one" (an
+            image of the next digit).
+        split: "train" or "test"; both views come from the same split.
+        folder: where to look first for files; then as in :mod:`pyzoo.data.places`.
+        share: where to start and to end in the split, as shares of it, both for first and for second views. Shares that do not
+            overlap have no images in common.
 
     Raises:
-        UsageError: a file is damaged, or is nowhere and can't be downloaded.
-        ValueError: there is no such set.
+        UsageError: A file is damaged, or is in none of the folders and cannot be downloaded.
+        ValueError: There is no such set.
 
     Example:
         >>> pairs = load_pairs("digits-plus-one", "test")
@@ -163,29 +209,74 @@ def load_pairs(
     if name not in get_args(PairSetName):
         raise ValueError(f"There are no pairs '{name}': there are {', '.join(get_args(PairSetName))}.")
     first, second = name.split("-", 1)
-
-    def part(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        rows = slice(*(round(end * len(images)) for end in share))
-        return images[rows], labels[rows]
-
-    images, labels = part(*load_images(first, split, folder))
+    images, labels = _part(*load_images(first, split, folder), share)
     if second == "svhn":
-        partner: Partner = Images("number", *part(*load_svhn(split, folder)))
+        partner: Partner = ImagePartner("number", *_part(*load_svhn(split, folder), share))
     else:
-        kinds = {"label": Label, "numbers": Numbers, "plus-one": lambda: Images("next", images, labels, offset=1)}
+        kinds = {"label": Label, "numbers": Numbers, "plus-one": lambda: ImagePartner("next", images, labels, offset=1)}
         partner = kinds[second]()
     return PairSet(images, labels, partner)
 
 
-class PairSource:
-    """A source of batches of pairs, each with a partner drawn anew.
+def pairs_of(
+    data: ImageData, partner: Literal["label", "next"], split: Split, share: tuple[float, float] = (0.0, 1.0)
+) -> PairSet:
+    """Pairs whose first view, named "image", is any image with a label.
 
     Args:
-        pairs: what there is.
-        paired: the share of digits that come with their partner; of the others one view is missing, always the same one.
-        seed: of order, partners and what is missing.
+        data: the images.
+        partner: the second view: "label", the class, or "next", an image of the next class; the first class follows the last.
+        split: "train" or "test"; both views come from the same split.
+        share: where to start and to end in the split, as shares of it. Shares that do not overlap have no images in common.
+
+    Raises:
+        UsageError: There are fewer than two classes, or images of the next class are asked for and a class has none.
+        ValueError: There is no such second view or split.
+
+    Example:
+        >>> from pyzoo.data.images import image_data
+        >>> pairs = pairs_of(image_data(torch.rand(30, 8, 8), torch.arange(30) % 3), "label", "train")
+        >>> {view: tuple(x.shape) for view, x in pairs.views(slice(0, 4), torch.Generator()).items()}
+        {'image': (4, 1, 8, 8), 'label': (4, 3)}
+    """
+    if partner not in ("label", "next"):
+        raise ValueError(f"partner must be 'label' or 'next', got '{partner}'.")
+    if split not in get_args(Split):
+        raise ValueError(f"split must be 'train' or 'test', got '{split}'.")
+    images, labels = (data.train, data.train_labels) if split == "train" else (data.test, data.test_labels)
+    if labels is None:
+        raise UsageError(f"pairs need images with labels, and the {split} images of {data.name} have none")
+    num_classes = len(data.classes)
+    if num_classes < 2:
+        raise UsageError(
+            f"pairs need images of at least two classes, and those of {data.name} are all of the class {data.classes[0]}"
+        )
+    images, labels = _part(images, labels, share)
+    if partner == "label":
+        return PairSet(images, labels, Label(num_classes), first="image")
+    missing = [data.classes[index] for index in (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()]
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise UsageError(
+            f"pairs with the next class need images of every class, and the {split} images of {data.name} lack {some}"
+        )
+    return PairSet(images, labels, ImagePartner("next", images, labels, 1, num_classes), first="image")
+
+
+def _part(images: Tensor, labels: Tensor, share: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    rows = slice(*(round(end * len(images)) for end in share))
+    return images[rows], labels[rows]
+
+
+class PairSource:
+    """A source of batches of pairs, whose second views are drawn anew in each batch.
+
+    Args:
+        pairs: the pairs.
+        paired: share of pairs that have both views; of the others one view is missing, the same in every epoch.
+        seed: seed of the order, of the second views and of which views are missing.
         device: where views are held or made.
-        views: names of those that batches hold; both by default.
+        views: names of the views in a batch; both by default.
 
     Raises:
         ValueError: ``paired`` is not between 0 and 1.
@@ -205,7 +296,7 @@ class PairSource:
         views: Collection[str] | None = None,
     ) -> None:
         if not 0 <= paired <= 1:
-            raise ValueError(f"paired is a share from 0 to 1, not {paired}.")
+            raise ValueError(f"paired must be a share from 0 to 1, got {paired}.")
         self.pairs = pairs.to(device)
         self.seed = seed
         self.epochs = Epochs(len(pairs), seed, device)
@@ -213,14 +304,17 @@ class PairSource:
         self.present = None
         if paired < 1 and len(self.views) == 2:
             uniform = torch.rand(2, len(pairs), generator=torch.Generator().manual_seed(derive_seed(seed, "paired")))
-            digit_only = uniform[1] < 0.5
+            first_only = uniform[1] < 0.5
             is_paired = uniform[0] < paired
-            self.present = torch.stack([is_paired | digit_only, is_paired | ~digit_only], dim=1).to(device)
+            self.present = torch.stack([is_paired | first_only, is_paired | ~first_only], dim=1).to(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The batch of a step: both views by name, and, where some are missing, which there are, (size, 2), boolean.
+        """The batch of a step: the views by name and, if some are missing, ``present``, (size, 2), boolean.
 
-        A missing view holds its partner all the same: nothing may look at it.
+        ``present`` says which views are not missing. A missing view is in the batch all the same, and must not be used.
+
+        Raises:
+            UsageError: There are fewer pairs than a batch needs.
         """
         rows = self.epochs.rows(step, size)
         generator = torch.Generator(rows.device).manual_seed(derive_seed(self.seed, "partner", step))

@@ -3,7 +3,7 @@ r"""Curves made of sines: the 1D problem of CompVAE.
 .. math:: x(t) = K \tanh\Bigl(\frac{C}{K} \sum_{i=1}^{K} a_i \cos\bigl(\tfrac{2 \pi \ell_i}{T} t + \kappa_i\bigr)\Bigr),
     \qquad a_i \sim \mathcal{N}(1, 0.3^2), \quad \kappa_i \sim \mathcal{N}(0, (\pi/2)^2)
 
-Source: Berger and Sebag (2019), section 4.2. We read both second numbers of N(1; 0.3) and N(0; pi/2) as standard deviations.
+Source: Berger and Sebag (2019), section 4.2. The second numbers of its N(1; 0.3) and N(0; pi/2) are taken as standard deviations.
 """
 
 import math
@@ -20,13 +20,13 @@ __all__ = ["Curves", "Sines"]
 
 
 class Curves(NamedTuple):
-    """Curves with what they were made of.
+    """Curves, and the sines that they were made of.
 
     Attributes:
-        parts: category of each sine, (batch, parts), integer from 0; the frequency is one more.
-        amplitudes: (batch, parts).
-        phases: (batch, parts), in radians.
-        x: (batch, steps).
+        parts: category of each sine, (batch, parts), integer from 0, which is its frequency less 1.
+        amplitudes: amplitude of each sine, (batch, parts).
+        phases: phase of each sine, (batch, parts), in radians.
+        x: values of the curves, (batch, steps).
     """
 
     parts: Tensor
@@ -35,7 +35,7 @@ class Curves(NamedTuple):
     x: Tensor
 
     def batch(self) -> dict[str, Tensor]:
-        """What model and guide are given."""
+        """The arguments of model and guide."""
         return {"parts": self.parts, "x": self.x}
 
 
@@ -43,17 +43,17 @@ class Sines:
     """A source of curves made of sines, generated on the device.
 
     Args:
-        max_parts: the largest number of sines in a curve, as a function of the training step; a batch has one number of sines
-            for all its curves, uniform on 1 to that.
-        num_frequencies: the frequencies are 1 to this, in periods per T.
+        max_parts: largest number of sines in a curve, as a function of the training step. All curves of a batch have the same
+            number of sines, drawn uniformly from 1 to this.
+        num_frequencies: number of frequencies, which are 1, 2, ... periods per T.
         num_steps: length of a curve.
-        period: T, in steps.
-        nonlinearity: C.
+        period: the period T, in steps.
+        nonlinearity: the factor C.
         amplitude: mean and standard deviation of the amplitudes.
         phase: mean and standard deviation of the phases, in radians.
-        seed: all batches follow from it.
+        seed: seed of all batches.
         split: name of the split; different names give different batches.
-        device: where to generate.
+        device: where the curves are generated.
 
     Example:
         >>> source = Sines(max_parts=lambda step: 4)
@@ -93,22 +93,22 @@ class Sines:
         return self.draw(size, num_parts, seed=seed).batch()
 
     def draw(self, size: int, num_parts: int, seed: int, distinct: bool = False) -> Curves:
-        """Curves of a given number of sines, with their true amplitudes and phases.
+        """Draws curves of a given number of sines.
 
         Args:
-            size: how many curves.
-            num_parts: sines in each.
-            seed: they follow from it.
-            distinct: draw a curve's frequencies without replacement.
+            size: number of curves.
+            num_parts: number of sines in each.
+            seed: seed of the draw.
+            distinct: draw the frequencies of a curve without replacement.
 
         Raises:
-            ValueError: more distinct parts are wanted than there are frequencies.
+            ValueError: The parts must be distinct, and there are more of them than frequencies.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         shape = (size, num_parts)
         if distinct:
             if num_parts > self.num_frequencies:
-                raise ValueError(f"There are {self.num_frequencies} frequencies: a curve can't have {num_parts} distinct ones.")
+                raise ValueError(f"A curve cannot have {num_parts} distinct ones of {self.num_frequencies} frequencies.")
             order = torch.rand(size, self.num_frequencies, generator=generator, device=self.device).argsort(-1)
             parts = order[:, :num_parts]
         else:
@@ -119,9 +119,13 @@ class Sines:
         return Curves(parts, amplitudes, phases, self.curve(parts, amplitudes, phases))
 
     def curve(self, parts: Tensor, amplitudes: Tensor, phases: Tensor, keep: Tensor | None = None) -> Tensor:
-        """x(t) for t = 0 to steps - 1, (batch, steps), from tensors of shape (batch, parts).
+        """The curves x(t) of given sines for t = 0 to steps - 1, (batch, steps).
 
-        With ``keep``, booleans of that shape, the curves that the kept parts make alone: K is their number.
+        Args:
+            parts: categories, (batch, parts), integer.
+            amplitudes: amplitudes, (batch, parts).
+            phases: phases, (batch, parts), in radians.
+            keep: which sines to sum, (batch, parts), boolean; all by default. K is their number.
         """
         keep = torch.ones_like(parts, dtype=torch.bool) if keep is None else keep
         time = torch.arange(self.num_steps, device=parts.device, dtype=amplitudes.dtype)
@@ -131,5 +135,10 @@ class Sines:
         return num_parts * torch.tanh(self.nonlinearity / num_parts * waves.sum(-2))
 
     def subset(self, curves: Curves, keep: Tensor) -> Tensor:
-        """What the kept parts of these curves, (batch, parts), would have made alone: (batch, steps)."""
+        """The curves that the kept sines alone would have given, (batch, steps).
+
+        Args:
+            curves: curves with their sines.
+            keep: which sines to keep, (batch, parts), boolean.
+        """
         return self.curve(curves.parts, curves.amplitudes, curves.phases, keep)

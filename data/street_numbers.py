@@ -1,8 +1,8 @@
-"""Digits like those of house numbers, rendered: a stand-in for SVHN that needs no file.
+"""Rendered house numbers: a stand-in for SVHN that needs no files.
 
-In the middle of each image stands a digit in one of several fonts, turned, sheared and scaled, in a colour that stands off from a
-background that is no single colour either; beside it, often, are parts of its neighbours, which are not to be read; and over it
-all some noise. The fonts come with matplotlib. It is no SVHN: results on it are not comparable with results on that.
+In the middle of each image is a digit in one of several fonts, rotated, sheared and scaled, on a background of another brightness
+whose color changes across the image. There are often parts of other digits on both sides, which are not part of the label, and
+there is some noise. The fonts come with matplotlib. Results on these images are not comparable with results on SVHN.
 """
 
 from functools import cache
@@ -20,22 +20,22 @@ __all__ = ["street_numbers"]
 SIDE = 32
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol")
 _FONTS += ("cmr10", "cmss10", "cmtt10")
-_BRIGHTNESS = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue, as the eye weighs them
+_BRIGHTNESS = torch.tensor([0.299, 0.587, 0.114])  # luminance of red, green and blue
 _DIGIT = Affine(rotation=12.0, shear=0.2, scale=(0.75, 1.15), translation=0.06)
 
 
 def street_numbers(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws an image for each label; on the generator's device.
+    """Draws an image for each label.
 
     Args:
         labels: digits from 0 to 9, (batch,), integer.
-        generator: everything follows from it.
+        generator: draws everything else; the images are on its device.
 
     Returns:
-        (batch, 3, 32, 32), from 0 to 1.
+        Images, (batch, 3, 32, 32), from 0 to 1.
 
     Raises:
-        ValueError: a label is not a digit.
+        ValueError: A label is not a digit.
 
     Example:
         >>> street_numbers(torch.tensor([3, 1]), torch.Generator().manual_seed(0)).shape
@@ -43,7 +43,7 @@ def street_numbers(labels: Tensor, generator: torch.Generator) -> Tensor:
     """
     device, batch = generator.device, len(labels)
     if not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
-        raise ValueError(f"Labels are digits from 0 to 9, not {int(labels.min())} to {int(labels.max())}.")
+        raise ValueError(f"Labels must be digits from 0 to 9, not {int(labels.min())} to {int(labels.max())}.")
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(batch, *shape, generator=generator, device=device)
@@ -52,22 +52,22 @@ def street_numbers(labels: Tensor, generator: torch.Generator) -> Tensor:
     fonts = (uniform() * len(templates)).long()
     ink = _DIGIT.apply(templates[fonts, labels.to(device)].unsqueeze(1), _DIGIT.sample(batch, generator))
     for side in (-1, 1):
-        neighbours = templates[fonts, (10 * uniform()).long()].unsqueeze(1)
+        neighbors = templates[fonts, (10 * uniform()).long()].unsqueeze(1)
         shift = torch.stack([side * (0.62 + 0.15 * uniform()), 0.1 * uniform() - 0.05], dim=-1)
         beside = _DIGIT.compose(_DIGIT.sample(batch, generator), _DIGIT.matrices(uniform() * 0, translation=shift))
         there = (uniform() < 0.6).view(-1, 1, 1, 1)
-        ink = torch.maximum(ink, there * _DIGIT.apply(neighbours, beside))
-    back, fore = _colours(uniform(3), uniform(3), uniform())
+        ink = torch.maximum(ink, there * _DIGIT.apply(neighbors, beside))
+    back, fore = _colors(uniform(3), uniform(3), uniform())
     back = back.view(-1, 3, 1, 1) + _gradient(uniform(3, 2) - 0.5)
     x = back * (1 - ink) + fore.view(-1, 3, 1, 1) * ink
     noise = torch.randn(x.shape, generator=generator, device=device)
     return (x + 0.03 * noise).clamp(0, 1)
 
 
-def _colours(back: Tensor, fore: Tensor, coin: Tensor) -> tuple[Tensor, Tensor]:
-    """Two colours, (batch, 3) each, of which one is brighter than the other by at least about a third."""
+def _colors(back: Tensor, fore: Tensor, coin: Tensor) -> tuple[Tensor, Tensor]:
+    """Two colors, (batch, 3) each, that differ in brightness by at least about a third."""
     weights = _BRIGHTNESS.to(back)
-    wanted = 0.35 + 0.3 * coin  # of difference in brightness
+    wanted = 0.35 + 0.3 * coin  # difference in brightness
     bright, dark = torch.where((back @ weights > 0.5).unsqueeze(-1), back, 1 - back), 0.6 * fore
     dark = dark * ((bright @ weights - wanted).clamp(min=0.05) / (dark @ weights).clamp(min=0.05)).clamp(max=1).unsqueeze(-1)
     swap = (coin < 0.5).unsqueeze(-1)
@@ -75,14 +75,14 @@ def _colours(back: Tensor, fore: Tensor, coin: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradient(slopes: Tensor) -> Tensor:
-    """A change of colour across the image, (batch, 3, 32, 32), from slopes, (batch, 3, 2)."""
+    """A change of color across the image, (batch, 3, 32, 32), from slopes, (batch, 3, 2)."""
     place = torch.linspace(-0.25, 0.25, SIDE, device=slopes.device)
     return slopes[..., :1].unsqueeze(-1) * place + slopes[..., 1:].unsqueeze(-1) * place.unsqueeze(-1)
 
 
 @cache
 def _templates() -> Tensor:
-    """Each digit in each font, white on black, 22 pixels high in the middle: (fonts, 10, 32, 32)."""
+    """Each digit in each font, white on black, 22 pixels high, in the middle of the image: (fonts, 10, 32, 32)."""
     from PIL import Image, ImageDraw, ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -1,10 +1,10 @@
-"""Transformations of images, in batches and on their device: families to draw from, to apply and, where it exists, to invert.
+"""Families of image transformations, which are drawn, applied and, where possible, inverted in batches, on the images' device.
 
-A family gives its parameters as a tensor, (images, parameters), so that a drawn transformation can be applied to other
-images, inverted, read and stored.
+The parameters of transformations are a tensor, (images, parameters), so that a transformation can be applied to other images,
+inverted, inspected and stored.
 
-Sources: Giannone, Masci and Osendorfer (2019) train on a sample, its transformed version and that by the inverse, and on crops
-and superpixels, which have no inverse; superpixels are after Achanta et al. (2012), "SLIC Superpixels".
+Sources: Giannone, Masci and Osendorfer (2019) train on an image, its transformed version and its version under the inverse
+transformation, and on crops and superpixels, which have no inverse; superpixels follow Achanta et al. (2012), "SLIC Superpixels".
 """
 
 import dataclasses
@@ -26,40 +26,48 @@ class Family(Protocol):
     """A set of transformations to draw from."""
 
     invertible: bool
-    """Whether each has an inverse."""
+    """Whether every transformation has an inverse."""
     num_parameters: int
-    """Of one transformation."""
+    """Number of parameters of one transformation."""
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws parameters, (count, parameters), on the generator's device."""
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """The transformed images, (images, channels, height, width) as they came; one row of parameters for each."""
+        """Transforms images.
+
+        Args:
+            images: (images, channels, height, width), floats.
+            parameters: (images, parameters), one row for each image.
+
+        Returns:
+            The transformed images, of the same shape.
+        """
 
     def inverse(self, parameters: Tensor) -> Tensor:
-        """Parameters of the inverse transformations.
+        """Parameters of the inverse transformations, (images, parameters).
 
         Raises:
-            ValueError: the family has none.
+            ValueError: The family has no inverses.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    r"""Scaled, sheared and rotated about the image's centre, then shifted: a point x goes to R H S x + b.
+    r"""Scaling, shear and rotation about the image's center, then translation: a point x is mapped to R H S x + b.
 
-    Parameters are the six numbers (a, b, c, d, e, f) of the map (u, v) to (a u + b v + c, d u + e v + f), where u runs
-    to the right and v down, from -1 to 1 over the image: maps of this kind can be composed and inverted. What comes from outside
-    the image is black.
+    The parameters are the six numbers (a, b, c, d, e, f) of the map (u, v) to (a u + b v + c, d u + e v + f), where u points
+    right and v down, from -1 to 1 over the image. Such maps can be composed and inverted. Pixels from outside the image are
+    black.
 
     Args:
-        rotation: largest angle in degrees, in both directions; positive is anticlockwise.
-        shear: largest shear, in both directions: how far u moves for one unit of v.
+        rotation: largest angle in degrees, in both directions; positive is counterclockwise.
+        shear: largest shear, in both directions: the change of u for one unit of v.
         scale: smallest and largest factor, drawn for each axis.
         translation: largest shift, in both directions, as a share of the image's side, drawn for each axis.
 
     Raises:
-        ValueError: a range is negative, or the scale is not two positive numbers in order.
+        ValueError: A range is negative, or the scale is not two positive numbers in increasing order.
 
     Example:
         >>> quarter = Affine().matrices(rotation=torch.tensor([90.0]))
@@ -79,7 +87,7 @@ class Affine:
         if not (self.rotation >= 0 and self.shear >= 0 and self.translation >= 0):
             raise ValueError(f"Ranges must be at least 0, got {self.rotation}, {self.shear} and {self.translation}.")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be two positive numbers in order, got {self.scale}.")
+            raise ValueError(f"scale must be two positive numbers in increasing order, got {self.scale}.")
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(count, 6, generator=generator, device=generator.device)
@@ -95,30 +103,37 @@ class Affine:
     def matrices(
         self, rotation: Tensor, shear: Tensor | None = None, scale: Tensor | None = None, translation: Tensor | None = None
     ) -> Tensor:
-        """The parameters, (count, 6), of given angles and shears, (count,), and scales and translations, (count, 2)."""
+        """The parameters, (count, 6), of given transformations.
+
+        Args:
+            rotation: angles in degrees, (count,).
+            shear: shears, (count,); 0 by default.
+            scale: factors along u and v, (count, 2); 1 by default.
+            translation: shifts along u and v as shares of the image's side, (count, 2); 0 by default.
+        """
         shear = torch.zeros_like(rotation) if shear is None else shear
         scale_u, scale_v = (torch.ones_like(rotation),) * 2 if scale is None else scale.unbind(-1)
         shift_u, shift_v = (torch.zeros_like(rotation),) * 2 if translation is None else (2 * translation).unbind(-1)
-        cos, sin = rotation.deg2rad().cos(), rotation.deg2rad().sin()  # v runs down, so anticlockwise has this sign
+        cos, sin = rotation.deg2rad().cos(), rotation.deg2rad().sin()  # v points down, so counterclockwise has this sign
         columns = (cos * scale_u, (cos * shear + sin) * scale_v, shift_u)
         return torch.stack([*columns, -sin * scale_u, (cos - sin * shear) * scale_v, shift_v], dim=-1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         if images.shape[-1] != images.shape[-2] or not images.is_floating_point():
-            raise ValueError(f"Images must be square and of real numbers, not {tuple(images.shape[-2:])} of {images.dtype}.")
-        # The colour at a place comes from where the inverse map leads.
+            raise ValueError(f"Images must be square and of floats, not {tuple(images.shape[-2:])} of {images.dtype}.")
+        # The color of a pixel is that of the input at the inverse map of its position.
         theta = self.inverse(parameters).to(images.dtype).view(-1, 2, 3)
         grid = affine_grid(theta, list(images.shape), align_corners=False)
         return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def inverse(self, parameters: Tensor) -> Tensor:
         a, b, c, d, e, f = parameters.unbind(-1)
-        determinant = a * e - b * d  # written out: torch.linalg.inv would wait for the device
+        determinant = a * e - b * d  # written out, since torch.linalg.inv synchronizes with the device
         inverse = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], dim=-1)
         return inverse / determinant.unsqueeze(-1)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
-        """Parameters of the first map followed by the second."""
+        """Parameters of the first map followed by the second, (count, 6)."""
         after, before = second.view(-1, 2, 3), first.view(-1, 2, 3)
         shift = after[:, :, :2] @ before[:, :, 2:] + after[:, :, 2:]
         return torch.cat([after[:, :, :2] @ before[:, :, :2], shift], dim=-1).flatten(1)
@@ -126,12 +141,12 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A random rectangle of the image stays where it is, the rest becomes black. Has no inverse.
+    """Makes the image black outside a random rectangle. Has no inverse.
 
-    Parameters are left, top, right and bottom of the rectangle, from 0 to 1.
+    The parameters are the left, top, right and bottom edges of the rectangle, from 0 to 1.
 
     Args:
-        smallest: smallest side of the rectangle, as a share of the image's.
+        smallest: smallest side of the rectangle, as a share of the image's side.
 
     Raises:
         ValueError: ``smallest`` is not above 0 and at most 1.
@@ -153,27 +168,28 @@ class Crop:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         left, top, right, bottom = parameters.unsqueeze(-1).unbind(1)
-        rows, columns = (_centres(size, images) for size in images.shape[-2:])
+        rows, columns = (_centers(size, images) for size in images.shape[-2:])
         inside = ((columns > left) & (columns < right)).unsqueeze(-2) & ((rows > top) & (rows < bottom)).unsqueeze(-1)
         return images * inside.unsqueeze(1)
 
     def inverse(self, parameters: Tensor) -> Tensor:
-        raise ValueError("A crop has no inverse: what is cut off is lost.")
+        raise ValueError("A crop has no inverse.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Superpixels:
-    """Regions of like colour are painted in their mean colour. Has no inverse.
+    """Gives regions of similar color their mean color. Has no inverse.
 
-    A few rounds of k-means on place and colour, from seeds on a grid; parameters are the grid's shift, as shares of a cell.
+    The regions are clusters of k-means on positions and colors, which starts at seeds on a grid. The parameters are the shifts of
+    the grid, as shares of a cell.
 
     Args:
-        per_side: seeds along a side.
-        compactness: weight of the squared distance in cells against that of colours from 0 to 1.
-        rounds: of k-means.
+        per_side: number of seeds along a side.
+        compactness: weight of the squared distance between positions, in cells, beside that between colors, from 0 to 1.
+        rounds: number of iterations of k-means.
 
     Raises:
-        ValueError: ``per_side`` or ``rounds`` is below 1, or the compactness not positive.
+        ValueError: ``per_side`` or ``rounds`` is below 1, or ``compactness`` is not positive.
     """
 
     per_side: int = 7
@@ -194,36 +210,36 @@ class Superpixels:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         count, channels, height, width = images.shape
-        rows, columns = (_centres(size, images) * self.per_side for size in (height, width))
+        rows, columns = (_centers(size, images) * self.per_side for size in (height, width))
         places = torch.cartesian_prod(rows, columns).expand(count, -1, -1)  # in cells
         pixels = torch.cat([places * math.sqrt(self.compactness), images.flatten(2).mT], dim=-1)  # (images, pixels, 2 + channels)
         steps = torch.arange(self.per_side, device=images.device)
         seeds = (torch.cartesian_prod(steps, steps) + parameters.unsqueeze(1)).clamp(max=self.per_side - 1e-4)
         nearest = (seeds / self.per_side * torch.tensor([height, width], device=images.device)).long()
         nearest = nearest[..., 0] * width + nearest[..., 1]
-        centres = pixels.gather(1, nearest.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
+        centers = pixels.gather(1, nearest.unsqueeze(-1).expand(-1, -1, pixels.shape[-1]))
         for _ in range(self.rounds):
-            region = one_hot(torch.cdist(pixels, centres).argmin(-1), self.per_side**2).to(images.dtype)
+            region = one_hot(torch.cdist(pixels, centers).argmin(-1), self.per_side**2).to(images.dtype)
             sizes = region.sum(1).unsqueeze(-1)
-            centres = torch.where(sizes > 0, region.mT @ pixels / sizes.clamp(min=1), centres)
-        return (region @ centres[..., 2:]).mT.view(count, channels, height, width)
+            centers = torch.where(sizes > 0, region.mT @ pixels / sizes.clamp(min=1), centers)
+        return (region @ centers[..., 2:]).mT.view(count, channels, height, width)
 
     def inverse(self, parameters: Tensor) -> Tensor:
-        raise ValueError("Superpixels have no inverse: what is averaged is lost.")
+        raise ValueError("Superpixels have no inverse.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Composition:
-    """One family after another.
+    """Transformations of several families, one after another.
 
-    Affine families become one map: its parameters are :class:`Affine`'s six, images are interpolated once, and it has an inverse.
-    With another family among them parameters stand side by side, and there is none.
+    If all families are affine, they are composed into one map with :class:`Affine`'s six parameters, so that images are
+    interpolated once, and it has an inverse. Otherwise the parameters of the families are concatenated, and there is no inverse.
 
     Args:
-        families: in the order of their application.
+        families: the families in the order in which they are applied.
 
     Raises:
-        ValueError: there is no family.
+        ValueError: There is no family.
 
     Example:
         >>> turned_and_shifted = Composition((FAMILIES["rotation"], FAMILIES["translation"]))
@@ -236,7 +252,7 @@ class Composition:
 
     def __post_init__(self) -> None:
         if not self.families:
-            raise ValueError("A composition is of one family or more.")
+            raise ValueError("A composition needs at least one family.")
 
     @property
     def invertible(self) -> bool:
@@ -260,12 +276,12 @@ class Composition:
 
     def inverse(self, parameters: Tensor) -> Tensor:
         if not self.invertible:
-            raise ValueError("A composition has no inverse, but of affine families alone.")
+            raise ValueError("A composition has an inverse only if all its families are affine.")
         return Affine().inverse(parameters)
 
 
-def _centres(size: int, like: Tensor) -> Tensor:
-    """Of a row's pixels, from 0 to 1."""
+def _centers(size: int, like: Tensor) -> Tensor:
+    """The positions of the centers of ``size`` pixels, from 0 to 1."""
     return (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
 
 
@@ -284,29 +300,29 @@ FAMILIES: dict[str, Family] = {
     "rotation-crop": Composition((_ROTATION, Crop())),
     "superpixels": Superpixels(),
 }
-"""By name. "affine" has the ranges of affNIST, and shifts by up to the margin about MNIST's 20x20 boxes. A digit can still leave
-the image in part, since it is its centre of mass that is in the middle: of MNIST's, moved by "affine", about one in six loses
-more than a hundredth of its ink, and what is lost no inverse brings back."""
+"""The families by name. "affine" has the ranges of affNIST, with shifts of at most the margin around MNIST's boxes of 20x20
+pixels. Since MNIST centers digits by their mass, parts of a digit can still leave the image: under "affine", about one of six
+digits of MNIST loses more than a hundredth of its ink, which the inverse cannot restore."""
 
 
 # Sources ------------------------------------------------------------------------------------------------------------
 
 
 class ViewSource:
-    """A source of images with transformed versions of each: f(x) and its inverse's, or as many as one likes, each by its own f.
+    """A source of images with transformed versions of each, its views: f(x) and f^-1(x), or f_1(x), f_2(x), ...
 
     Args:
         images: (images, channels, height, width), uint8.
-        family: where f comes from.
-        num_views: versions of each image, at least 1; with an invertible family 2 are f(x) and f^-1(x).
-        inverse_views: whether that is so.
-        binarize: "dynamic", each pixel of an image and of its versions is one with the probability that is its brightness, drawn
-            anew in each batch; or "no".
-        seed: of order, transformations and draws.
+        family: the family of the transformations f.
+        num_views: number of views of each image, at least 1.
+        inverse_views: whether the two views are f(x) and f^-1(x); otherwise each view has a transformation of its own.
+        binarize: "dynamic" draws each pixel of an image and of its views as zero or one, one with a probability equal to its
+            brightness, anew in each batch; "no" gives floats from 0 to 1.
+        seed: seed of the order, the transformations and the draws.
         device: where the images are held and transformed.
 
     Raises:
-        ValueError: inverse views are asked of a family without inverses, or are not two; or there is no view.
+        ValueError: There is no view; or inverse views are asked for, and are not two or the family has no inverses.
 
     Example:
         >>> source = ViewSource(torch.full((10, 1, 28, 28), 255, dtype=torch.uint8), Affine())
@@ -325,13 +341,13 @@ class ViewSource:
         device: torch.device | str = "cpu",
     ) -> None:
         if inverse_views and not family.invertible:
-            raise ValueError(f"{family} has transformations without an inverse.")
+            raise ValueError(f"Inverse views need a family that has inverses, and {family} has none.")
         if inverse_views and num_views != 2:
             raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
         if num_views < 1:
             raise ValueError(f"num_views must be at least 1, got {num_views}.")
         if binarize not in ("no", "dynamic"):
-            raise ValueError(f"binarize is 'no' or 'dynamic', not '{binarize}'.")
+            raise ValueError(f"binarize must be 'no' or 'dynamic', got '{binarize}'.")
         self.source = ImageSource(images, "no", seed, device)
         self.family = family
         self.num_views = num_views
@@ -340,7 +356,10 @@ class ViewSource:
         self.seed = seed
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The batch of a step: x, (size, channels, height, width), and views, (size, views, ...); a function of seed and step."""
+        """The batch of a step: x, (size, channels, height, width), and views, (size, views, channels, height, width).
+
+        It is a pure function of the seed and the step.
+        """
         x = self.source.batch(step, size)["x"]
         generator = torch.Generator(x.device).manual_seed(derive_seed(self.seed, "transform", step))
         views = transformed(x, self.family, self.num_views, self.inverse_views, generator)
@@ -352,7 +371,15 @@ class ViewSource:
 
 
 def transformed(x: Tensor, family: Family, num_views: int, inverse_views: bool, generator: torch.Generator) -> list[Tensor]:
-    """Versions of images, each a tensor like x: f(x) and f^-1(x), or each by its own f."""
+    """The views of images as a list of tensors of the shape of x.
+
+    Args:
+        x: (images, channels, height, width), floats.
+        family: the family of the transformations.
+        num_views: number of views, unless they are inverse.
+        inverse_views: whether the views are f(x) and f^-1(x); otherwise each has a transformation of its own.
+        generator: draws the transformations, on the device of x.
+    """
     if inverse_views:
         parameters = family.sample(len(x), generator)
         return [family.apply(x, parameters), family.apply(x, family.inverse(parameters))]
@@ -360,12 +387,12 @@ def transformed(x: Tensor, family: Family, num_views: int, inverse_views: bool, 
 
 
 class AugmentedSource:
-    """A source that takes, for each example, the image or one of its versions, each as likely: what VAE+ is trained on.
+    """A source that draws, for each image, the image itself or one of its views, all with the same probability, as VAE+ needs.
 
-    A batch has as many images as one of T-VAE's has examples: a third of the images, where an example is a triplet.
+    With two views, a batch has a third as many images as a batch of ``views`` of the same size, on which a T-VAE is trained.
 
     Args:
-        views: where they come from; with the same seed, what a T-VAE is trained on.
+        views: the source of the images and their views.
     """
 
     def __init__(self, views: ViewSource) -> None:

@@ -3,8 +3,8 @@
 __all__ = ["UsageError", "one_line"]
 
 
-class UsageError(Exception):
-    """Bad input: the command prints the message as one line and exits with code 2."""
+class UsageError(ValueError):
+    """Bad input, in one line: the command prints it and exits with code 2; in Python it is a ValueError."""
 
 
 def one_line(error: BaseException, length: int = 120) -> str:

@@ -14,12 +14,12 @@ def test_a_batch_is_a_pure_function_of_seed_split_and_step():
     assert not torch.equal(first["x"], source(seed=1).batch(3, 8)["x"])
 
 
-def test_colours_are_those_of_the_text():
+def test_colors_are_those_of_the_text():
     assert list(COLORS) == ["red", "green", "blue", "white", "black"]
     assert len(set(COLORS.values())) == 5
 
 
-def test_one_site_paints_everything_in_its_colour():
+def test_one_site_paints_everything_in_its_color():
     images = source().draw(40, 1, seed=0)
     expected = torch.tensor(list(COLORS.values()))[images.parts[:, 0]]
     torch.testing.assert_close(images.x, expected[..., None, None].expand(-1, -1, 32, 32))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pyzoo.data import images as module
-from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized, load_images
+from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized, load_image_data, load_images
 from pyzoo.errors import UsageError
 
 
@@ -39,7 +39,7 @@ def test_an_epoch_shows_each_image_once():
     assert seen[:3] != seen[3:]
 
 
-def test_binarised_pixels_are_zeros_and_ones_with_their_brightness_as_mean():
+def test_binarized_pixels_are_zeros_and_ones_with_their_brightness_as_mean():
     image = torch.tensor([0, 51, 204, 255], dtype=torch.uint8).view(1, 1, 2, 2)
     drawn = binarized(image.expand(20_000, -1, -1, -1), seed=0)
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
@@ -48,7 +48,7 @@ def test_binarised_pixels_are_zeros_and_ones_with_their_brightness_as_mean():
     assert drawn.mean(0).flatten()[3] == 1
 
 
-def test_dynamic_and_fixed_binarisation():
+def test_dynamic_and_fixed_binarization():
     dynamic, fixed = (ImageSource(pictures(4), binarize) for binarize in ("dynamic", "fixed"))
     kept = fixed.images.flatten(1).tolist()
     for step in range(3):
@@ -138,13 +138,18 @@ def test_a_missing_file_says_where_to_put_it_and_what_stands_in(nowhere, name, f
         load_images(name, "train", nowhere / "data")
     message = str(caught.value)
     assert "\n" not in message
-    for part in (file, str(nowhere / "data"), str(nowhere / "cache" / "pyzoo"), "no network", "--data-dir", "--data digits"):
-        assert part in message
+    kind = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "omniglot": "Omniglot", "cifar10": "CIFAR-10"}[name]
+    places = f"{nowhere / 'data'}, {nowhere / 'cache' / 'pyzoo'}"
+    assert message == (
+        f"{kind} was not found (looked for {file} in {places}) and could not be downloaded (no network). Copy it to one of these "
+        "folders, name another one with --data-dir, or use --preset digits, which needs no files."
+    )
 
 
 def test_without_torchvision_the_message_says_so(nowhere, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(UsageError, match="torchvision, which would fetch it, can't be imported"):
+    message = r"MNIST was not found \(.*\) and could not be downloaded \(torchvision cannot be imported: "
+    with pytest.raises(UsageError, match=message):
         load_images("mnist", "train")
 
 
@@ -167,14 +172,14 @@ def test_omniglot_drawings_become_small_and_white_on_black(nowhere, monkeypatch)
         path = nowhere / "data" / "omniglot-py" / "images_background" / "Alphabet" / f"character{index}" / "1.png"
         path.parent.mkdir(parents=True)
         Image.fromarray(~ink).save(path)
-    monkeypatch.setitem(IMAGE_SETS, "omniglot", module.ImageSet((1, 28, 28), 2, 2))
+    monkeypatch.setitem(module._DRAWINGS, "train", 2)
     images, labels = load_images("omniglot", "train", nowhere / "data")
     assert labels.tolist() == [0, 1]
     expected = torch.zeros(28, 28, dtype=torch.uint8)
     expected[:4, :8] = 255
     assert torch.equal(images[0, 0], expected)
-    monkeypatch.setitem(IMAGE_SETS, "omniglot", module.ImageSet((1, 28, 28), 3, 2))
-    with pytest.raises(UsageError, match="holds 2 drawings and should hold 3"):
+    monkeypatch.setitem(module._DRAWINGS, "train", 3)
+    with pytest.raises(UsageError, match="has 2 drawings and should have 3"):
         load_images("omniglot", "train", nowhere / "data")
 
 
@@ -200,10 +205,10 @@ def test_cifar10_is_read_by_torchvision(nowhere, monkeypatch):
         raise RuntimeError("Dataset not found or corrupted.")
 
     monkeypatch.setattr(sys.modules["torchvision"].datasets, "CIFAR10", corrupted)
-    with pytest.raises(UsageError, match=r"cifar-10-batches-py is damaged or not whole"):
+    with pytest.raises(UsageError, match=r"cifar-10-batches-py is damaged or incomplete: Dataset not found"):
         load_images("cifar10", "train", nowhere / "data")
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(UsageError, match=r"cifar-10-batches-py is read by torchvision, which can't be imported"):
+    with pytest.raises(UsageError, match="torchvision cannot be imported"):
         load_images("cifar10", "train", nowhere / "data")
 
 
@@ -252,7 +257,28 @@ def test_omniglot_from_its_drawings_is_that_of_the_array(tmp_path):
         pytest.skip("no archive of drawings")
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "omniglot-py")
-    drawn, _ = module._read_drawings(tmp_path / "omniglot-py" / "images_evaluation", IMAGE_SETS["omniglot"].test)
-    array, _ = load_images("omniglot", "test")
-    rows = [sorted(map(bytes, images.flatten(1).numpy())) for images in (drawn, array)]  # the order of the characters differs
+    drawn = module._read_drawings(tmp_path / "omniglot-py" / "images_evaluation", module._DRAWINGS["test"])
+    array = module._read_omniglot("test", None)
+    rows = [  # the orders differ, and so do the numbers of the characters
+        sorted((names[label], bytes(image)) for image, label in zip(images.flatten(1).numpy(), labels.tolist(), strict=True))
+        for images, labels, names in (drawn, array)
+    ]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.skipif("PYZOO_DATA" not in os.environ, reason="no real files: PYZOO_DATA is not set")
+def test_real_data():
+    data = load_image_data("omniglot")
+    assert len(data.classes) == 1623
+    assert data.classes[0] == "Alphabet_of_the_Magi/character01"
+    assert data.train_labels.bincount(minlength=1623).tolist() == [
+        20 * (count == 0) for count in data.test_labels.bincount(minlength=1623).tolist()
+    ]
+    data = load_image_data("fashion-mnist", image_size=32)
+    assert data.shape == (1, 32, 32)
+    assert torch.equal(data.test_labels, load_images("fashion-mnist", "test")[1])
+    assert data.classes[9] == "Ankle boot"
+    subset = Path(os.environ["PYZOO_DATA"]) / "cifar10-subset" / "cifar10_lossless_5k.npz"
+    if subset.exists():
+        data = load_image_data(subset)
+        assert (data.shape, len(data.train), len(data.test), data.classes[0]) == ((3, 32, 32), 4000, 1000, "airplane")

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
-from pyzoo.data.multimodal import Images, PairSet, PairSource, load_pairs, partner_name
+from pyzoo.data.images import image_data
+from pyzoo.data.multimodal import ImagePartner, PairSet, PairSource, load_pairs, pairs_of, partner_name
 from pyzoo.errors import UsageError
 
 
@@ -19,7 +21,7 @@ def class_images(per_class=3):
 def test_partners_are_of_the_right_class_and_all_of_them_occur(offset):
     images, labels = class_images()
     images = images + 10 * torch.arange(30, dtype=torch.uint8).view(-1, 1, 1, 1)  # so that each can be told
-    partner = Images("next", images, labels, offset)
+    partner = ImagePartner("next", images, labels, offset)
     wanted = torch.arange(10).repeat(50)
     found = (255 * partner(wanted, generator())[:, 0, 0, 0]).round().long()
     which = (images[:, 0, 0, 0].long() == found.unsqueeze(1)).long().argmax(1)
@@ -30,7 +32,7 @@ def test_partners_are_of_the_right_class_and_all_of_them_occur(offset):
 def test_a_class_without_an_image_is_named():
     images, labels = class_images()
     with pytest.raises(ValueError, match=r"classes \[4\] have no image of 'next'"):
-        Images("next", images[labels != 4], labels[labels != 4])
+        ImagePartner("next", images[labels != 4], labels[labels != 4])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,75 @@ def test_one_view_alone():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="no pairs 'digits-svhn'"):
         load_pairs("digits-svhn", "train")
-    with pytest.raises(ValueError, match=r"share from 0 to 1, not 1\.5"):
+    with pytest.raises(ValueError, match=r"share from 0 to 1, got 1\.5"):
         PairSource(load_pairs("digits-label", "test"), paired=1.5)
     with pytest.raises(UsageError, match="--batch-size 361 is more than the 360"):
         PairSource(load_pairs("digits-label", "test")).batch(0, 361)
+
+
+# Own images -----------------------------------------------------------------------------------------------------------
+
+
+def own_images(count=60, labels=("cat", "dog", "fox")):
+    """Images of 3 channels whose pixels say their class, and the names of the classes."""
+    numbers = torch.arange(count) % len(labels)
+    images = (numbers + 100).view(-1, 1, 1, 1).expand(-1, 3, 6, 5).to(torch.uint8)
+    return image_data(images, np.array(labels)[numbers.numpy()], name="pets")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("partner", ["label", "next"])
+def test_pairs_of_own_images(partner, split):
+    data = own_images()
+    pairs = pairs_of(data, partner, split)
+    assert pairs.names == ("image", partner)
+    assert pairs.num_classes == 3
+    assert len(pairs) == {"train": 48, "test": 12}[split]
+    views = pairs.views(slice(None), generator())
+    assert list(views) == ["image", partner]
+    assert views["image"].shape == (len(pairs), 3, 6, 5)
+    classes = (255 * views["image"][:, 0, 0, 0]).round().long() - 100
+    assert torch.equal(classes, pairs.classes("image"))
+    if partner == "label":
+        assert views["label"].shape == (len(pairs), 3)
+        assert torch.equal(views["label"].argmax(1), classes)
+        assert torch.equal(pairs.classes("label"), classes)
+    else:
+        assert torch.equal((255 * views["next"][:, 0, 0, 0]).round().long() - 100, (classes + 1) % 3)
+        assert torch.equal(pairs.classes("next"), (classes + 1) % 3)
+
+
+def test_batches_of_own_images_carry_the_name_of_the_first_view():
+    source = PairSource(pairs_of(own_images(), "next", "train"), paired=0.5)
+    batch = source.batch(step=0, size=7)
+    assert list(batch) == ["image", "next", "present"]
+    assert source.pairs.names == ("image", "next")  # after they moved to the device
+
+
+def test_shares_of_own_images_do_not_overlap():
+    data = image_data(torch.arange(40, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 2, 2), torch.arange(40) % 2)
+    first, second = (pairs_of(data, "next", "train", share) for share in ((0.0, 0.75), (0.75, 1.0)))
+    assert len(first) == 24
+    assert len(second) == 8
+    seen = [set(pairs.images.flatten().tolist()) for pairs in (first, second)]
+    assert not seen[0] & seen[1]
+    drawn = [set((255 * pairs.views(slice(None), generator())["next"]).round().flatten().tolist()) for pairs in (first, second)]
+    assert not drawn[0] & drawn[1]
+
+
+def test_pairs_need_labels_and_classes():
+    for bad, message in [
+        (image_data(torch.rand(10, 4, 4), name="mine"), "pairs need images with labels, and the train images of mine have none"),
+        (own_images(labels=("cat",)), "at least two classes, and those of pets are all of the class cat"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            pairs_of(bad, "label", "train")
+    rare = image_data(torch.rand(50, 4, 4), torch.tensor([0, 1] * 24 + [2, 3]))
+    for split in ("train", "test"):
+        pairs_of(rare, "label", split)
+    with pytest.raises(UsageError, match="the test images of images lack 2, 3"):
+        pairs_of(rare, "next", "test")
+    with pytest.raises(ValueError, match="got 'previous'"):
+        pairs_of(rare, "previous", "test")
+    with pytest.raises(ValueError, match="got 'validation'"):
+        pairs_of(rare, "next", "validation")

@@ -27,7 +27,7 @@ def test_digits_stand_off_from_their_background():
     assert 0.2 < darker.float().mean() < 0.8  # dark on bright, and bright on dark
 
 
-def test_the_middle_digit_can_be_read_and_the_neighbours_do_not_tell():
+def test_the_middle_digit_can_be_read_and_the_neighbors_do_not_tell():
     """A linear classifier of brightness, whichever way round, reads the middle well above chance."""
     from sklearn.linear_model import LogisticRegression
 

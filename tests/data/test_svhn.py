@@ -50,23 +50,26 @@ def test_damage_is_named(folder, monkeypatch):
 @pytest.mark.parametrize("shape", [(4, 3, 32, 32), (32, 32, 3, 5)])
 def test_another_layout(folder, monkeypatch, shape):
     write(folder, monkeypatch, images=np.zeros(shape, np.uint8))
-    with pytest.raises(UsageError, match="another layout than SVHN"):
+    with pytest.raises(UsageError, match="does not have the layout of SVHN"):
         load_svhn("train", folder)
 
 
-def test_what_is_not_matlab(folder, monkeypatch):
+def test_a_file_that_is_not_matlab(folder, monkeypatch):
     path = folder / "test_32x32.mat"
     path.write_bytes(b"nothing of the kind")
     monkeypatch.setitem(svhn._FILES, path.name, hashlib.md5(path.read_bytes()).hexdigest())
-    with pytest.raises(UsageError, match=r"test_32x32\.mat is not one of SVHN's"):
+    with pytest.raises(UsageError, match=r"test_32x32\.mat is not a file of SVHN"):
         load_svhn("test", folder)
 
 
-def test_nowhere_and_no_network_says_what_to_do(folder, monkeypatch):
+def test_a_missing_file_says_what_to_do(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(UsageError, match=r"train_32x32\.mat is nowhere.*--data mnist-numbers draws house numbers of its own"):
+    message = (
+        r"SVHN was not found \(looked for train_32x32\.mat in .*or use --data mnist-numbers, whose house numbers are rendered"
+    )
+    with pytest.raises(UsageError, match=message):
         load_svhn("train", folder)
-    with pytest.raises(ValueError, match="not 'extra'"):
+    with pytest.raises(ValueError, match="got 'extra'"):
         load_svhn("extra", folder)
 
 

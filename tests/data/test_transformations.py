@@ -17,9 +17,9 @@ def generator(seed=0):
 def blobs(count=6, side=28):
     """Smooth images whose ink keeps off the border, so that interpolation costs little."""
     place = torch.linspace(-1, 1, side)
-    centres = 0.3 * (2 * torch.rand(count, 3, 2, generator=generator(5)) - 1)
-    rows = (place.view(-1, 1) - centres[..., 1, None, None]).square()
-    columns = (place - centres[..., 0, None, None]).square()
+    centers = 0.3 * (2 * torch.rand(count, 3, 2, generator=generator(5)) - 1)
+    rows = (place.view(-1, 1) - centers[..., 1, None, None]).square()
+    columns = (place - centers[..., 0, None, None]).square()
     return (-(rows + columns) / 0.02).exp().sum(1, keepdim=True).clamp(max=1)
 
 
@@ -45,10 +45,10 @@ def test_draws_are_repeatable_and_images_keep_their_kind(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_colours_move_together(name):
+def test_colors_move_together(name):
     family, x = FAMILIES[name], blobs()
-    colour = torch.cat([x, x, x], dim=1)
-    moved = family.apply(colour, family.sample(6, generator()))
+    color = torch.cat([x, x, x], dim=1)
+    moved = family.apply(color, family.sample(6, generator()))
     torch.testing.assert_close(moved[:, 0], moved[:, 2])
 
 
@@ -86,7 +86,7 @@ def test_composed_maps_move_as_one_after_the_other():
 
 def test_directions_and_units():
     x = torch.zeros(1, 1, 9, 9)
-    x[0, 0, 4, 6] = 1.0  # right of the centre
+    x[0, 0, 4, 6] = 1.0  # right of the center
     family = Affine()
 
     def where(**arguments):
@@ -98,7 +98,7 @@ def test_directions_and_units():
     assert where(translation=[0.0, 2 / 9]) == [(6, 6)]  # two of nine pixels down
     assert where(translation=[1 / 9, 0.0]) == [(4, 7)]
     assert where(scale=[2.0, 1.0]) == [(4, 8)]
-    x[0, 0, 4, 6], x[0, 0, 6, 4] = 0.0, 1.0  # below the centre
+    x[0, 0, 4, 6], x[0, 0, 6, 4] = 0.0, 1.0  # below the center
     assert where(shear=1.0) == [(6, 6)]
     assert where(scale=[1.0, 2.0]) == [(8, 4)]
 
@@ -150,12 +150,12 @@ def test_superpixels_are_means_of_few_regions():
     painted = family.apply(x, family.sample(3, generator()))
     for image, original in zip(painted, x, strict=True):
         assert len(image.unique()) <= 16
-        for colour in image.unique():
-            assert original[image == colour].mean() == pytest.approx(colour.item(), abs=0.03)
+        for color in image.unique():
+            assert original[image == color].mean() == pytest.approx(color.item(), abs=0.03)
     torch.testing.assert_close(painted.mean((2, 3)), x.mean((2, 3)), atol=0.01, rtol=0)
 
 
-def test_superpixels_keep_to_edges_and_to_their_neighbourhood():
+def test_superpixels_keep_to_edges_and_to_their_neighborhood():
     x = torch.zeros(1, 1, 28, 28)
     x[..., 10:] = 1.0  # an edge that is on no line of the grid
     family = Superpixels(per_side=4)
@@ -170,9 +170,9 @@ def test_superpixels_keep_to_edges_and_to_their_neighbourhood():
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.invertible])
 def test_families_without_an_inverse_say_so(name):
     family = FAMILIES[name]
-    with pytest.raises(ValueError, match="no inverse"):
+    with pytest.raises(ValueError, match=r"no inverse|has an inverse only if"):
         family.inverse(family.sample(2, generator()))
-    with pytest.raises(ValueError, match="without an inverse"):
+    with pytest.raises(ValueError, match="that has inverses"):
         ViewSource(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), family)
 
 
@@ -181,9 +181,9 @@ def test_families_without_an_inverse_say_so(name):
     [
         (lambda: Affine(rotation=-1.0), "at least 0"),
         (lambda: Affine(rotation=math.nan), "at least 0"),
-        (lambda: FAMILIES["affine"].apply(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 6)), "of real numbers"),
-        (lambda: ViewSource(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), Affine(), binarize="fixed"), "not 'fixed'"),
-        (lambda: Affine(scale=(1.2, 0.8)), "in order"),
+        (lambda: FAMILIES["affine"].apply(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 6)), "of floats"),
+        (lambda: ViewSource(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), Affine(), binarize="fixed"), "got 'fixed'"),
+        (lambda: Affine(scale=(1.2, 0.8)), "in increasing order"),
         (lambda: Affine(scale=(0.0, 1.0)), "positive"),
         (lambda: Crop(0.0), "above 0"),
         (lambda: Superpixels(per_side=0), "at least 1"),
@@ -275,9 +275,9 @@ def test_affine_families_compose_to_one_map_with_an_inverse():
 def test_compositions_with_other_families_have_no_inverse():
     mixed = Composition((Affine(), Crop()))
     assert not mixed.invertible
-    with pytest.raises(ValueError, match="but of affine families alone"):
+    with pytest.raises(ValueError, match="only if all its families are affine"):
         mixed.inverse(mixed.sample(2, generator()))
-    with pytest.raises(ValueError, match="one family or more"):
+    with pytest.raises(ValueError, match="at least one family"):
         Composition(())
 
 
