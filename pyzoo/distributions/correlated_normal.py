@@ -29,10 +29,15 @@ class CorrelatedNormal(TorchDistribution):
         \qquad \epsilon_i \sim \mathcal{N}(0, 1), \quad \rho_i \ge 0, \quad \sum_i \rho_i < 1
 
     In matrix form :math:`w \sim \mathcal{N}(\mu, D S S^\top D)` with :math:`D = \mathrm{diag}(\sigma)` and
-    :math:`S = I - \rho \mathbf{1}^\top`. Sampling, density, entropy and the KL to a diagonal normal cost O(K): by Sherman
-    and Morrison :math:`S^{-1} = I + \rho \mathbf{1}^\top / r` and :math:`\det S = r`, where :math:`r = 1 - \sum_i \rho_i`.
+    :math:`S = I - \rho \mathbf{1}^\top`. Sampling, density and entropy cost O(K), and so do the KLs to and from a diagonal
+    normal and another of this kind: by the formula of Sherman and Morrison :math:`S^{-1} = I + \rho \mathbf{1}^\top / r`, and by
+    the matrix determinant lemma :math:`\det S = r`, where :math:`r = 1 - \sum_i \rho_i`. There are KLs to and from a
+    ``MultivariateNormal`` too.
+
     As r goes to 0 (equal scales) the sum becomes certain, while every single term stays as uncertain as before. Samples,
-    entropy and KL use log r and bear any r; log_prob and the precision need 1 / r, which in float32 bears logits up to 80.
+    entropy and the KL from this distribution use log r, and any r will do. ``log_prob``, the precision and the KL to this
+    distribution need 1 / r, which in float32 restricts the logits to at most 80. At r = 0, which only arguments that are not
+    validated can reach, the covariance is singular: there is no density and no precision, and every KL to it is infinite.
 
     Source: Berger and Sebag (2019), "Compositional Variational Auto-Encoder", appendix C. Two of its equations are misprinted:
     eq. 7, the variance of the sum, is right only in its limit (see :meth:`marginal_sum`), and eq. 9, the KL to a diagonal
@@ -165,8 +170,7 @@ class CorrelatedNormal(TorchDistribution):
         With :math:`s = \sum_i \sigma_i \rho_i` its variance is :math:`\sum_i (\sigma_i - s)^2`, which is what eq. 7 should say.
         """
         # Around the mean scale, so that equal scales give mean * r with no cancellation.
-        mean = self.scale.mean(-1, keepdim=True)
-        offset = self.scale - mean
+        mean, offset = _mean_and_deviations(self.scale)
         shared = mean * self._log_remainder.exp().unsqueeze(-1) - (self.rho * offset).sum(-1, keepdim=True)
         return dist.Normal(self.loc.sum(-1), torch.linalg.vector_norm(offset + shared, dim=-1), validate_args=False)
 
@@ -177,9 +181,7 @@ class CorrelatedNormal(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        scaled = (value - self.loc) / self.scale
-        total = scaled.sum(-1, keepdim=True) * (-self._log_remainder).exp().unsqueeze(-1)
-        noise = scaled + self.rho * total
+        noise = _whiten(value - self.loc, self.scale, self.rho, self._log_remainder)
         return -0.5 * noise.square().sum(-1) - self._half_log_det - 0.5 * self.event_shape[0] * math.log(2 * math.pi)
 
     @property
@@ -191,19 +193,39 @@ class CorrelatedNormal(TorchDistribution):
         return self._half_log_det + 0.5 * self.event_shape[0] * (1 + math.log(2 * math.pi))
 
 
-def _require_equal_size(q: CorrelatedNormal, p: torch.distributions.Distribution) -> None:
+def _whiten(offset: Tensor, scale: Tensor, rho: Tensor, log_remainder: Tensor) -> Tensor:
+    """S^-1 D^-1 applied to offsets along the last dimension, (..., K), in O(K) by the formula of Sherman and Morrison."""
+    scaled = offset / scale
+    total = scaled.sum(-1, keepdim=True) * (-log_remainder).exp().unsqueeze(-1)
+    return scaled + rho * total
+
+
+def _mean_and_deviations(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean along the last dimension, which is kept, and the deviations from it, which are exactly 0 for equal values."""
+    first = values[..., :1]
+    mean = first + (values - first).mean(-1, keepdim=True)
+    return mean, values - mean
+
+
+def _require_equal_size(q: torch.distributions.Distribution, p: torch.distributions.Distribution) -> None:
     if q.event_shape != p.event_shape:
         raise ValueError(f"KL from a distribution over {q.event_shape[0]} terms to one over {p.event_shape[0]}.")
+
+
+def _diagonal(d: Independent) -> Normal:
+    """The normals of a diagonal normal over vectors."""
+    if not isinstance(d.base_dist, Normal) or d.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError
+    return d.base_dist
 
 
 @register_kl(CorrelatedNormal, Independent)
 def _kl_correlated_diagonal(q: CorrelatedNormal, p: Independent) -> Tensor:
     """Eq. 9 corrected; O(K). Under ``to_event`` Pyro strips the shared event dimensions and comes here."""
-    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
-        raise NotImplementedError
+    normal = _diagonal(p)
     _require_equal_size(q, p)
-    ratio = (q.scale / p.base_dist.scale).square()
-    shift = ((q.loc - p.base_dist.loc) / p.base_dist.scale).square()
+    ratio = (q.scale / normal.scale).square()
+    shift = ((q.loc - normal.loc) / normal.scale).square()
     return 0.5 * (shift + q._trace_weight * ratio - ratio.log() - 1).sum(-1) - q._log_remainder
 
 
@@ -216,3 +238,53 @@ def _kl_correlated_dense(q: CorrelatedNormal, p: MultivariateNormal) -> Tensor:
     squares = torch.linalg.solve_triangular(p.scale_tril, columns, upper=False).square().sum((-2, -1))
     half_log_det = p.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return 0.5 * (squares - q.event_shape[0]) + half_log_det - q._half_log_det
+
+
+def _kl_to_correlated(squares: Tensor, half_log_det: Tensor, p: CorrelatedNormal) -> Tensor:
+    """The KL from half the log-determinant of q's covariance, and the trace and the squared shift in units of p's noise."""
+    kl = 0.5 * (squares - p.event_shape[0]) + p._half_log_det - half_log_det
+    return torch.where(p._log_remainder.isneginf(), math.inf, kl)  # singular: inf - inf otherwise
+
+
+@register_kl(Independent, CorrelatedNormal)
+def _kl_diagonal_correlated(q: Independent, p: CorrelatedNormal) -> Tensor:
+    """The trace is the sum of ratio_i ((S S^T)^-1)_ii; O(K)."""
+    normal = _diagonal(q)
+    _require_equal_size(q, p)
+    ratio = (normal.scale / p.scale).square()
+    inverse = (-p._log_remainder).exp()
+    # Sums before factors: a share that underflows to 0 must not meet an infinite 1 / r.
+    trace = ratio.sum(-1) + 2 * (p.rho * ratio).sum(-1) * inverse + p.rho.square().sum(-1) * ratio.sum(-1) * inverse.square()
+    shift = _whiten(normal.loc - p.loc, p.scale, p.rho, p._log_remainder).square().sum(-1)
+    return _kl_to_correlated(trace + shift, normal.scale.log().sum(-1), p)
+
+
+@register_kl(MultivariateNormal, CorrelatedNormal)
+def _kl_dense_correlated(q: MultivariateNormal, p: CorrelatedNormal) -> Tensor:
+    """Trace and shift together are squares of whitened vectors, the columns of q's Cholesky factor and the shift; O(K^2)."""
+    _require_equal_size(q, p)
+    shift = (q.loc - p.loc).unsqueeze(-2)
+    rows = torch.cat([q.scale_tril.mT.expand(*shift.shape[:-2], -1, -1), shift], -2)
+    noise = _whiten(rows, p.scale.unsqueeze(-2), p.rho.unsqueeze(-2), p._log_remainder.unsqueeze(-1))
+    half_log_det = q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return _kl_to_correlated(noise.square().sum((-2, -1)), half_log_det, p)
+
+
+@register_kl(CorrelatedNormal, CorrelatedNormal)
+def _kl_correlated_correlated(q: CorrelatedNormal, p: CorrelatedNormal) -> Tensor:
+    r"""The trace is the squared norm of :math:`S_p^{-1} G S_q`, where G is the diagonal of the ratios of the scales; O(K).
+
+    With :math:`g_j = \bar g + \delta_j` an entry of that matrix is :math:`g_i [i = j] + d_i + \rho_{p,i} \delta_j / r_p`, where
+    :math:`d_i = \rho_{p,i} (\bar g r_q - \sum_k \rho_{q,k} \delta_k) / r_p - g_i \rho_{q,i}`. The deviations from the mean ratio
+    keep equal ratios exact: then r_q and r_p occur as their quotient alone, which can be moderate where both are tiny.
+    """
+    _require_equal_size(q, p)
+    ratio = q.scale / p.scale  # g
+    mean, deviation = _mean_and_deviations(ratio)
+    deviation = deviation * (-p._log_remainder).exp().unsqueeze(-1)  # delta / r_p
+    quotient = (q._log_remainder - p._log_remainder).exp().unsqueeze(-1)
+    d = p.rho * (mean * quotient - (q.rho * deviation).sum(-1, keepdim=True)) - ratio * q.rho
+    spread = p.rho.square() * deviation.square().sum(-1, keepdim=True)  # the deviations sum to 0, so no product with d is left
+    trace = q.event_shape[0] * d.square() + spread + 2 * ratio * (d + p.rho * deviation) + ratio.square()
+    shift = _whiten(q.loc - p.loc, p.scale, p.rho, p._log_remainder).square()
+    return _kl_to_correlated((trace + shift).sum(-1), q._half_log_det, p)

@@ -17,7 +17,7 @@ from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
 from pyzoo.infer.penalty import Beliefs, Penalty
 from pyzoo.infer.projection import Information, projection, signed_projection
-from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO
+from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO, analytic
 from pyzoo.infer.traced import TracedStep
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "TracedStep",
     "Variables",
     "aggregate_log_prob",
+    "analytic",
     "dependence",
     "distortion",
     "evaluating",

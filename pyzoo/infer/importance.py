@@ -1,7 +1,7 @@
 """Importance-weighted log-likelihoods of single examples, in bounded memory."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 
 __all__ = ["log_likelihood"]
 
+Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
 
 @torch.no_grad()
-def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int = 5000, max_rows: int = 4096) -> Tensor:
+def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows: int = 4096) -> Tensor:
     r"""Importance-weighted estimate of each example's log p(x).
 
     .. math:: \log \frac{1}{S} \sum_{s=1}^{S} \frac{p(x, z_s)}{q(z_s \mid x)}, \qquad z_s \sim q(z \mid x)
@@ -23,15 +25,17 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
     batch, or needs all samples at once; this one repeats examples along the batch, so any model with one plate over the
     examples serves, and only ``max_rows`` rows exist at a time. Factors named ``penalty/...`` are left out.
 
-    A guide may have a method ``precompute(**batch)`` that returns further keyword arguments of its own, one row for each example:
-    what it computes from the batch alone. It is called once for an example, not once for a sample.
+    A guide may have a method ``precompute`` that takes the batch and returns further keyword arguments of its own, a dict of
+    tensors with one row for each example: what it computes from the batch alone. It is called once for an example, not once for
+    a sample.
 
     Source: Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders", eq. 8.
 
     Args:
         model: the generative program; all its sites stand in the plate over the examples.
         guide: the inference program; likewise. A site that examples share (a graph, say) must be fixed first.
-        batch: the programs' keyword arguments, each with the examples along its first dimension.
+        batch: the programs' arguments, tensors with the examples along their first dimension: a dict of keyword arguments, or a
+            tuple of positional ones, or the only one itself.
         num_samples: S.
         max_rows: the most rows (examples times samples) in one call of the programs.
 
@@ -52,22 +56,39 @@ def log_likelihood(model, guide, batch: Mapping[str, Tensor], num_samples: int =
         ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))  # the exact posterior, so every weight is p(x)
         >>> log_likelihood(model, guide, {"x": torch.tensor([0.0, 2.0])}, num_samples=3)
         tensor([-1.2655, -2.2655])
+        >>> log_likelihood(model, guide, torch.tensor([0.0, 2.0]), num_samples=3)
+        tensor([-1.2655, -2.2655])
     """
     if num_samples < 1 or max_rows < 1:
         raise ValueError(f"num_samples and max_rows must be at least 1, got {num_samples} and {max_rows}.")
-    sizes = {len(value) for value in batch.values()}
+    arguments = _named(batch)
+    if not all(value.dim() for value in arguments.values()):
+        raise ValueError("The tensors of a batch must have the examples along their first dimension, and one has no dimension.")
+    sizes = {len(value) for value in arguments.values()}
     if len(sizes) != 1:
         raise ValueError(f"The tensors of a batch must have the examples along their first dimension, got sizes {sorted(sizes)}.")
-    blocks = [{key: value[i : i + max_rows] for key, value in batch.items()} for i in range(0, sizes.pop(), max_rows)]
+    blocks = [{key: value[i : i + max_rows] for key, value in arguments.items()} for i in range(0, sizes.pop(), max_rows)]
     if not blocks:
-        return torch.zeros(0, device=next(iter(batch.values())).device)
+        return torch.zeros(0, device=next(iter(arguments.values())).device)
     return torch.cat([_block(model, guide, part, num_samples, max_rows) for part in blocks])
 
 
-def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows: int) -> Tensor:
+def _named(batch: Batch) -> dict[int | str, Tensor]:
+    """The arguments by keyword, or by position."""
+    if isinstance(batch, Mapping):
+        return dict(batch)
+    return dict(enumerate([batch] if isinstance(batch, Tensor) else batch))
+
+
+def _call(program: Callable, arguments: Mapping[int | str, Tensor], further: Mapping[str, Tensor]) -> Any:
+    positional = [value for key, value in arguments.items() if isinstance(key, int)]
+    return program(*positional, **{key: value for key, value in arguments.items() if isinstance(key, str)}, **further)
+
+
+def _block(model, guide, batch: Mapping[int | str, Tensor], num_samples: int, max_rows: int) -> Tensor:
     examples = len(next(iter(batch.values())))
     most = max(1, max_rows // examples)
-    encoded = guide.precompute(**batch) if hasattr(guide, "precompute") else {}
+    encoded = _call(guide.precompute, batch, {}) if hasattr(guide, "precompute") else {}
     total = None
     for start in range(0, num_samples, most):
         repeats = min(most, num_samples - start)
@@ -75,17 +96,20 @@ def _block(model, guide, batch: Mapping[str, Tensor], num_samples: int, max_rows
             {key: value if repeats == 1 else value.repeat_interleave(repeats, 0) for key, value in part.items()}
             for part in (batch, encoded)
         )
-        log_sum = _log_weights(model, guide, rows, features, examples * repeats).view(examples, repeats).logsumexp(1)
+        log_sum = _log_weights(model, guide, rows, features, examples, repeats).view(examples, repeats).logsumexp(1)
         total = log_sum if total is None else torch.logaddexp(total, log_sum)
     return total - math.log(num_samples)
 
 
-def _log_weights(model, guide, rows: Mapping[str, Tensor], encoded: Mapping[str, Tensor], size: int) -> Tensor:
+def _log_weights(
+    model, guide, rows: Mapping[int | str, Tensor], encoded: Mapping[str, Tensor], examples: int, repeats: int
+) -> Tensor:
     """log p(x, z) - log q(z | x) of each row; what is encoded goes to the guide alone."""
     model, guide = (block(program, hide_fn=lambda site: site["name"].startswith("penalty/")) for program in (model, guide))
-    guide_trace = trace(guide).get_trace(**rows, **encoded)
-    model_trace = trace(replay(model, trace=guide_trace)).get_trace(**rows)
-    plate = _plate([*_scored(model_trace), *_scored(guide_trace)], size)
+    guide_trace = _call(trace(guide).get_trace, rows, encoded)
+    model_trace = _call(trace(replay(model, trace=guide_trace)).get_trace, rows, {})
+    plate = _plate([*_scored(model_trace), *_scored(guide_trace)], examples, repeats)
+    size = examples * repeats
     return _joint(model_trace, plate, size) - _joint(guide_trace, plate, size)
 
 
@@ -93,15 +117,19 @@ def _scored(program_trace) -> list[dict[str, Any]]:
     return [site for site in program_trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
 
 
-def _plate(sites: list[dict[str, Any]], size: int) -> str:
+def _plate(sites: list[dict[str, Any]], examples: int, repeats: int) -> str:
     """The name of the plate over the rows: one of their number, around every site."""
+    size = examples * repeats
     around = [{frame.name for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == size} for site in sites]
     common = set.intersection(*around) if around else set()
     if not common:
         alone = next(
             (site["name"] for site, names in zip(sites, around, strict=True) if not names), sites[0]["name"] if sites else "none"
         )
-        raise ValueError(f"Site '{alone}' is not in one plate over the {size} rows with all others: fix its value first.")
+        raise ValueError(
+            f"Site '{alone}' is not in one plate with all others over the {size} rows of {examples} examples times {repeats} "
+            "samples: fix its value first, or call .eval() if it is only drawn in training."
+        )
     return min(common)
 
 

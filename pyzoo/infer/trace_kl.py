@@ -1,8 +1,9 @@
 """An ELBO that says where its nats go, with closed-form KLs where the guide vouches for them."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final, NoReturn, cast
 
 import torch
 from pyro.distributions import MaskedDistribution, Unit
@@ -10,12 +11,41 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine import replay, trace
+from pyro.poutine.runtime import InferDict
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-__all__ = ["NegativeELBO", "TraceKL_ELBO"]
+from pyzoo.infer.parameter_store import require_separate_parameters
+
+__all__ = ["NegativeELBO", "TraceKL_ELBO", "analytic"]
+
+
+class _Analytic(dict):
+    """A dict that cannot be changed, since every marked site of a program names the same one. Its copies are plain dicts."""
+
+    def _refuse(self, *args, **kwargs) -> NoReturn:
+        raise TypeError("analytic is shared by all sites that it marks and cannot be changed: write {**analytic, ...}.")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = cast(Any, _refuse)
+
+    def __reduce__(self) -> str:
+        return "analytic"  # pickling and copy.deepcopy give this very object
+
+
+analytic: Final[InferDict] = cast(InferDict, _Analytic(kl="analytic"))
+"""The mark of a guide's site whose KL :class:`TraceKL_ELBO` takes in closed form, to be given as ``infer=analytic``.
+
+It equals ``{"kl": "analytic"}``, which type checkers refuse, because Pyro's ``InferDict`` has no such key. Pyro copies it at each
+``pyro.sample``, so that nothing that inference writes about a site reaches the mark. With other keys: ``{**analytic, ...}``.
+
+Example:
+    >>> analytic
+    {'kl': 'analytic'}
+    >>> pyro.poutine.trace(lambda: pyro.sample("z", dist.Normal(0.0, 1.0), infer=analytic)).get_trace().nodes["z"]["infer"]
+    {'kl': 'analytic'}
+"""
 
 
 class TraceKL_ELBO(ELBO):
@@ -24,9 +54,9 @@ class TraceKL_ELBO(ELBO):
     .. math:: -\mathrm{ELBO} = \sum_{\text{analytic}} \mathrm{KL}(q_s \| p_s)
         + \sum_{\text{other latents}} \log \frac{q_s}{p_s} - \sum_{\text{observed}} \log p_s
 
-    It differs from Pyro's ``Trace_ELBO`` in four ways. Sites whose guide says ``infer={"kl": "analytic"}`` contribute their
-    KL in closed form. :meth:`terms` returns each site's share. ``kl_weights`` scales the shares of latents, for warm-up
-    or beta-VAEs. And nothing in it waits for the device or branches on data, so that a step can be traced and compiled.
+    It differs from Pyro's ``Trace_ELBO`` in four ways. Sites that the guide marks by ``infer=analytic`` (:data:`analytic`)
+    contribute their KL in closed form. :meth:`terms` returns each site's share. ``kl_weights`` scales the shares of latents, for
+    warm-up or beta-VAEs. And nothing in it waits for the device or branches on data, so that a step can be traced and compiled.
 
     A mark is valid if, given the guide's sites drawn before it, the model's distribution at the site depends neither on the
     site itself nor on any later site of the guide. (``TraceMeanField_ELBO`` takes the closed form wherever one exists, which is
@@ -42,6 +72,8 @@ class TraceKL_ELBO(ELBO):
     A ``pyro.factor`` is a term like any other: of the model, its negative; of the guide (``has_rsample=True``), itself.
     Scale and mask of an analytic site are those of the guide, and the model's must be the same.
 
+    Enumeration is ignored: a site of the guide that asks for it is drawn like any other, and a warning says so once.
+
     Args:
         num_particles: samples of the guide to average over.
         kl_weights: site names and the weight of their terms, numbers or 0-dim tensors; 1 where absent.
@@ -51,7 +83,8 @@ class TraceKL_ELBO(ELBO):
     Source of the baseline: Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
 
     Raises:
-        ValueError: there is a weight for an unknown site, or a marked site has another scale or mask in the model.
+        ValueError: there is a weight for an unknown site; a marked site has another scale or mask in the model; or model and
+            guide are PyroModules of one name, so that ``pyro.infer.SVI`` would never train parameters of one of them.
         NotImplementedError: a latent of the guide is not reparameterised and the particles are one or vectorised; a factor of
             the guide is not marked ``has_rsample=True``; or a marked site's distributions have no closed-form KL.
 
@@ -60,7 +93,7 @@ class TraceKL_ELBO(ELBO):
         ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
         ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
         >>> def guide(x):
-        ...     pyro.sample("z", dist.Normal(x / 2, 0.5**0.5), infer={"kl": "analytic"})
+        ...     pyro.sample("z", dist.Normal(x / 2, 0.5**0.5), infer=analytic)
         >>> terms = TraceKL_ELBO().terms(model, guide, torch.tensor(2.0))
         >>> sorted(terms), terms["z"]
         (['x', 'z'], tensor(0.5966))
@@ -77,6 +110,7 @@ class TraceKL_ELBO(ELBO):
             raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
         self.kl_weights = dict(kl_weights or {})
+        self._warned_of_enumeration = False
 
     def terms(self, model, guide, *args, **kwargs) -> dict[str, Tensor]:
         """Each site's share of the negative ELBO, unweighted and differentiable: site name to a 0-dim tensor, in nats.
@@ -100,7 +134,9 @@ class TraceKL_ELBO(ELBO):
 
     def _particles(self, model, guide, args, kwargs) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         """Of each particle its terms, and log q of what it drew without reparameterising, None if nothing."""
+        require_separate_parameters(model, guide)
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            self._warn_of_enumeration(guide_trace)
             score = _score(guide_trace)
             if score is not None and (self.num_particles == 1 or self.vectorize_particles):
                 name = next(name for name, site in guide_trace.nodes.items() if _wants_score(site))
@@ -109,6 +145,20 @@ class TraceKL_ELBO(ELBO):
                     "particles that are not vectorised. Set num_particles, or use pyro.infer.TraceGraph_ELBO."
                 )
             yield _terms(model_trace, guide_trace, self.max_plate_nesting), score
+
+    def _warn_of_enumeration(self, guide_trace) -> None:
+        if self._warned_of_enumeration:
+            return
+        sites = guide_trace.nodes.items()
+        names = [name for name, site in sites if _is_scored(site) and not site["is_observed"] and site["infer"].get("enumerate")]
+        if names:
+            self._warned_of_enumeration = True
+            listed = ", ".join(f"'{name}'" for name in names)
+            warnings.warn(
+                f"The guide asks for enumeration of {listed}, which TraceKL_ELBO ignores: it draws the site. "
+                "Use pyro.infer.TraceEnum_ELBO to enumerate.",
+                stacklevel=2,
+            )
 
     def _mean(self, particles: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {name: sum(terms[name] for terms in particles) / self.num_particles for name in particles[0]}
@@ -252,13 +302,21 @@ class NegativeELBO(nn.Module):
         fixed_weights: further sites with a weight, which nothing moves.
 
     Example:
-        >>> from pyzoo.models.compvae import compvae_sines
-        >>> from pyzoo.guides.compvae import compvae_sines_guide
-        >>> model = compvae_sines(w_dim=16, z_dim=4, prior_width=32, decoder_width=40)
-        >>> guide = compvae_sines_guide(w_dim=16, z_dim=4, encoder_width=40, z_width=32, graph_widths=(32,))
-        >>> loss, terms = NegativeELBO(model, guide)(parts=torch.tensor([[0, 2]]), x=torch.zeros(1, 200))
-        >>> sorted(terms)
-        ['w', 'x', 'z']
+        >>> class Model(pyro.nn.PyroModule):
+        ...     def forward(self, x):
+        ...         with pyro.plate("data", len(x)):
+        ...             z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+        ...             pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+        >>> class Guide(pyro.nn.PyroModule):
+        ...     def __init__(self):
+        ...         super().__init__("guide")
+        ...         self.encoder = torch.nn.Linear(1, 1)
+        ...     def forward(self, x):
+        ...         with pyro.plate("data", len(x)):
+        ...             pyro.sample("z", dist.Normal(self.encoder(x), 0.7).to_event(1), infer=analytic)
+        >>> loss, terms = NegativeELBO(Model("model"), Guide(), kl_weights={"z": 0.5})(x=torch.ones(4, 1))
+        >>> sorted(terms), torch.equal(loss, 0.5 * terms["z"] + terms["x"])
+        (['x', 'z'], True)
     """
 
     def __init__(

@@ -1,3 +1,5 @@
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -60,6 +62,116 @@ def test_kl_equals_the_dense_one(batch, parts, seed):
     torch.testing.assert_close(kl_divergence(q, full), kl_divergence(dense(q), full), rtol=1e-7, atol=1e-7)
 
 
+def left_of(kind, q, seed):
+    """A distribution of this kind over as many terms as q has, of a batch shape that broadcasts with q's, and a dense equal."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = q.event_shape[0]
+    loc = torch.randn(2, *([1] * len(q.batch_shape)), parts, generator=generator, dtype=torch.float64)  # broadcasts to the left
+    scale = torch.rand(parts, generator=generator, dtype=torch.float64) + 0.3
+    if kind == "diagonal":
+        left = dist.Normal(loc, scale).to_event(1)
+        return left, dist.MultivariateNormal(loc, covariance_matrix=torch.diag_embed(left.variance))
+    if kind == "dense":
+        factor = torch.randn(*q.batch_shape, parts, parts, generator=generator, dtype=torch.float64)
+        left = dist.MultivariateNormal(loc, covariance_matrix=factor @ factor.mT + torch.eye(parts))
+        return left, left
+    left = CorrelatedNormal(loc, scale, rho_logits=torch.randn(parts, generator=generator, dtype=torch.float64))
+    return left, dense(left)
+
+
+KINDS = ["diagonal", "dense", "correlated"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(KINDS), BATCHES, PARTS, SEEDS, st.sampled_from(["rho", "rho_logits"]))
+def test_kl_to_it_equals_the_dense_one(kind, batch, parts, seed, by):
+    p = make(batch, parts, seed, by)
+    q, as_dense = left_of(kind, p, seed + 1)
+    kl = kl_divergence(q, p)
+    assert kl.shape == torch.broadcast_shapes(q.batch_shape, batch) == (2, *batch)
+    torch.testing.assert_close(kl, kl_divergence(as_dense, dense(p)), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("by", ["rho", "rho_logits"])
+def test_gradients_of_the_kl_to_it(kind, by):
+    p = make((3,), 4, 7)
+    _, as_dense = left_of(kind, p, 8)
+    factor = as_dense.scale_tril.detach().clone()
+    params = [v.detach().clone().requires_grad_() for v in (as_dense.mean, factor, p.loc, p.scale, getattr(p, by))]
+    logits = torch.randn(4, dtype=torch.float64)
+
+    def functions(dense_too):
+        def kl(loc, factor, *others):
+            diagonal = factor.diagonal(dim1=-2, dim2=-1)
+            right = CorrelatedNormal(others[0], others[1], **{by: others[2]})
+            if kind == "dense":
+                left = as_left = dist.MultivariateNormal(loc, scale_tril=factor.tril())
+            elif kind == "diagonal":
+                left = dist.Normal(loc, diagonal).to_event(1)
+                as_left = dist.MultivariateNormal(loc, scale_tril=torch.diag_embed(diagonal))
+            else:
+                left = CorrelatedNormal(loc, diagonal, rho_logits=logits)
+                as_left = dense(left)
+            return kl_divergence(as_left, dense(right)) if dense_too else kl_divergence(left, right)
+
+        return kl
+
+    gradients, expected = (torch.autograd.grad(functions(dense_too)(*params).sum(), params) for dense_too in (False, True))
+    torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-9)
+    assert torch.autograd.gradcheck(functions(False), params)
+
+
+def test_kl_to_itself_is_zero():
+    q = make((2, 3), 5, 3)
+    torch.testing.assert_close(kl_divergence(q, q), torch.zeros(2, 3, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+@pytest.mark.parametrize("logit", [0.0, 30.0, 300.0])
+def test_kl_between_sums_that_are_nearly_certain(logit, ratio):
+    """Equal shares and a common ratio g of the scales: S_p^-1 G S_q is g I, however small the remainder is."""
+    loc = torch.randn(3, dtype=torch.float64)
+    logits = torch.randn(3, dtype=torch.float64) + logit
+    p = CorrelatedNormal(loc, torch.full((3,), 0.7, dtype=torch.float64), rho_logits=logits)
+    q = CorrelatedNormal(loc, p.scale * ratio, rho_logits=logits)
+    exact = 3 * (0.5 * (ratio**2 - 1) - math.log(ratio))
+    assert kl_divergence(q, p).item() == pytest.approx(exact, abs=1e-9)
+
+
+def test_the_sum_of_one_can_be_far_less_certain_than_the_others():
+    """Equal scales and locs, both remainders tiny: the KL is that of the sums, which alone differ, from the dense formula."""
+    ones = torch.ones(2, dtype=torch.float64)
+    q = CorrelatedNormal(0 * ones, ones, rho_logits=torch.full((2,), 20.0, dtype=torch.float64))
+    p = CorrelatedNormal(0 * ones, ones, rho_logits=torch.full((2,), 25.0, dtype=torch.float64))
+    ratio = 2 * (q._log_remainder - p._log_remainder)  # of the variances of the two sums; their difference is equally uncertain
+    expected = 0.5 * (ratio.exp() - 1 - ratio)
+    torch.testing.assert_close(kl_divergence(q, p), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kl_to_a_singular_one_is_infinite(kind):
+    q, _ = left_of(kind, make((), 2, 0), 1)
+    p = CorrelatedNormal(torch.zeros(2), torch.ones(2), rho=torch.tensor([0.25, 0.75]), validate_args=False)
+    assert kl_divergence(q, p).isposinf().all()
+
+
+@pytest.mark.parametrize("logit", [-60.0, 60.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kl_to_extreme_logits_is_not_nan(kind, logit):
+    q, _ = left_of(kind, make((), 3, 0), 1)
+    p = CorrelatedNormal(torch.zeros(3), torch.ones(3), rho_logits=torch.full((3,), logit))
+    assert (kl_divergence(q, p) > 0).all()  # in float32 it may be infinite
+    p = CorrelatedNormal(p.loc.double(), p.scale.double(), rho_logits=p.rho_logits.double())
+    assert torch.isfinite(kl_divergence(q, p)).all()
+
+
+def test_kl_to_it_under_to_event():
+    p, q = make((5, 7), 3, 0), dist.Normal(torch.zeros(5, 7, 3, dtype=torch.float64), 1.0)
+    torch.testing.assert_close(kl_divergence(q.to_event(2), p.to_event(1)), kl_divergence(q.to_event(1), p).sum(-1))
+    torch.testing.assert_close(kl_divergence(p.to_event(2), p.to_event(2)), torch.tensor(0.0, dtype=torch.float64))
+
+
 def test_kl_is_what_samples_say():
     torch.manual_seed(1)
     q = make((2,), 4, 3)
@@ -82,11 +194,17 @@ def test_kl_between_different_sizes_raises():
     for p in (dist.Normal(three, 1.0).to_event(1), dist.MultivariateNormal(three, torch.eye(3, dtype=torch.float64))):
         with pytest.raises(ValueError, match="over 1 terms to one over 3"):
             kl_divergence(q, p)
+        with pytest.raises(ValueError, match="over 3 terms to one over 1"):
+            kl_divergence(p, q)
+    with pytest.raises(ValueError, match="over 1 terms to one over 3"):
+        kl_divergence(q, make((), 3, 0))
 
 
-def test_no_kl_to_what_is_not_normal():
-    with pytest.raises(NotImplementedError):
-        kl_divergence(make((), 3, 0), dist.Laplace(torch.zeros(3), 1.0).to_event(1))
+def test_no_kl_between_it_and_what_is_not_normal():
+    laplace, q = dist.Laplace(torch.zeros(3), 1.0).to_event(1), make((), 3, 0)
+    for pair in ((q, laplace), (laplace, q)):
+        with pytest.raises(NotImplementedError):
+            kl_divergence(*pair)
 
 
 def test_the_papers_equations_7_and_9_are_misprinted():
@@ -113,10 +231,10 @@ def test_marginal_sum(parts):
 
 
 def test_the_sum_can_be_certain_while_the_parts_are_not():
-    q = CorrelatedNormal(torch.zeros(4), torch.ones(4), rho_logits=torch.full((4,), 30.0))
+    q = CorrelatedNormal(torch.zeros(4), torch.full((4,), 1.1), rho_logits=torch.full((4,), 30.0))
     assert q.variance.min() > 0.7
     remainder = torch.exp(q._log_remainder)
-    torch.testing.assert_close(q.marginal_sum().scale, 2 * remainder)  # no cancellation down to 1e-13
+    torch.testing.assert_close(q.marginal_sum().scale, 2.2 * remainder)  # no cancellation down to 1e-13
     assert 0 < q.marginal_sum().scale < 1e-12
 
 
@@ -221,7 +339,8 @@ def test_traces_without_a_graph_break_or_a_sync():
         q = CorrelatedNormal(loc, scale, rho_logits=logits, validate_args=False)
         value = q.rsample()
         p = dist.Normal(loc.detach(), torch.ones_like(loc), validate_args=False).to_event(1)
-        return q.log_prob(value).sum() + kl_divergence(q, p).sum()
+        kls = kl_divergence(q, p) + kl_divergence(p, q) + kl_divergence(q, q)
+        return q.log_prob(value).sum() + kls.sum()
 
     from torch.fx.experimental.proxy_tensor import make_fx
 

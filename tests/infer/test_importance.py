@@ -97,8 +97,9 @@ def test_no_examples():
 
 
 def test_tensors_of_different_lengths_raise():
-    with pytest.raises(ValueError, match=r"sizes \[3, 5\]"):
-        log_likelihood(model, guide, {"x": X, "y": X[:3]}, 10)
+    for batch in ({"x": X, "y": X[:3]}, (X, X[:3])):
+        with pytest.raises(ValueError, match=r"sizes \[3, 5\]"):
+            log_likelihood(model, guide, batch, 10)
 
 
 def test_a_shared_site_raises():
@@ -106,8 +107,59 @@ def test_a_shared_site_raises():
         pyro.sample("c", dist.Normal(0.0, 1.0))
         guide(x)
 
-    with pytest.raises(ValueError, match="'c'"):
+    cure = r"'c' .* 50 rows of 5 examples times 10 samples: fix its value first, or call \.eval\(\)"
+    with pytest.raises(ValueError, match=cure):
         log_likelihood(model, shared, {"x": X}, 10)
+
+
+@pytest.mark.parametrize("max_rows", [12, 4096])
+@pytest.mark.parametrize("batch", [X, (X,), [X]], ids=["tensor", "tuple", "list"])
+def test_positional_arguments(batch, max_rows):
+    torch.manual_seed(0)
+    expected = log_likelihood(model, guide, {"x": X}, 50, max_rows)
+    torch.manual_seed(0)
+    assert torch.equal(log_likelihood(model, guide, batch, 50, max_rows), expected)
+
+
+def test_several_positional_arguments_keep_their_order():
+    def shifted(x, shift):
+        model(x - shift)
+
+    def shifted_guide(x, shift):
+        guide(x - shift)
+
+    shift = torch.linspace(-1, 1, 5).unsqueeze(-1)
+    torch.testing.assert_close(log_likelihood(shifted, shifted_guide, (X + shift, shift), 4000), EXACT, atol=0.03, rtol=0)
+
+
+class Encoding:
+    """A guide that computes once for each example what it needs for all samples."""
+
+    def __init__(self):
+        self.calls = []
+
+    def precompute(self, x):
+        self.calls.append(len(x))
+        return {"doubled": 2 * x}
+
+    def __call__(self, x, doubled):
+        guide(doubled / 2)
+
+
+@pytest.mark.parametrize("batch", [{"x": X}, X, (X,)], ids=["dict", "tensor", "tuple"])
+def test_what_a_guide_precomputes(batch):
+    encoding = Encoding()
+    torch.manual_seed(0)
+    found = log_likelihood(model, encoding, batch, 50, max_rows=12)
+    assert encoding.calls == [5]
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, log_likelihood(model, guide, {"x": X}, 50, max_rows=12))
+
+
+@pytest.mark.parametrize("batch", [torch.tensor(1.0), {"x": torch.tensor(1.0)}, (), {}])
+def test_a_batch_without_examples_along_its_first_dimension_raises(batch):
+    with pytest.raises(ValueError, match="first dimension"):
+        log_likelihood(model, guide, batch, 10)
 
 
 @pytest.mark.parametrize("bad", [{"num_samples": 0}, {"max_rows": 0}])

@@ -1,4 +1,7 @@
+import copy
 import math
+import pickle
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -8,7 +11,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyzoo.infer import NegativeELBO, TraceKL_ELBO
+from pyzoo.infer import NegativeELBO, TraceKL_ELBO, analytic
 
 X = torch.tensor([0.5, -1.0, 2.0])
 
@@ -34,7 +37,7 @@ class Guide(pyro.nn.PyroModule):
 
     def forward(self, x):
         loc_z, loc_y = self.layer(x.unsqueeze(-1)).unbind(-1)
-        infer = {name: {"kl": "analytic"} if name in self.marked else {} for name in "yz"}
+        infer = {name: analytic if name in self.marked else {} for name in "yz"}
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(loc_z, self.scale_z), infer=infer["z"])
             pyro.sample("y", dist.Normal(loc_y + 0.5 * z, 0.6), infer=infer["y"])
@@ -61,6 +64,53 @@ def test_check_elbo_catches_an_invalid_mark():
 
     with pytest.raises(AssertionError, match="analytic mark"):
         check_elbo(Model("model"), Backwards(), {"x": X}, num_samples=600)
+
+
+def marked_site(infer):
+    return pyro.poutine.trace(lambda: pyro.sample("z", dist.Normal(0.0, 1.0), infer=infer)).get_trace().nodes["z"]["infer"]
+
+
+def test_what_inference_writes_about_a_site_does_not_reach_the_mark():
+    found = marked_site(analytic)
+    assert type(found) is dict
+    found["enumerate"] = "parallel"
+    handlers = [
+        pyro.poutine.infer_config(config_fn=lambda site: {"enumerate": "parallel"}),
+        pyro.poutine.uncondition(),
+        pyro.poutine.markov(history=1),
+    ]
+    for handler in handlers:
+        with handler:
+            marked_site(analytic)
+    Trace_ELBO().loss(Model("model"), Guide(), x=X)
+    assert analytic == {"kl": "analytic"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda mark: mark.update(enumerate="parallel"),
+        lambda mark: mark.setdefault("enumerate", "parallel"),
+        lambda mark: mark.pop("kl"),
+        lambda mark: mark.popitem(),
+        lambda mark: mark.clear(),
+        lambda mark: mark.__setitem__("kl", "sampled"),
+        lambda mark: mark.__delitem__("kl"),
+        lambda mark: mark.__ior__({"kl": "sampled"}),
+    ],
+)
+def test_the_mark_cannot_be_changed(change):
+    with pytest.raises(TypeError, match=r"\{\*\*analytic"):
+        change(analytic)
+    assert analytic == {"kl": "analytic"}
+
+
+def test_the_mark_can_be_copied_extended_and_pickled():
+    assert copy.copy(analytic) is copy.deepcopy(analytic) is pickle.loads(pickle.dumps(analytic)) is analytic
+    assert marked_site({**analytic, "is_auxiliary": True}) == {"kl": "analytic", "is_auxiliary": True}
+    other = analytic.copy()
+    other["enumerate"] = "parallel"
+    assert analytic == {"kl": "analytic"}
 
 
 def test_terms_equal_a_hand_written_twin():
@@ -288,6 +338,32 @@ def test_the_score_function_needs_particles_to_compare(options):
 
     with pytest.raises(NotImplementedError, match=r"'b'.*num_particles.*TraceGraph_ELBO"):
         TraceKL_ELBO(**options).terms(program, program)
+
+
+@pytest.mark.parametrize("how", ["parallel", "sequential"])
+def test_warns_once_that_enumeration_is_ignored(how):
+    def model():
+        c = pyro.sample("c", dist.Bernoulli(0.3))
+        pyro.sample("x", dist.Normal(c, 1.0), obs=torch.tensor(0.7))
+
+    def guide(**options):
+        pyro.sample("c", dist.Bernoulli(0.6), **options)
+
+    def loss(elbo, guide):
+        torch.manual_seed(0)
+        return elbo.loss(model, guide)
+
+    elbo = TraceKL_ELBO(num_particles=2)
+    with pytest.warns(
+        UserWarning, match=r"enumeration of 'c', which TraceKL_ELBO ignores.*pyro\.infer\.TraceEnum_ELBO"
+    ) as caught:
+        found = loss(elbo, lambda: guide(infer={"enumerate": how}))
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found == loss(elbo, lambda: guide(infer={"enumerate": how}))
+        assert found == loss(copy.deepcopy(elbo), lambda: guide(infer={"enumerate": how}))
+        assert found == loss(TraceKL_ELBO(num_particles=2), guide)
 
 
 def test_a_factor_of_the_guide_must_say_that_it_has_a_gradient():

@@ -1,21 +1,14 @@
-"""Checks for distributions, models and guides: pyzoo's own, and yours.
-
-Each raises an AssertionError that says what does not hold.
-"""
+"""The check of a distribution."""
 
 import copy
 import pickle
 from collections.abc import Callable, Mapping
 
-import pyro
 import torch
 from pyro.distributions import TorchDistribution
-from pyro.infer import SVI, Trace_ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyzoo.infer import TraceKL_ELBO
-
-__all__ = ["check_distribution", "check_elbo", "check_svi"]
+__all__ = ["check_distribution"]
 
 
 def check_distribution(make: Callable[..., TorchDistribution], params: Mapping[str, Tensor], num_samples: int = 50_000) -> None:
@@ -28,6 +21,9 @@ def check_distribution(make: Callable[..., TorchDistribution], params: Mapping[s
         make: the class, or a function, from the parameters to the distribution.
         params: parameters with at least one batch dimension.
         num_samples: for the Monte Carlo parts; errors are judged by their standard error.
+
+    Raises:
+        AssertionError: it says what does not hold.
 
     Example:
         >>> check_distribution(dist.Gamma, {"concentration": torch.rand(3) + 1, "rate": torch.rand(3) + 1})
@@ -86,20 +82,20 @@ def _check_moments(d: TorchDistribution, num_samples: int) -> None:
     with torch.no_grad():
         samples = d.sample(torch.Size([num_samples]))
         squares = (samples - d.mean).square()
-        _assert_mean_is(samples, d.mean, "the mean")
-        _assert_mean_is(squares, d.variance, "the variance")
+        _assert_mean_is(samples, d.mean, "the mean and samples differ by {}")
+        _assert_mean_is(squares, d.variance, "the variance and samples differ by {}")
         try:
             entropy = d.entropy()
         except NotImplementedError:
             return
-        _assert_mean_is(-d.log_prob(samples), entropy, "the entropy")
+        _assert_mean_is(-d.log_prob(samples), entropy, "the entropy and the log-density of samples differ by {}")
 
 
-def _assert_mean_is(samples: Tensor, mean: Tensor, what: str) -> None:
-    """The average over the first dimension, within six standard errors."""
+def _assert_mean_is(samples: Tensor, mean: Tensor, message: str) -> None:
+    """The average over the first dimension, within six standard errors; the message has a gap for their number."""
     error = (samples.mean(0) - mean).abs()
     bound = 6 * samples.std(0) / len(samples) ** 0.5 + 1e-5
-    assert (error <= bound).all(), f"{what} and samples differ by {(error / bound).max().item() * 6:.1f} standard errors"
+    assert (error <= bound).all(), message.format(f"{(error / bound).max().item() * 6:.1f} standard errors")
 
 
 def _check_gradients(make: Callable[..., TorchDistribution], params: Mapping[str, Tensor], num_samples: int) -> None:
@@ -117,48 +113,5 @@ def _check_gradients(make: Callable[..., TorchDistribution], params: Mapping[str
         samples = make(**params).rsample(torch.Size([max(1, num_samples // blocks)]))
         found.append(gradients((samples + samples.square()).mean(0).sum()))
     for name, gradient, estimates in zip(params, exact, zip(*found, strict=True), strict=True):
-        _assert_mean_is(torch.stack(estimates), gradient, f"the gradient of samples by {name}")
-
-
-def check_elbo(model: nn.Module, guide: nn.Module, batch: Mapping[str, Tensor], num_samples: int = 200) -> None:
-    """Checks the guide's analytic marks: TraceKL_ELBO and Trace_ELBO agree in value and in gradient, in expectation.
-
-    The gradient is compared along 8 random directions of all parameters, each within six standard errors.
-
-    Args:
-        model: the generative program.
-        guide: the inference program.
-        batch: their keyword arguments.
-        num_samples: how often to draw each estimate.
-    """
-    parameters = [p for p in {*model.parameters(), *guide.parameters()} if p.requires_grad]
-    directions = [[torch.randn_like(p) for p in parameters] for _ in range(8)]
-    names = ["value", *(f"gradient along direction {i}" for i in range(len(directions)))]
-
-    def draw(elbo) -> Tensor:
-        loss = elbo.differentiable_loss(model, guide, **batch)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        pairs = [[(g * v).sum() for g, v in zip(gradients, d, strict=True) if g is not None] for d in directions]
-        return torch.stack([loss.detach(), *(torch.stack(pair).sum() for pair in pairs)]).double()
-
-    ours, theirs = (torch.stack([draw(elbo) for _ in range(num_samples)]) for elbo in (TraceKL_ELBO(), Trace_ELBO()))
-    error = (ours.mean(0) - theirs.mean(0)).abs()
-    bound = 6 * ((ours.var(0) + theirs.var(0)) / num_samples).sqrt() + 1e-4 * theirs.mean(0).abs()
-    for name, e, b in zip(names, error.tolist(), bound.tolist(), strict=True):
-        assert e <= b, f"{name} differs by {6 * e / b:.1f} standard errors: is each analytic mark of the guide valid?"
-
-
-def check_svi(model: nn.Module, guide: nn.Module, batch: Mapping[str, Tensor]) -> None:
-    """Checks that the pair takes a plain ``SVI`` step in which every trainable parameter moves, and no buffer becomes one.
-
-    Clears Pyro's parameter store.
-    """
-    pyro.clear_param_store()
-    modules = {"model": model, "guide": guide}
-    before = {f"{m}.{name}": p.detach().clone() for m, module in modules.items() for name, p in module.named_parameters()}
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
-    svi.step(**batch)
-    after = {f"{m}.{name}": p.detach() for m, module in modules.items() for name, p in module.named_parameters()}
-    assert before.keys() == after.keys(), f"parameters appeared: {sorted(after.keys() - before.keys())}"
-    still = [name for name in before if torch.equal(before[name], after[name])]
-    assert not still, f"parameters did not move: {still}"
+        message = f"the gradient of rsample with respect to {name} is wrong: it differs from that of the moments by {{}}"
+        _assert_mean_is(torch.stack(estimates), gradient, message)
