@@ -34,7 +34,6 @@ class StructuredVAE(PyroModule):
         dims: dimensions of each latent, by name.
         decoders: for each view, by name, the network from its latents side by side, (rows, features), to a distribution over one
             view for each row: all shared latents in the variables' order, then its private ones.
-        mask: a module that gives M^p, (views, shared latents); by default that of the network, fixed.
 
     Raises:
         ValueError: an edge leads elsewhere, a latent reaches no view, a latent's dimensions or a view's decoder are missing, or a
@@ -51,13 +50,7 @@ class StructuredVAE(PyroModule):
         {'x': (4, 20), 'y': (4, 5)}
     """
 
-    def __init__(
-        self,
-        network: BayesianNetwork,
-        dims: Mapping[str, int],
-        decoders: Mapping[str, nn.Module],
-        mask: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, network: BayesianNetwork, dims: Mapping[str, int], decoders: Mapping[str, nn.Module]) -> None:
         super().__init__("model")
         _check_generative(network)
         check_complete(network.variables, dims, decoders, "decoder")
@@ -65,13 +58,13 @@ class StructuredVAE(PyroModule):
         self.variables = network.variables
         self.dims = dict(dims)
         self.decoders = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
-        self.mask = FixedMask(network.generative_mask()) if mask is None else mask
+        self.register_buffer("mask", network.generative_mask())
 
     def forward(
         self,
         present: Tensor | None = None,
         size: int = 1,
-        conditioned_on: Tensor | None = None,
+        heard: Tensor | None = None,
         scored: Tensor | None = None,
         **views: Tensor | None,
     ) -> dict[str, Tensor]:
@@ -83,22 +76,21 @@ class StructuredVAE(PyroModule):
             present: which views each row has, (batch, views), boolean; all by default. Where one is absent it may hold anything;
                 zeros, which the likelihood must be able to take, stand in its place.
             size: how many to draw if no view is given.
-            conditioned_on: views whose experts enter q(z); the guide's alone.
-            scored: views whose likelihood counts for a row, (batch, views), boolean; all by default.
+            heard: not used; the guide's.
+            scored: which of its views a row is to explain, (batch, views), boolean; all by default. The others score nothing.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = those_given(views)
-        rows = self.variables.batch_size(given) if given else size
+        rows = batch_size(self.variables, given) if given else size
         for mask in (present, scored):
-            self.variables.check_mask(mask, rows)
+            check_rows(self.variables, mask, rows)
         if scored is not None:
             present = scored if present is None else present & scored
-        edges = self.mask()
         with pyro.plate("data", rows):
             latents = {name: self._draw(name, rows) for name in self.variables.latents}
             drawn = {}
             for index, name in enumerate(self.variables.observed):
-                likelihood, view = self.likelihood(name, latents, edges), given.get(name)
+                likelihood, view = self.likelihood(name, latents), given.get(name)
                 if view is not None and present is not None:
                     likelihood, view = likelihood.mask(present[:, index]), without_absent(view, present[:, index])
                 elif view is None and given:
@@ -106,24 +98,15 @@ class StructuredVAE(PyroModule):
                 drawn[name] = pyro.sample(name, likelihood, obs=view)
         return drawn
 
-    def likelihood(self, view: str, latents: Mapping[str, Tensor], edges: Tensor | None = None) -> dist.TorchDistribution:
-        """p(view | latents), one row for each of theirs.
-
-        Args:
-            view: its name.
-            latents: by name, (rows, features).
-            edges: M^p, (views, shared latents), if it has been drawn.
-        """
-        row = (self.mask() if edges is None else edges)[self.variables.observed.index(view)]
+    def likelihood(self, view: str, latents: Mapping[str, Tensor]) -> dist.TorchDistribution:
+        """p(view | latents), one row for each of theirs; latents by name, (rows, features)."""
+        row = self.mask[self.variables.observed.index(view)]
         shared = [latents[z] * row[j] for j, z in enumerate(self.variables.shared)]
-        return self.decoders[view](torch.cat([*shared, *(latents[u] for u in self.variables.private_of(view))], dim=-1))
-
-    def _zeros(self, *shape: int) -> Tensor:
-        return next(self.parameters()).new_zeros(shape)
+        return self.decoders[view](torch.cat([*shared, *(latents[u] for u in private_of(self.variables, view))], dim=-1))
 
     def _draw(self, name: str, rows: int) -> Tensor:
         """A latent from N(0, I)."""
-        return pyro.sample(name, dist.Normal(self._zeros(rows, self.dims[name]), 1.0).to_event(1))
+        return pyro.sample(name, dist.Normal(self.mask.new_zeros(rows, self.dims[name]), 1.0).to_event(1))
 
 
 # Views of digits ------------------------------------------------------------------------------------------------------
@@ -209,7 +192,12 @@ class _NumberDecoder(nn.Sequential):
 
 # What model and guide share -------------------------------------------------------------------------------------------
 
-_TAKEN = ("self", "present", "size", "conditioned_on", "scored", "drawn", "data")  # arguments, and the plate
+_TAKEN = ("self", "present", "size", "heard", "scored", "drawn", "data")  # arguments, and the plate
+
+
+def private_of(variables: Variables, view: str) -> list[str]:
+    """The private latents of a view."""
+    return [latent for latent, owner in variables.private.items() if owner == view]
 
 
 def without_absent(view: Tensor, present: Tensor) -> Tensor:
@@ -220,6 +208,36 @@ def without_absent(view: Tensor, present: Tensor) -> Tensor:
 def those_given(views: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     """The views that are not None."""
     return {name: view for name, view in views.items() if view is not None}
+
+
+def batch_size(variables: Variables, views: Mapping[str, Tensor]) -> int:
+    """The number of rows of the given views.
+
+    Raises:
+        ValueError: a name is no view, none is given, or they have different numbers of rows; names them.
+    """
+    check_views(views, variables.observed)
+    if not views:
+        raise ValueError(f"A batch needs one of the views {', '.join(variables.observed)}.")
+    sizes = {name: len(view) for name, view in views.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"Views must have as many rows as each other, got {', '.join(f'{n} {s}' for n, s in sizes.items())}.")
+    return next(iter(sizes.values()))
+
+
+def check_views(asked: Iterable[str], known: Sequence[str]) -> None:
+    """Raises a ValueError that names a view which is asked for and not known."""
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"There is no view '{name}': there are {', '.join(known)}.")
+
+
+def check_rows(variables: Variables, mask: Tensor | None, rows: int) -> None:
+    """Raises a ValueError unless a mask of the views of each row is boolean and of their number."""
+    shape = (rows, len(variables.observed))
+    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
+        wanted = f"boolean, {rows} rows x {shape[1]} views ({', '.join(variables.observed)})"
+        raise ValueError(f"What says of each row which views it has must be {wanted}, not {tuple(mask.shape)} of {mask.dtype}.")
 
 
 def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapping[str, nn.Module], what: str) -> None:

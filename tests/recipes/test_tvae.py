@@ -268,7 +268,7 @@ def test_affnists_files_are_looked_at_before_training(tmp_path):
         savemat(path, {"affNISTdata": {"image": pixels, "label_int": np.array(labels)}})
 
     recipe = tvae(affnist="files", data_dir=tmp_path)
-    with pytest.raises(UsageError, match="nowhere"):
+    with pytest.raises(UsageError, match="was not found"):
         recipe.prepare()
     write("training_and_validation_batches", [0, 1, 2, 3])
     write("test_batches", [0, 1, 7])
