@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pyzoo.about import About
 from pyzoo.data.affnist import Origin
-from pyzoo.recipes.tvae import ABOUT
-from pyzoo.recipes.tvae.recipe import EmbeddingRecipe, PlainVAE, TVAERecipe, VAEPlus
-from pyzoo.recipes.tvae.report import LABELS
-from pyzoo.training import Pair, Row, Run, Table
+from pyzoo.infer import NegativeELBO
+from pyzoo.recipes.tvae import PlainVAE, TrainingSet, TVAERecipe, VAEPlus
+from pyzoo.recipes.tvae_metrics import LABELS
+from pyzoo.training import Hardware, Row, RunFolder, Table, Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["TVAEFigure2", "TVAETable1"]
 
-_MODELS: dict[str, type[EmbeddingRecipe]] = {"VAE": PlainVAE, "VAE+": VAEPlus, "T-VAE": TVAERecipe}
+_MODELS: dict[str, type[TVAERecipe]] = {"VAE": PlainVAE, "VAE+": VAEPlus, "T-VAE": TVAERecipe}
 _PAPER = {  # accuracy on affNIST and on the data trained on, as printed
     ("mnist", 10, "VAE"): ("55.9", "96.2"),
     ("mnist", 10, "VAE+"): ("70.2", "96.7"),
@@ -37,22 +36,20 @@ _PAPER = {  # accuracy on affNIST and on the data trained on, as printed
 _LEARNING_RATES = {("mnist", 10, "VAE+"): 3e-3}
 
 
-def _rows(table: "TVAETable1 | TVAEFigure2", data: Sequence[str], metrics: Sequence[str] = ()) -> list[Row]:
+def _rows(table: "TVAETable1 | TVAEFigure2", metrics: Sequence[str] = ()) -> list[Row]:
     """All models on all data; with the same arguments the tables share their runs."""
-    rows, of_preset = [], TVAERecipe.preset(table.preset)
-    sets = table.data or ((of_preset.data,) if of_preset.data == "digits" else data)
-    affnist = table.affnist or of_preset.affnist
-    for name, z_dim, (label, recipe) in itertools.product(sets, table.z_dims, _MODELS.items()):
-        fields = {"data": name, "z_dim": z_dim, "affnist": affnist, "data_dir": table.data_dir}
+    rows = []
+    for name, z_dim, (label, recipe) in itertools.product(table.data, table.z_dims, _MODELS.items()):
+        fields = {"data": name, "z_dim": z_dim, "affnist": table.affnist, "data_dir": table.data_dir}
         if table.preset == "small" and (name, z_dim, label) in _LEARNING_RATES:
             fields["learning_rate"] = _LEARNING_RATES[name, z_dim, label]
-        printed = () if affnist == "digits" else _PAPER.get((name, z_dim, label), ())
+        printed = () if table.affnist == "digits" else _PAPER.get((name, z_dim, label), ())
         paper = dict(zip(metrics, printed, strict=False))
         rows.append(Row(f"{label.replace('+', ' plus')}, z {z_dim}, {name}", recipe, fields, paper))
     return rows
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class TVAETable1(Table):
     """Table 1 of Giannone et al. (2019): k-NN accuracy in percent on affNIST, and on the data trained on.
 
@@ -61,7 +58,7 @@ class TVAETable1(Table):
     """
 
     name: ClassVar[str] = "tvae-table1"
-    about: ClassVar[About] = ABOUT["tvae-table1"]
+    shows: ClassVar[str] = "T-VAE, VAE+ and VAE by k-NN accuracy in their latent spaces"
     columns: ClassVar[Mapping[str, str]] = {
         "knn_affnist": "affNIST, percent",
         "knn_same": "same data, percent",
@@ -72,36 +69,37 @@ class TVAETable1(Table):
         "parameters": "parameters",
     }
 
-    data: tuple[str, ...] | None = None
-    """Images to train on; by default mnist and fashion-mnist, or the digits of the preset digits."""
+    data: tuple[TrainingSet, ...] = ("mnist", "fashion-mnist")
+    """What is trained on, whatever the preset says."""
     data_dir: Path | None = None
-    """Folder in which they are looked for first."""
+    """Where it is looked for first."""
     z_dims: tuple[int, ...] = (10, 100)
     """Dimensions of z."""
-    affnist: Origin | None = None
-    """Source of affNIST; by default the preset's."""
+    affnist: Origin = "mnist"
+    """What affNIST is made of, likewise."""
 
     def rows(self) -> Sequence[Row]:
-        return _rows(self, ("mnist", "fashion-mnist"), ("knn_affnist", "knn_same"))
+        return _rows(self, ("knn_affnist", "knn_same"))
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
+    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
         """Figure 4, of the models trained on the same data with the same z, by the first seed of each."""
-        from pyzoo.recipes.tvae.figures import fixed_views, interpolation
+        from pyzoo.recipes.tvae_figures import fixed_views, interpolation
 
-        groups: dict[str, tuple[EmbeddingRecipe, dict[str, Pair]]] = {}
+        groups: dict[str, tuple[TVAERecipe, dict[str, NegativeELBO]]] = {}
         for row in self.rows():
             if runs.get(row.label):
                 model, trained_on = row.label.split(", ", 1)
-                run = runs[row.label][0]
-                groups.setdefault(trained_on, (run.recipe, {}))[1][model] = run.pair("cpu")
-        for trained_on, (recipe, pairs) in groups.items():
+                recipe = self.recipe(row, self.seeds[0])
+                trainer = Trainer(recipe, runs[row.label][0], Hardware("cpu"), progress=False)
+                groups.setdefault(trained_on, (recipe, {}))[1][model] = trainer.module
+        for trained_on, (recipe, modules) in groups.items():
             x = recipe.measured_images()[0][:10] / 255
             name = "figure4_" + trained_on.replace(", ", "_").replace(" ", "")
-            title = f"Images decoded from half way between two views' latents; {trained_on}"
-            yield name, interpolation(x, fixed_views("affine", x, 2), pairs, title)
+            title = f"What is decoded from half way between two views' latents; {trained_on}"
+            yield name, interpolation(x, fixed_views(recipe, x, 2), modules, title)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class TVAEFigure2(Table):
     """Figure 2 of Giannone et al. (2019): accuracy on affNIST with few labelled images, 20 draws of each number.
 
@@ -109,24 +107,24 @@ class TVAEFigure2(Table):
     """
 
     name: ClassVar[str] = "tvae-figure2"
-    about: ClassVar[About] = ABOUT["tvae-figure2"]
+    shows: ClassVar[str] = "T-VAE, VAE+ and VAE by accuracy with few labels"
     columns: ClassVar[Mapping[str, str]] = {f"knn_affnist_{count}_labels": f"{count} labels" for count in LABELS}
 
-    data: tuple[str, ...] | None = None
-    """Images to train on; by default fashion-mnist, or the digits of the preset digits."""
+    data: tuple[TrainingSet, ...] = ("fashion-mnist",)
+    """What is trained on, whatever the preset says."""
     data_dir: Path | None = None
-    """Folder in which they are looked for first."""
+    """Where it is looked for first."""
     z_dims: tuple[int, ...] = (100,)
     """Dimensions of z."""
-    affnist: Origin | None = None
-    """Source of affNIST; by default the preset's."""
+    affnist: Origin = "mnist"
+    """What affNIST is made of, likewise."""
 
     def rows(self) -> Sequence[Row]:
-        return _rows(self, ("fashion-mnist",))
+        return _rows(self)
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
-        from pyzoo.recipes.tvae.figures import few_labels
+    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.tvae_figures import few_labels
 
-        found = {label: [run.metrics for run in folders] for label, folders in runs.items() if folders}
+        found = {label: [run.results()["metrics"] for run in folders] for label, folders in runs.items() if folders}
         if found:
             yield "figure2_few_labels", few_labels(found, "k-NN accuracy on affNIST (mean and spread over 20 draws of labels)")

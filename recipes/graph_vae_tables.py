@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pyzoo.about import About
+from pyzoo.data.images import ImageSetName
 from pyzoo.errors import UsageError
-from pyzoo.recipes.graph_vae import ABOUT
-from pyzoo.recipes.graph_vae.recipe import FCVAE, GraphVAERecipe, LadderVAE, PlainVAE
-from pyzoo.training import Row, Run, Table
+from pyzoo.recipes.graph_vae import FCVAE, VAE, GraphVAERecipe, LadderVAE
+from pyzoo.training import Row, RunFolder, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GraphVAEFigure4", "GraphVAETable1"]
 
 _STRUCTURES: dict[str, type[GraphVAERecipe]] = {
-    "VAE": PlainVAE,
+    "VAE": VAE,
     "Ladder VAE": LadderVAE,
     "FC-VAE": FCVAE,
     "Graph VAE": GraphVAERecipe,
@@ -46,11 +45,7 @@ _PAPER = {  # log-likelihood, KL, ELBO as printed; Δ is less than 0.01
 }
 
 
-def _data_of(preset: str) -> str:
-    return GraphVAERecipe.preset(preset).data
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class GraphVAETable1(Table):
     """Table 1 of He et al. (2019): the four structures by their likelihoods, in nats, or for CIFAR-10 in bits per dimension.
 
@@ -59,7 +54,7 @@ class GraphVAETable1(Table):
     """
 
     name: ClassVar[str] = "graph-vae-table1"
-    about: ClassVar[About] = ABOUT["graph-vae-table1"]
+    shows: ClassVar[str] = "VAE, Ladder VAE, FC-VAE and Graph VAE by their likelihoods"
     columns: ClassVar[Mapping[str, str]] = {
         **_NATS,
         "test_log_likelihood_quick_bpd": "LL by 500 samples of up to 1,000 images, bits",
@@ -70,21 +65,16 @@ class GraphVAETable1(Table):
         **_COUNTS,
     }
 
-    data: tuple[str, ...] | None = None
-    """Sets of images; by default the preset's."""
+    data: tuple[ImageSetName, ...] = ("mnist",)
+    """The sets of images."""
     data_dir: Path | None = None
-    """Folder in which they are looked for first."""
+    """Where they are looked for first."""
     open_guide: bool = False
     """Add section 4.3's variant, Graph VAE with a fully connected guide (-83.40 nats on MNIST)."""
 
-    @property
-    def data_sets(self) -> tuple[str, ...]:
-        """The sets of images."""
-        return self.data or (_data_of(self.preset),)
-
     def rows(self) -> Sequence[Row]:
         rows = []
-        for data in self.data_sets:
+        for data in self.data:
             fields = {"data": data, "data_dir": self.data_dir}
             suffix = "_bpd" if data == "cifar10" else ""
             for label, recipe in _STRUCTURES.items():
@@ -96,21 +86,21 @@ class GraphVAETable1(Table):
                 rows.append(Row(f"Graph VAE with open guide, {data}", GraphVAERecipe, {**fields, "guide_gates": "full"}, paper))
         return rows
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
-        from pyzoo.recipes.graph_vae.figures import likelihood_over_training, monitored
+    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.graph_vae_figures import likelihood_over_training, monitored
 
-        for data in self.data_sets:
+        for data in self.data:
             histories = {}
             for label, folders in runs.items():
-                rows = [monitored(run.history) for run in folders]
+                rows = [monitored(run.metrics()) for run in folders]
                 if label.endswith(f", {data}") and rows and all(rows):
                     histories[label.removesuffix(f", {data}")] = rows
             if histories:
-                title = f"Log-likelihood of held-out images over training, {data} (mean and range of the seeds; 100 samples)"
+                title = f"Log-likelihood of test images over training, {data} (mean and range of the seeds; 100 samples)"
                 yield f"figure5_{data}", likelihood_over_training(histories, title)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class GraphVAEFigure4(Table):
     """Figure 4 of He et al. (2019): M latent dimensions divided into N nodes, in all ways that are asked for.
 
@@ -118,13 +108,13 @@ class GraphVAEFigure4(Table):
     """
 
     name: ClassVar[str] = "graph-vae-figure4"
-    about: ClassVar[About] = ABOUT["graph-vae-figure4"]
+    shows: ClassVar[str] = "Graph VAE by its number of nodes and latent dimensions"
     columns: ClassVar[Mapping[str, str]] = {**_NATS, **_COUNTS}
 
-    data: str | None = None
-    """Set of images; by default the preset's."""
+    data: ImageSetName = "mnist"
+    """The images."""
     data_dir: Path | None = None
-    """Folder in which they are looked for first."""
+    """Where they are looked for first."""
     latent_dims: tuple[int, ...] = (40, 80)
     """M."""
     nodes: tuple[int, ...] = (1, 2, 5, 10)
@@ -137,28 +127,23 @@ class GraphVAEFigure4(Table):
                 if nodes < 1 or latent_dim % nodes:
                     raise UsageError(f"--latent-dims {latent_dim} can't be divided into --nodes {nodes}")
 
-    @property
-    def data_set(self) -> str:
-        """The set of images."""
-        return self.data or _data_of(self.preset)
-
     def rows(self) -> Sequence[Row]:
-        fields = {"data": self.data_set, "data_dir": self.data_dir}
+        fields = {"data": self.data, "data_dir": self.data_dir}
         return [
             Row(f"M = {m}, N = {n}, N' = {m // n}", GraphVAERecipe, {**fields, "latent_dim": m, "nodes": n})
             for m in self.latent_dims
             for n in self.nodes
         ]
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
-        from pyzoo.recipes.graph_vae.figures import likelihood_by_division
+    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.graph_vae_figures import likelihood_by_division
 
         found: dict[int, dict[int, list[float]]] = {}
         for row in self.rows():
-            values = [run.metrics["test_log_likelihood_quick"] for run in runs.get(row.label, ())]
+            values = [run.results()["metrics"]["test_log_likelihood_quick"] for run in runs.get(row.label, ())]
             if values:
                 m, n = row.fields["latent_dim"], row.fields["nodes"]
                 found.setdefault(m, {})[m // n] = values
         if found:
-            title = f"Test log-likelihood by the dimensions of a node, {self.data_set} (500 samples, up to 1,000 images)"
+            title = f"Test log-likelihood by the dimensions of a node, {self.data} (500 samples, up to 1,000 images)"
             yield "figure4_divisions", likelihood_by_division(found, title)

@@ -5,39 +5,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib
+import pyro
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
-from pyzoo.evaluation import generate, posterior_means, reconstruct
+from pyzoo.infer import AtMean, NegativeELBO, evaluating
 from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
+from pyzoo.recipes.images import generate
 
 if TYPE_CHECKING:
-    from pyzoo.recipes.graph_vae.report import GraphVAEReport
+    from pyzoo.recipes.graph_vae import GraphVAERecipe
 
-__all__ = ["figures", "graph_picture", "latent_means", "likelihood_by_division", "likelihood_over_training", "monitored"]
+__all__ = ["figures", "graph_picture", "likelihood_by_division", "likelihood_over_training", "monitored"]
 
 
-def figures(report: "GraphVAEReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
+def figures(
+    recipe: "GraphVAERecipe", module: NegativeELBO, device: torch.device, history: Sequence[Mapping[str, float]]
+) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
-    recipe, gates = report.recipe, report.pair.model.gates
-    nodes = recipe.networks.nodes
-    if gates.learned and nodes > 1 and history:
-        yield "figure3a_gates", gates_over_training(history, nodes)
+    gates = module.model.gates
+    if gates.learned and recipe.nodes > 1:
+        yield "figure3a_gates", gates_over_training(history, recipe.nodes)
     title = f"Probabilities of the edges, {recipe.name}; dotted: closed"
     yield "figure3b_graph", graph_picture(gates.probabilities().detach(), title)
     if rows := monitored(history):
-        title = "Log-likelihood of held-out images over training (up to 500 images, 100 samples)"
+        images = "held-out" if recipe.validation else "test"
+        title = f"Log-likelihood of {images} images over training (up to 500 images, 100 samples)"
         yield "figure5_likelihood", likelihood_over_training({recipe.name: [rows]}, title)
-    x, labels = report.measured
-    yield "reconstructions", reconstructions(x[:10], reconstruct(*report.pair, {"x": x[:10]}))
-    yield "samples", report.picture(generate(report.pair.model, size=40))
-    yield "figure6_embeddings", embeddings(report, x[:2000], None if labels is None else labels[:2000])
-    if history:
-        nats = {"x": "-log p(x | z)"} | {f"z_{node}": f"KL of z_{node}" for node in range(1, nodes + 1)}
-        panels = {"Images": {"x": nats.pop("x")}, "Latents": nats}
-        yield "loss", loss_history(history, panels, "The terms of the bound over training")
+    x, labels = recipe.observed_images(device)
+    yield "reconstructions", reconstructions(module, x[:10])
+    yield "samples", recipe.picture(generate(module, 40))
+    yield "figure6_embeddings", embeddings(module, x[:2000], labels[:2000], recipe.seed)
+    nats = {"x": "-log p(x | z)"} | {f"z_{node}": f"KL of z_{node}" for node in range(1, recipe.nodes + 1)}
+    panels = {"Images": {"x": nats.pop("x")}, "Latents": nats}
+    yield "loss", loss_history(history, panels, "The terms of the bound over training")
 
 
 def gates_over_training(history: Sequence[Mapping[str, float]], num_nodes: int) -> Figure:
@@ -93,7 +96,7 @@ def graph_picture(probabilities: Tensor, title: str) -> Figure:
 
 
 def _edge_colors(num_nodes: int) -> dict[tuple[int, int], tuple[float, ...]]:
-    """A color for each possible edge, (parent, child), the same in both figures 3."""
+    """A colour for each possible edge, (parent, child), the same in both figures 3."""
     edges = [(parent, child) for child in range(1, num_nodes + 1) for parent in range(child + 1, num_nodes + 1)]
     palette = matplotlib.colormaps["tab10" if len(edges) <= 10 else "gist_rainbow"]
     return {edge: palette(index if len(edges) <= 10 else index / len(edges)) for index, edge in enumerate(edges)}
@@ -143,27 +146,29 @@ def likelihood_by_division(found: Mapping[int, Mapping[int, Sequence[float]]], t
     return figure
 
 
-def reconstructions(x: Tensor, again: Tensor) -> Figure:
+def reconstructions(module: NegativeELBO, x: Tensor) -> Figure:
     """Images above the means of p(x | z), z drawn from q(z | x)."""
-    figure, axes = figure_grid(2, len(x), "Images (above) and their reconstructions", cell=(0.8, 0.8))
+    with evaluating(module):
+        drawn = pyro.poutine.trace(module.guide).get_trace(x=x)
+        again = pyro.poutine.trace(pyro.poutine.replay(module.model, trace=drawn)).get_trace(x=x).nodes["x"]["fn"].mean
+    figure, axes = figure_grid(2, len(x), "Images (above) and what the model makes of their latents", cell=(0.8, 0.8))
     for row, images in zip(axes, (x, again), strict=True):
         for cell, image in zip(row, images, strict=True):
             show_image(cell, image)
     return figure
 
 
-def embeddings(report: "GraphVAEReport", x: Tensor, labels: Tensor | None) -> Figure:
-    """Figure 6: t-SNE of the images themselves and of their latents' means, colored by class."""
+def embeddings(module: NegativeELBO, x: Tensor, labels: Tensor, seed: int) -> Figure:
+    """Figure 6: t-SNE of the images themselves and of their latents' means, coloured by class."""
     from sklearn.manifold import TSNE
 
-    sets = {"images": x.flatten(1).cpu(), "latents": latent_means(report, x).cpu()}
+    sets = {"images": x.flatten(1).cpu(), "latents": _latent_means(module, x).cpu()}
     figure, [axes] = figure_grid(1, 2, f"t-SNE of {len(x)} images and of their latents", cell=(4.2, 4.0))
-    few = labels is not None and len(labels.unique()) <= 10
-    colors = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10" if few else "gist_rainbow"}
+    few = len(labels.unique()) <= 10
     perplexity = min(30.0, (len(x) - 1) / 3)
     for cell, (name, points) in zip(axes, sets.items(), strict=True):
-        places = TSNE(random_state=report.recipe.seed, perplexity=perplexity).fit_transform(points.numpy())
-        dots = cell.scatter(*places.T, s=4, **colors)
+        places = TSNE(random_state=seed, perplexity=perplexity).fit_transform(points.numpy())
+        dots = cell.scatter(*places.T, s=4, c=labels.numpy(), cmap="tab10" if few else "gist_rainbow")
         cell.set_title(name, fontsize=9)
         cell.set_xticks([])
         cell.set_yticks([])
@@ -172,7 +177,9 @@ def embeddings(report: "GraphVAEReport", x: Tensor, labels: Tensor | None) -> Fi
     return figure
 
 
-def latent_means(report: "GraphVAEReport", x: Tensor) -> Tensor:
+def _latent_means(module: NegativeELBO, x: Tensor) -> Tensor:
     """Means of q(z_n | x, z_pa(n)), each node given its parents' means: (images, M)."""
-    nodes = [f"z_{node}" for node in range(1, report.recipe.networks.nodes + 1)]
-    return torch.cat(list(posterior_means(report.pair.guide, {"x": x}, nodes).values()), dim=-1)
+    nodes = [f"z_{node + 1}" for node in range(len(module.model.gates.possible))]
+    with evaluating(module), AtMean(nodes):
+        drawn = pyro.poutine.trace(module.guide).get_trace(x=x)
+    return torch.cat([drawn.nodes[node]["value"] for node in nodes], dim=-1)

@@ -6,46 +6,44 @@ from typing import TYPE_CHECKING
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyzoo.data.transformations import FAMILIES, transformed
-from pyzoo.evaluation import generate
-from pyzoo.infer import evaluating
+from pyzoo.infer import NegativeELBO, evaluating
 from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
-from pyzoo.recipes.tvae.report import LABELS, infer_transformation, transferred
-from pyzoo.training import Pair
+from pyzoo.recipes.images import generate
+from pyzoo.recipes.tvae_metrics import LABELS, infer_transformation, transferred
 
 if TYPE_CHECKING:
-    from pyzoo.recipes.tvae.report import TVAEReport
+    from pyzoo.recipes.tvae import TVAERecipe
 
-__all__ = ["few_labels", "figures", "fixed_views", "image_rows", "interpolation", "loss_over_training", "transfer"]
+__all__ = ["few_labels", "figures", "fixed_views", "image_rows", "interpolation", "transfer"]
 
 
-def figures(report: "TVAEReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
+def figures(
+    recipe: "TVAERecipe", module: NegativeELBO, device: torch.device, history: Sequence[Mapping[str, float]]
+) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
-    recipe, (model, guide) = report.recipe, report.pair
-    x = recipe.measured_images()[0][:30].to(report.device) / 255
-    num_views, family = getattr(recipe, "num_views", 2), getattr(recipe, "family", "affine")
-    views = fixed_views(family, x[:10], num_views)
+    x = recipe.measured_images()[0][:30].to(device) / 255
+    num_views = recipe.num_views
+    views = fixed_views(recipe, x[:10], num_views)
     rows = {"x": x[:10], **{f"view {index + 1}": view for index, view in enumerate(views)}}
-    yield "figure1_views", image_rows(rows, f"Images and their views, {family}")
+    yield "figure1_views", image_rows(rows, f"Images and their views, {recipe.family}")
     if num_views == 2:
-        yield "figure3_transfer", transfer(report.pair, x[:3], x[10:19], angle=20.0)
-        yield "figure4_interpolation", interpolation(x[:10], views, {"half way": report.pair})
-    again = model.likelihoods(guide.posteriors(x[:10])[0].mean)[0].mean
-    yield (
-        "reconstructions",
-        image_rows({"x": x[:10], "reconstruction": again}, "Images and reconstructions from their latents' means"),
-    )
-    yield "samples", report.picture(generate(model, size=40))
+        yield "figure3_transfer", transfer(module, x[:3], x[10:19], angle=20.0)
+        yield "figure4_interpolation", interpolation(x[:10], views, {"half way": module})
+    with evaluating(module):
+        again = module.model.likelihoods(module.guide.posteriors(x[:10])[0].mean)[0].mean
+    yield "reconstructions", image_rows({"x": x[:10], "again": again}, "Images and what is decoded from their latents' means")
+    yield "samples", recipe.picture(generate(module, 40))
     if history:  # a run that was stopped early has none
-        yield "loss", loss_over_training(history)
+        yield "loss", _loss(history)
 
 
-def fixed_views(family: str, x: Tensor, num_views: int) -> list[Tensor]:
+def fixed_views(recipe: "TVAERecipe", x: Tensor, num_views: int) -> list[Tensor]:
     """Versions of images, the same in every run of a family."""
-    generator, kind = torch.Generator(x.device).manual_seed(0), FAMILIES[family]
-    return transformed(x, kind, num_views, kind.invertible and num_views == 2, generator)
+    generator, family = torch.Generator(x.device).manual_seed(0), FAMILIES[recipe.family]
+    return transformed(x, family, num_views, family.invertible and num_views == 2, generator)
 
 
 def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
@@ -58,11 +56,11 @@ def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
     return figure
 
 
-def transfer(pair: Pair, sources: Tensor, targets: Tensor, angle: float) -> Figure:
+def transfer(module: NegativeELBO, sources: Tensor, targets: Tensor, angle: float) -> Figure:
     """Figure 3: T from the triplet in the first column, applied to the other images; a block for each source.
 
     Args:
-        pair: a T-VAE or VAE.
+        module: a T-VAE or VAE.
         sources: images that are turned both ways, (sources, 1, 28, 28).
         targets: other images, (targets, 1, 28, 28).
         angle: in degrees.
@@ -72,10 +70,10 @@ def transfer(pair: Pair, sources: Tensor, targets: Tensor, angle: float) -> Figu
     views = torch.stack([rotation.apply(sources, parameters), rotation.apply(sources, rotation.inverse(parameters))], dim=1)
     title = f"T from the triplet on the left, turned by {angle:.0f} degrees either way, applied to the images beside it"
     figure, axes = figure_grid(3 * len(sources), 1 + len(targets), title, cell=(0.8, 0.8))
-    with evaluating(nn.ModuleList(pair)):
-        for block, T in enumerate(infer_transformation(pair, views)):
+    with evaluating(module):
+        for block, T in enumerate(infer_transformation(module, views)):
             triplet = [sources[block], views[block, 0], views[block, 1]]
-            there, back = transferred(pair, T, targets)
+            there, back = transferred(module, T, targets)
             for line, (left, images) in enumerate(zip(triplet, (targets, there, back), strict=True)):
                 cells = axes[3 * block + line]
                 for cell, image in zip(cells, [left, *images], strict=True):
@@ -96,20 +94,19 @@ def _frame(cell: Axes) -> None:
 def interpolation(
     x: Tensor,
     views: Sequence[Tensor],
-    pairs: Mapping[str, Pair],
+    modules: Mapping[str, NegativeELBO],
     title: str = "From half way between two views' latents",
 ) -> Figure:
-    """Figure 4: images, their two views, and for each model what it decodes from half way between the views' latents."""
+    """Figure 4: images, their two views, and for each module what it decodes from half way between the views' latents."""
     rows = {"x": x, "view 1": views[0], "view 2": views[1]}
-    for label, pair in pairs.items():
-        with evaluating(nn.ModuleList(pair)):
-            first, second = (q.mean for q in pair.guide.posteriors(*views))
-            rows[label] = pair.model.likelihoods((first + second) / 2)[0].mean
+    for label, module in modules.items():
+        with evaluating(module):
+            first, second = (q.mean for q in module.guide.posteriors(*views))
+            rows[label] = module.model.likelihoods((first + second) / 2)[0].mean
     return image_rows(rows, title)
 
 
-def loss_over_training(history: Sequence[Mapping[str, float]]) -> Figure:
-    """The terms of the loss, those of images beside those of latents."""
+def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
     known = {
         "Images": {
             "x": "-log p(x | z_0)",
@@ -128,7 +125,7 @@ def loss_over_training(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def few_labels(found: Mapping[str, Sequence[Mapping[str, float]]], title: str) -> Figure:
-    """Figure 2: accuracy over the number of labeled images; for each label the mean over runs and draws, a band of one spread.
+    """Figure 2: accuracy over the number of labelled images; for each label the mean over runs and draws, a band of one spread.
 
     Args:
         found: for each label the metrics of its runs.
@@ -144,6 +141,6 @@ def few_labels(found: Mapping[str, Sequence[Mapping[str, float]]], title: str) -
     axes.set_xscale("log")
     axes.set_xticks(LABELS, [f"{count:,}" for count in LABELS])
     axes.minorticks_off()
-    label_axes(axes, "labeled images", "accuracy on affNIST, percent")
+    label_axes(axes, "labelled images", "accuracy on affNIST, percent")
     axes.legend(fontsize=8, loc="upper left")
     return figure
