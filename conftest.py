@@ -10,10 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-collect_ignore = [
-    "tests/distributions/pyro_suite.py",  # runs beside a checkout of Pyro, as it says
-    "tests/example_package",  # someone else's package, which tests/test_example_package.py installs and runs
-]
+collect_ignore = ["tests/distributions/pyro_suite.py"]  # runs beside a checkout of Pyro, as it says
 torch.set_num_threads(1)
 
 

@@ -61,5 +61,5 @@ def _network(shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
 
 @torch.no_grad()
 def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) -> Tensor:
-    """A classifier's class probabilities of images, (images, classes), a block of rows at a time."""
+    """What a classifier says of images, (images, classes), a block of rows at a time."""
     return torch.cat([network(part).softmax(-1) for part in images.split(rows)])
