@@ -10,7 +10,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-collect_ignore = ["tests/distributions/pyro_suite.py"]  # runs beside a checkout of Pyro, as it says
+collect_ignore = [
+    "tests/distributions/pyro_suite.py",  # runs beside a checkout of Pyro, as it says
+    "tests/example_package",  # someone else's package, which tests/test_example_package.py installs and runs
+]
 torch.set_num_threads(1)
 
 

@@ -13,14 +13,8 @@ import math
 from rounds import main, our_step, time_steps
 
 BATCH, PARTS = 64, 4
-SIZES = {
-    "wide": ({}, {"graph_block": "wide"}),
-    "paper": ({}, {}),
-    "small": (
-        {"w_dim": 64, "z_dim": 8, "prior_width": 128, "decoder_width": 200},
-        {"w_dim": 64, "z_dim": 8, "encoder_width": 200, "z_width": 128, "graph_widths": (256,), "label_dim": 64},
-    ),
-}
+SMALL = {"w_dim": 64, "z_dim": 8, "prior_width": 128, "decoder_width": 200, "encoder_width": 200, "z_width": 128}
+SIZES = {"wide": {"graph_block": "wide"}, "paper": {}, "small": {**SMALL, "graph_widths": (256,), "label_dim": 64}}
 SIDES = ("handwritten", "handwritten, kept memory", "ours fp32 eager", "ours bf16 eager", "ours fp32 traced")
 
 
@@ -67,15 +61,15 @@ def measure(size: str, side: str, steps: int) -> dict[str, float]:
     import torch
 
     from pyzoo.data.sines import Sines
-    from pyzoo.guides.compvae import compvae_sines_guide
-    from pyzoo.models.compvae import compvae_sines
+    from pyzoo.models.compvae import SinesNetworks
     from pyzoo.training import keep_freed_memory
 
     torch.manual_seed(0)
     if side != "handwritten":
         keep_freed_memory()
-    model_sizes, guide_sizes = SIZES[size]
-    model, guide = compvae_sines(**model_sizes), compvae_sines_guide(**guide_sizes)
+    networks = SinesNetworks(**SIZES[size])
+    model = networks.model()
+    guide = networks.guide(model)
     curves = Sines(lambda step: PARTS).draw(BATCH, PARTS, seed=0)
     if side.startswith("handwritten"):
         optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-4, betas=(0.5, 0.9))

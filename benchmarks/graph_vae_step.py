@@ -51,15 +51,15 @@ def measure(size: str, side: str, steps: int) -> dict[str, float]:
     """Milliseconds of a step and megabytes of the process."""
     import torch
 
-    from pyzoo.guides.graph_vae import graph_vae_guide
-    from pyzoo.models.graph_vae import Gates, graph_vae
+    from pyzoo.models.graph_vae import GraphVAENetworks
     from pyzoo.training import keep_freed_memory
 
     torch.manual_seed(0)
     if side != "handwritten":
         keep_freed_memory()
-    gates = Gates(NODES, "full")
-    model, guide = graph_vae(gates), graph_vae_guide(gates)
+    networks = GraphVAENetworks(nodes=NODES, structure="full")
+    model = networks.model()
+    guide = networks.guide(model)
     x = torch.rand(int(size), 1, 28, 28).round()
     if not side.startswith("handwritten"):
         return time_steps(our_step(model, guide, {"x": x}, *side.split()[1:], lr=1e-3), steps)

@@ -4,6 +4,7 @@ So a change of the machine's speed meets all sides, and ratios are taken within 
 """
 
 import argparse
+import functools
 import json
 import math
 import resource
@@ -34,18 +35,16 @@ def our_step(model, guide, batch, precision: str, engine: str, **adam) -> Callab
 
     from pyzoo.infer import NegativeELBO
     from pyzoo.training import Hardware, Objective
-    from pyzoo.training.loop import gradients_of, take_step
+    from pyzoo.training.steps import make_step
 
     pyro.enable_validation(False)
     hardware = Hardware(device="cpu", precision=precision, engine=engine)
-    fabric = hardware.fabric()
-    module = NegativeELBO(model, guide)
-    objective = Objective(module, torch.optim.Adam(module.parameters(), **adam, fused=True))
-    gradients = gradients_of(fabric, objective, engine)
+    objective = Objective(NegativeELBO(model, guide), functools.partial(torch.optim.Adam, **adam, fused=True))
+    take_step = make_step(objective, engine, hardware.fabric())
 
     def step():
         with hardware.arithmetic():
-            return take_step(objective, gradients, batch, 0)[0].item()
+            return take_step(batch)[0].item()
 
     return step
 

@@ -73,16 +73,16 @@ def measure(size: str, side: str, steps: int) -> dict[str, float]:
     """Milliseconds of a step and megabytes of the process."""
     import torch
 
-    from pyzoo.guides.tvae import tvae_guide
-    from pyzoo.models.tvae import tvae, vae
+    from pyzoo.models.tvae import TVAENetworks, VAENetworks
     from pyzoo.training import keep_freed_memory
 
     torch.manual_seed(0)
     is_tvae = "T-VAE" in side
     if not side.startswith("handwritten"):
         keep_freed_memory()
-    model = (tvae if is_tvae else vae)(z_dim=int(size))
-    guide = tvae_guide(model)
+    networks = (TVAENetworks if is_tvae else VAENetworks)(z_dim=int(size))
+    model = networks.model()
+    guide = networks.guide(model)
     x, views = torch.rand(BATCH, 1, 28, 28), torch.rand(BATCH, 2, 1, 28, 28) if is_tvae else None
     if not side.startswith("handwritten"):
         batch = {"x": x, "views": views} if is_tvae else {"x": x}

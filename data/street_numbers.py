@@ -8,7 +8,6 @@ there is some noise. The fonts come with matplotlib. Results on these images are
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,6 +82,7 @@ def _gradient(slopes: Tensor) -> Tensor:
 @cache
 def _templates() -> Tensor:
     """Each digit in each font, white on black, 22 pixels high, in the middle of the image: (fonts, 10, 32, 32)."""
+    import matplotlib  # only where the fonts are read
     from PIL import Image, ImageDraw, ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -13,7 +13,7 @@ Source: Berger and Sebag (2019), section 3.3.1 (eq. 5); networks from appendix A
 
 Not the paper's, and off unless asked for (the small presets do), is a guide relative to the prior. A guide that sees x learns to
 copy x into w, and p(w_i | l_i) is left to predict a code that was never made to be predicted. Where the labels say nearly
-everything about x, as colours and places do, the prior fails at that. With ``w_prior`` the guide gives w as a deviation from
+everything about x, as colors and places do, the prior fails at that. With ``w_prior`` the guide gives w as a deviation from
 p(w_i | l_i): w's KL then depends on the deviation alone, and the terms of x and z train the prior. ``place_gain`` and ``w_scale``
 are ours too.
 """
@@ -27,10 +27,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.distributions import CorrelatedNormal
-from pyzoo.models.compvae import PlaceEmbedding
+from pyzoo.infer import analytic
+from pyzoo.models.compvae import ColorsNetworks, CompVAE, CompVAENetworks, PlaceEmbedding, SinesNetworks
 from pyzoo.nn import Head, Residual, scale_from_log_variance
 
-__all__ = ["CompVAEGuide", "compvae_colors_guide", "compvae_sines_guide"]
+__all__ = ["CompVAEGuide", "colors_guide", "sines_guide"]
 
 WPrior = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """From parts and positions to the means and standard deviations of p(w_i | l_i), each (batch, w_dim, parts)."""
@@ -52,7 +53,8 @@ class CompVAEGuide(PyroModule):
             stay the model's, so copy and pickle the two together, as ``copy.deepcopy(NegativeELBO(model, guide))`` does.
 
     Example:
-        >>> guide = compvae_sines_guide(w_dim=16, z_dim=4, encoder_width=40, z_width=32, graph_widths=(32,))
+        >>> networks = SinesNetworks(w_dim=16, z_dim=4, decoder_width=40, encoder_width=40, z_width=32, graph_widths=(32,))
+        >>> guide = networks.guide(networks.model())
         >>> guide(parts=torch.tensor([[0, 2, 2]]), x=torch.zeros(1, 200))
     """
 
@@ -96,7 +98,7 @@ class CompVAEGuide(PyroModule):
                 prior_loc, prior_scale = self.w_prior(parts, positions)
                 w_loc, w_scale = prior_loc + prior_scale * w_loc, prior_scale * w_scale
             q = self.parts_given(w_loc, w_scale, rho_logits)
-            pyro.sample("w", q, infer={"kl": "analytic"})  # q({w_i} | x, z, {l_i})
+            pyro.sample("w", q, infer=analytic)  # q({w_i} | x, z, {l_i})
 
     def parts_given(self, loc: Tensor, scale: Tensor, rho_logits: Tensor) -> dist.TorchDistribution:
         """Appendix C's distribution of all w_i, from three tensors of shape (batch, w_dim, parts)."""
@@ -128,49 +130,33 @@ class GraphBlock(nn.Module):
         return self.update(torch.cat([nodes, self.received(others)], dim=-1))  # f
 
 
-def _graph(in_features: int, widths: tuple[int, ...], w_dim: int, graph_block: str, w_scale: float = 1.0) -> nn.Sequential:
+def _graph(in_features: int, networks: CompVAENetworks, w_scale: float = 1.0) -> nn.Sequential:
     """GraphBlocks one after another, and a linear layer for each node (tables 6 and 12)."""
-    if graph_block not in ("paper", "wide"):
-        raise ValueError(f"graph_block is 'paper' or 'wide', not '{graph_block}'.")
-    layers = []
-    for width in widths:
-        layers += [GraphBlock(in_features, width, graph_block == "wide"), nn.ELU()]
+    layers: list[nn.Module] = []
+    for width in networks.graph_widths:
+        layers += [GraphBlock(in_features, width, networks.graph_block == "wide"), nn.ELU()]
         in_features = width
+    w_dim = networks.w_dim
     return nn.Sequential(*layers, Head(nn.Linear(in_features, 3 * w_dim), slice(w_dim, 2 * w_dim), w_scale))
+
+
+def _w_prior(networks: CompVAENetworks, model: CompVAE) -> WPrior | None:
+    return model.w_prior if networks.relative_guide else None
 
 
 # Sines: appendix A.1.2 ----------------------------------------------------------------------------------------------
 
 
-def compvae_sines_guide(
-    num_categories: int = 10,
-    w_dim: int = 1024,
-    z_dim: int = 256,
-    encoder_width: int = 800,
-    z_width: int = 512,
-    graph_widths: tuple[int, ...] = (2048, 2048, 2048),
-    label_dim: int = 1024,
-    graph_block: str = "paper",
-    node_noise: float = 1.0,
-    w_prior: WPrior | None = None,
-    kind: type[CompVAEGuide] = CompVAEGuide,
-) -> CompVAEGuide:
-    """The guide of :func:`pyzoo.models.compvae.compvae_sines`, with the networks of tables 3 to 6.
+def sines_guide(networks: SinesNetworks, model: CompVAE, kind: type[CompVAEGuide] = CompVAEGuide) -> CompVAEGuide:
+    """The guide for curves, with the networks of tables 3 to 6.
 
     Args:
-        num_categories: how many kinds of part there are.
-        w_dim: features of a part's latent.
-        z_dim: features of the whole's latent.
-        encoder_width: features of pre(x), a multiple of 20.
-        z_width: hidden units of q(z | x).
-        graph_widths: features of a node after each GraphBlock.
-        label_dim: features of a part's embedding; table 6's 2080 inputs are 800 + 256 + 1024.
-        graph_block: "paper" for table 4, or "wide" for the authors' public code.
-        node_noise: standard deviation of the noise that tells parts of one category apart.
-        w_prior: the model's ``w_prior``, for a guide relative to it (:class:`CompVAEGuide`).
+        networks: their sizes.
+        model: whose guide this is.
         kind: the class to make, for a variant of the guide with the same networks.
     """
-    first, middle, last = encoder_width // 20, encoder_width // 10, encoder_width // 5
+    width, z_width, label_dim = networks.encoder_width, networks.z_width, networks.label_dim
+    first, middle, last = width // 20, width // 10, width // 5
     encoder = nn.Sequential(  # table 3
         nn.Unflatten(1, (1, 200)),
         nn.Conv1d(1, first, 10, stride=5),  # (batch, channels, 39)
@@ -184,20 +170,21 @@ def compvae_sines_guide(
         nn.Conv1d(middle, last, 4, stride=2),  # (batch, channels, 5)
         nn.ELU(),
         nn.Flatten(),
-        Residual(encoder_width),
+        Residual(width),
         nn.ELU(),
     )
     whole_posterior = nn.Sequential(  # table 5
-        nn.Linear(encoder_width, z_width),
+        nn.Linear(width, z_width),
         nn.ELU(),
         Residual(z_width),
         nn.ELU(),
         Residual(z_width),
         nn.ELU(),
-        Head(nn.Linear(z_width, 2 * z_dim)),
+        Head(nn.Linear(z_width, 2 * networks.z_dim)),
     )
-    part_posterior = _graph(encoder_width + z_dim + label_dim, graph_widths, w_dim, graph_block)  # table 6
-    return kind(encoder, whole_posterior, LabelEmbedding(num_categories, label_dim), part_posterior, node_noise, w_prior)
+    part_posterior = _graph(width + networks.z_dim + label_dim, networks)  # table 6
+    label = LabelEmbedding(networks.num_categories, label_dim)
+    return kind(encoder, whole_posterior, label, part_posterior, networks.node_noise, _w_prior(networks, model))
 
 
 class LabelEmbedding(nn.Module):
@@ -211,40 +198,13 @@ class LabelEmbedding(nn.Module):
         return self.embedding(parts)  # (batch, parts, label_dim)
 
 
-# Colour gradients: appendix A.2.2 -----------------------------------------------------------------------------------
+# Color gradients: appendix A.2.2 ------------------------------------------------------------------------------------
 
 
-def compvae_colors_guide(
-    num_categories: int = 5,
-    w_dim: int = 2048,
-    z_dim: int = 1024,
-    encoder_width: int = 1024,
-    graph_widths: tuple[int, ...] = (2048, 2048, 2048),
-    place_width: int = 32,
-    place_gain: float = 1.0,
-    graph_block: str = "paper",
-    node_noise: float = 1.0,
-    w_scale: float = 1.0,
-    w_prior: WPrior | None = None,
-    kind: type[CompVAEGuide] = CompVAEGuide,
-) -> CompVAEGuide:
-    """The guide of :func:`pyzoo.models.compvae.compvae_colors`, with the networks of tables 4 and 10 to 12.
-
-    Args:
-        num_categories: how many colours there are.
-        w_dim: features of a part's latent.
-        z_dim: features of the whole's latent.
-        encoder_width: features of pre(x), a multiple of 64.
-        graph_widths: features of a node after each GraphBlock.
-        place_width: features of a part's position, and of its colour; table 12's 2112 inputs are 1024 + 1024 + 32 + 32.
-        place_gain: factor on the initial weights of the position (:class:`pyzoo.models.compvae.PlaceEmbedding`).
-        graph_block: "paper" for table 4, or "wide" for the authors' public code.
-        node_noise: standard deviation of the noise that tells equal parts apart.
-        w_scale: initial scale of q(w_i | ...), before the shared noise is subtracted; relative to p's with ``w_prior``.
-        w_prior: the model's ``w_prior``, for a guide relative to it (:class:`CompVAEGuide`).
-        kind: the class to make, for a variant of the guide with the same networks.
-    """
-    last, fourth, second, first = encoder_width // 16, 3 * encoder_width // 64, encoder_width // 32, encoder_width // 64
+def colors_guide(networks: ColorsNetworks, model: CompVAE, kind: type[CompVAEGuide] = CompVAEGuide) -> CompVAEGuide:
+    """The guide for images, with the networks of tables 4 and 10 to 12; arguments as in :func:`sines_guide`."""
+    width, z_dim = networks.encoder_width, networks.z_dim
+    last, fourth, second, first = width // 16, 3 * width // 64, width // 32, width // 64
     encoder = nn.Sequential(  # table 10
         nn.Conv2d(3, first, 5, padding=2),
         nn.ELU(),
@@ -257,10 +217,12 @@ def compvae_colors_guide(
         nn.Conv2d(fourth, last, 4, stride=2, padding=1),  # (batch, channels, 4, 4)
         nn.ELU(),
         nn.Flatten(),
-        Residual(encoder_width),
+        Residual(width),
         nn.ELU(),
     )
-    whole_posterior = nn.Sequential(Residual(encoder_width), nn.ELU(), Head(nn.Linear(encoder_width, 2 * z_dim)))  # table 11
-    label = PlaceEmbedding(num_categories, place_width, place_gain)
-    part_posterior = _graph(encoder_width + z_dim + 2 * place_width, graph_widths, w_dim, graph_block, w_scale)  # table 12
-    return kind(encoder, whole_posterior, label, part_posterior, node_noise, w_prior)
+    whole_posterior = nn.Sequential(Residual(width), nn.ELU(), Head(nn.Linear(width, 2 * z_dim)))  # table 11
+    label = PlaceEmbedding(networks.num_categories, networks.place_width, networks.place_gain)
+    # A relative guide starts at the prior's own scale.
+    w_scale = 1.0 if networks.relative_guide else networks.w_scale
+    part_posterior = _graph(width + z_dim + 2 * networks.place_width, networks, w_scale)  # table 12
+    return kind(encoder, whole_posterior, label, part_posterior, networks.node_noise, _w_prior(networks, model))

@@ -11,21 +11,21 @@ Source: He et al. (2019), eq. 7 and appendix B.3. How we read its gaps:
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.models.graph_vae import Gates, NodeNetwork, gated_parents, mlp, top_down_networks
+from pyzoo.infer import analytic
+from pyzoo.models.graph_vae import Gates, GraphVAE, GraphVAENetworks, NodeNetwork, gated_parents, mlp, top_down_networks
 from pyzoo.nn import ImageCheck, scale_from_log_variance
 
 __all__ = ["GraphVAEGuide", "fuse", "graph_vae_guide"]
 
 
 def fuse(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the normalised product of two normals, each given by mean and log-variance (eq. 18).
+    """Mean and log-variance of the normalized product of two normals, each given by mean and log-variance (eq. 18).
 
     Example:
         >>> fuse((torch.tensor(0.0), torch.tensor(0.0)), (torch.tensor(2.0), torch.tensor(0.0)))
@@ -48,8 +48,8 @@ class GraphVAEGuide(PyroModule):
         own_gates: a structure of the guide's own, to use instead of the model's (section 4.3's fully connected encoder).
 
     Example:
-        >>> gates = Gates(3)
-        >>> guide = graph_vae_guide(gates, node_dim=2, x_shape=(1, 6, 6), hidden_dim=8, encoder_widths=(16,), feature_dim=8)
+        >>> networks = GraphVAENetworks(nodes=3, latent_dim=6, x_shape=(1, 6, 6), hidden_dim=8, widths=(16,))
+        >>> guide = networks.guide(networks.model())
         >>> guide(x=torch.rand(5, 1, 6, 6))
     """
 
@@ -88,33 +88,22 @@ class GraphVAEGuide(PyroModule):
                     loc, log_variance = fuse((loc, log_variance), above)
                 q = dist.Normal(loc, scale_from_log_variance(log_variance)).to_event(1)
                 # Given the nodes above it, the model's distribution of a node depends on nothing that is drawn from here on.
-                z[node] = pyro.sample(f"z_{node + 1}", q, infer={"kl": "analytic"})
+                z[node] = pyro.sample(f"z_{node + 1}", q, infer=analytic)
 
 
-def graph_vae_guide(
-    gates: Gates,
-    node_dim: int = 16,
-    x_shape: Sequence[int] = (1, 28, 28),
-    hidden_dim: int = 128,
-    encoder_widths: Sequence[int] = (512, 512, 256),
-    feature_dim: int = 128,
-    guide_gates: Literal["shared", "full"] = "shared",
-) -> GraphVAEGuide:
-    """The guide of :func:`pyzoo.models.graph_vae.graph_vae`, with the networks of appendix B.1.
+def graph_vae_guide(networks: GraphVAENetworks, model: GraphVAE, encoder_widths: Sequence[int] | None = None) -> GraphVAEGuide:
+    """The guide of a model, with the networks of appendix B.1.
 
     Args:
-        gates: the model's.
-        node_dim: N', dimensions of a node.
-        x_shape: of one image.
-        hidden_dim: hidden units of the bottom-up and top-down networks.
-        encoder_widths: hidden units of the encoder.
-        feature_dim: features of x that the encoder puts out.
-        guide_gates: "shared" for the model's gates, or "full" for open ones.
+        networks: their sizes.
+        model: whose guide this is; they share the gates.
+        encoder_widths: hidden units of the encoder; by default those of ``networks``.
     """
-    if guide_gates not in ("shared", "full"):
-        raise ValueError(f"guide_gates is 'shared' or 'full', not '{guide_gates}'.")
-    encoder = nn.Sequential(ImageCheck(x_shape), nn.Flatten(), mlp(math.prod(x_shape), encoder_widths, feature_dim))
-    nodes = range(1, len(gates.possible) + 1)
-    bottom_up = nn.ModuleDict({str(node): NodeNetwork(feature_dim, hidden_dim, node_dim) for node in nodes})
-    own_gates = Gates(len(nodes), "full") if guide_gates == "full" else None
-    return GraphVAEGuide(gates, encoder, bottom_up, top_down_networks(own_gates or gates, node_dim, hidden_dim), own_gates)
+    widths, hidden_dim, node_dim = encoder_widths or networks.encoder_widths, networks.hidden_dim, networks.node_dim
+    x_shape = networks.x_shape
+    encoder = nn.Sequential(ImageCheck(x_shape), nn.Flatten(), mlp(math.prod(x_shape), widths, hidden_dim))
+    nodes = range(1, networks.nodes + 1)
+    bottom_up = nn.ModuleDict({str(node): NodeNetwork(hidden_dim, hidden_dim, node_dim) for node in nodes})
+    own_gates = Gates(networks.nodes, "full") if networks.guide_gates == "full" else None
+    top_down = top_down_networks(own_gates or model.gates, node_dim, hidden_dim)
+    return GraphVAEGuide(model.gates, encoder, bottom_up, top_down, own_gates)

@@ -10,7 +10,6 @@ Source: Giannone et al. (2019), eq. 2 and appendix B. How we read its gaps:
 """
 
 import math
-from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +17,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.models.tvae import TVAE
+from pyzoo.infer import analytic
+from pyzoo.models.tvae import TVAE, TVAENetworks, VAENetworks
 from pyzoo.nn import ImageCheck, he_initialised, scale_from_log_variance
 
 __all__ = ["TVAEGuide", "tvae_guide"]
@@ -34,9 +34,8 @@ class TVAEGuide(PyroModule):
         num_views: of each image.
 
     Example:
-        >>> from pyzoo.models.tvae import tvae
-        >>> model = tvae(z_dim=3, channels=(4, 4, 4, 4))
-        >>> guide = tvae_guide(model, channels=(4, 4, 4, 4), hidden_dim=8)
+        >>> networks = TVAENetworks(z_dim=3, encoder_channels=(4, 4, 4, 4), decoder_channels=(4, 4, 4, 4), hidden_dim=8)
+        >>> guide = networks.guide(networks.model())
         >>> guide(x=torch.rand(5, 1, 28, 28), views=torch.rand(5, 2, 1, 28, 28))
     """
 
@@ -68,10 +67,10 @@ class TVAEGuide(PyroModule):
         with pyro.plate("data", len(x)):
             if views is None:
                 [q_z_0] = self.posteriors(x)
-                pyro.sample("z_0", q_z_0, infer={"kl": "analytic"})
+                pyro.sample("z_0", q_z_0, infer=analytic)
                 return
             q_z_0, *q_views = self.posteriors(x, *views.unbind(1))
-            pyro.sample("z_0", q_z_0, infer={"kl": "analytic"})  # its prior depends on nothing
+            pyro.sample("z_0", q_z_0, infer=analytic)  # its prior depends on nothing
             drawn = [pyro.sample(f"z_{view + 1}", q.mask(False)) for view, q in enumerate(q_views)]
             together = torch.cat(drawn, dim=-1)
             pyro.sample("z", _normal(self.fuse(together)).mask(False))
@@ -88,17 +87,19 @@ def _normal(parameters: Tensor) -> dist.TorchDistribution:
     return dist.Normal(loc, scale_from_log_variance(log_variance)).to_event(1)
 
 
-def tvae_guide(model: TVAE, channels: Sequence[int] = (32, 32, 64, 128), hidden_dim: int = 1000) -> TVAEGuide:
-    """The guide of a T-VAE or VAE of 28x28 images, with the networks of appendix B.
+def vae_guide(networks: VAENetworks) -> TVAEGuide:
+    """The guide of the standard VAE, with the encoder of appendix B."""
+    return TVAEGuide(encoder(networks))
+
+
+def tvae_guide(networks: TVAENetworks, model: TVAE) -> TVAEGuide:
+    """The guide of a T-VAE, with the networks of appendix B.
 
     Args:
+        networks: their sizes.
         model: whose guide this is.
-        channels: of the encoder's hidden layers, from x to z.
-        hidden_dim: hidden units of h_psi and h_xi.
     """
-    z_dim = model.z_dim
-    if model.latent_map is None:
-        return TVAEGuide(encoder(z_dim, channels))
+    z_dim, hidden_dim = networks.z_dim, networks.hidden_dim
     views_dim, T_shape = model.num_views * z_dim, model.transformation_shape
     fuse = nn.Sequential(
         nn.Linear(views_dim, hidden_dim),
@@ -110,16 +111,20 @@ def tvae_guide(model: TVAE, channels: Sequence[int] = (32, 32, 64, 128), hidden_
     transformation = nn.Sequential(
         nn.Linear(views_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, math.prod(T_shape)), nn.Unflatten(1, T_shape)
     )
-    return TVAEGuide(encoder(z_dim, channels), he_initialised(fuse), he_initialised(transformation), model.num_views)
+    return TVAEGuide(encoder(networks), he_initialised(fuse), he_initialised(transformation), model.num_views)
 
 
-def encoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
-    """Appendix B: mean and log-variance of z, (rows, 2 z_dim), from an image; heights 28, 14, 7, 3, 1, 1."""
-    sizes = (1, *channels, 2 * z_dim)
-    if len(sizes) != 6:
-        raise ValueError(f"The encoder has 4 hidden layers, not {len(channels)}.")
-    layers: list[nn.Module] = [ImageCheck((1, 28, 28))]
-    for i, padding in enumerate([1, 1, 1, 1, 2]):
+def encoder(networks: VAENetworks) -> nn.Sequential:
+    """Appendix B: mean and log-variance of z, (rows, 2 z_dim), from an image; heights 28, 14, 7, 3, 1, 1.
+
+    Where four layers that halve the height leave more than one pixel, the last kernel covers all that is left.
+    """
+    channels, pixels, _ = networks.x_shape
+    sizes = (channels, *networks.encoder_channels, 2 * networks.z_dim)
+    left = pixels // 16
+    last = (4, 2, 2) if left == 1 else (left, 1, 0)
+    layers: list[nn.Module] = [ImageCheck(networks.x_shape)]
+    for i, (kernel, stride, padding) in enumerate([*[(4, 2, 1)] * 4, last]):
         layers += [nn.ReLU()] if i else []
-        layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel_size=4, stride=2, padding=padding))
+        layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride=stride, padding=padding))
     return he_initialised(nn.Sequential(*layers, nn.Flatten()))

@@ -14,7 +14,9 @@ Auto-Encoder", eq. 1; networks from appendix A. How we read its gaps:
   model is the paper's; the small presets do (RESULTS.md says what for).
 """
 
+import dataclasses
 import math
+from typing import Annotated, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -22,9 +24,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.nn import Head, Residual, scale_from_log_variance
+from pyzoo.nn import Head, Networks, Residual, scale_from_log_variance
+from pyzoo.settings import AtLeast, AtMost, Count, MultipleOf, NoFlag, Positive, Weight, Widths
 
-__all__ = ["CompVAE", "PlaceEmbedding", "compvae_colors", "compvae_sines"]
+__all__ = ["ColorsNetworks", "CompVAE", "CompVAENetworks", "PlaceEmbedding", "SinesNetworks"]
 
 
 class CompVAE(PyroModule):
@@ -41,7 +44,7 @@ class CompVAE(PyroModule):
         ValueError: scale_floor is not positive.
 
     Example:
-        >>> model = compvae_sines(w_dim=16, z_dim=4, prior_width=32, decoder_width=40)
+        >>> model = SinesNetworks(w_dim=16, z_dim=4, prior_width=32, decoder_width=40).model()
         >>> model(parts=torch.tensor([[0, 2, 2]])).shape  # one curve made of three sines
         torch.Size([1, 200])
     """
@@ -81,44 +84,131 @@ class CompVAE(PyroModule):
         return loc, scale_from_log_variance(log_variance, self.scale_floor)
 
 
-# Sines: appendix A.1.1 ----------------------------------------------------------------------------------------------
+# Sizes --------------------------------------------------------------------------------------------------------------
 
 
-def compvae_sines(
-    num_categories: int = 10,
-    w_dim: int = 1024,
-    z_dim: int = 256,
-    prior_width: int = 1280,
-    decoder_width: int = 800,
-    residuals: int = 3,
-    scale_floor: float = 0.001,
-    foreign_scale: float = 1.0,
-) -> CompVAE:
-    """CompVAE for curves of 200 steps, with the networks of tables 1 and 2.
+@dataclasses.dataclass(frozen=True)
+class CompVAENetworks(Networks):
+    """What the networks of both problems share; the sizes are those of the tables for sines."""
 
-    Args:
-        num_categories: how many kinds of part there are.
-        w_dim: features of a part's latent.
-        z_dim: features of the whole's latent.
-        prior_width: hidden units of p(z | sum w).
-        decoder_width: hidden units of p(x | z, sum w), a multiple of 40: its convolutions start from (width / 5, 5).
-        residuals: residual blocks of the decoder.
-        scale_floor: smallest standard deviation of w, z and x.
-        foreign_scale: initial standard deviation of p(w_i | l_i) in another category's features (:class:`LabelPrior`).
+    num_categories: Annotated[Count, NoFlag()] = 10
+    """Number of kinds of part."""
+    w_dim: Count = 1024
+    """Features of a part's latent."""
+    z_dim: Count = 256
+    """Features of the whole's latent."""
+    graph_widths: Widths = (2048, 2048, 2048)
+    """Features of a part after each graph block of the guide."""
+    graph_block: Literal["paper", "wide"] = "paper"
+    """Graph blocks of table 4, or the wider ones of the authors' public code."""
+    node_noise: Weight = 1.0
+    """Standard deviation of the noise that tells equal parts apart in the guide."""
+    relative_guide: bool = False
+    """Parameterize q(w | x, z, l) relative to p(w | l), so that the terms of x and z train that prior, and w's KL does not."""
+    scale_floor: Annotated[float, AtLeast(1e-30), AtMost(1e30)] = 0.001
+    """Smallest standard deviation of w and z, and of x where x_floor does not say otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SinesNetworks(CompVAENetworks):
+    """Networks for curves of 200 steps: tables 1 to 6.
+
+    Example:
+        >>> networks = SinesNetworks(w_dim=16, z_dim=4, prior_width=32, decoder_width=40, encoder_width=40, graph_widths=(32,))
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+        >>> model(parts=torch.tensor([[0, 2, 2]])).shape  # one curve made of three sines
+        torch.Size([1, 200])
     """
-    return CompVAE(
-        LabelPrior(num_categories, w_dim, foreign_scale),
-        nn.Sequential(nn.Linear(w_dim, prior_width), nn.ELU(), Head(nn.Linear(prior_width, 2 * z_dim))),  # table 1
-        CurveDecoder(w_dim + z_dim, decoder_width, residuals),
-        scale_floor,
-    )
+
+    prior_width: Count = 1280
+    """Hidden units of p(z | sum w)."""
+    decoder_width: Annotated[Count, MultipleOf(40)] = 800
+    """Hidden units of p(x | z, sum w); its convolutions start from (width / 5, 5)."""
+    encoder_width: Annotated[Count, MultipleOf(20)] = 800
+    """Features of the encoded curve."""
+    z_width: Count = 512
+    """Hidden units of q(z | x)."""
+    label_dim: Count = 1024
+    """Features of a part's label in the guide; table 6's 2080 inputs are 800 + 256 + 1024."""
+    foreign_scale: Positive = 1.0
+    """Initial standard deviation of p(w_i | l_i) in the features that belong to another frequency; 1 for no division of labor."""
+
+    def model(self) -> CompVAE:
+        return CompVAE(
+            LabelPrior(self.num_categories, self.w_dim, self.foreign_scale),
+            nn.Sequential(  # table 1
+                nn.Linear(self.w_dim, self.prior_width), nn.ELU(), Head(nn.Linear(self.prior_width, 2 * self.z_dim))
+            ),
+            CurveDecoder(self.w_dim + self.z_dim, self.decoder_width),
+            self.scale_floor,
+        )
+
+    def guide(self, model: CompVAE) -> PyroModule:
+        from pyzoo.guides.compvae import sines_guide
+
+        return sines_guide(self, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class ColorsNetworks(CompVAENetworks):
+    """Networks for RGB images of 32x32 pixels: tables 4 and 7 to 12.
+
+    Example:
+        >>> networks = ColorsNetworks(w_dim=8, z_dim=4, part_width=8, prior_width=8, decoder_width=256, encoder_width=64)
+        >>> networks.model()(parts=torch.tensor([[0, 2]]), positions=torch.zeros(1, 2, 2)).shape
+        torch.Size([1, 3, 32, 32])
+    """
+
+    num_categories: Annotated[Count, NoFlag()] = 5
+    """Number of colors."""
+    w_dim: Count = 2048
+    z_dim: Count = 1024
+    place_width: Count = 32
+    """Features of a part's position, and of its color; table 12's 2112 inputs are 1024 + 1024 + 32 + 32."""
+    place_gain: Positive = 1.0
+    """Factor on the initial weights of the position, in model and guide."""
+    part_width: Count = 1024
+    """Hidden units of p(w_i | l_i)."""
+    prior_width: Count = 1024
+    """Hidden units of p(z | sum w)."""
+    decoder_width: Annotated[Count, MultipleOf(256)] = 2048
+    """Hidden units of p(x | z, sum w); its convolutions start from (width / 16, 4, 4)."""
+    encoder_width: Annotated[Count, MultipleOf(64)] = 1024
+    """Features of the encoded image."""
+    w_scale: Positive = 1.0
+    """Initial standard deviation of a part's latent, in model and guide."""
+    x_scale: Positive = 1.0
+    """Initial standard deviation of x, whose values run from 0 to 1."""
+
+    def model(self) -> CompVAE:
+        return CompVAE(
+            PlacePrior(self.num_categories, self.w_dim, self.place_width, self.part_width, self.place_gain, self.w_scale),
+            nn.Sequential(  # table 8
+                nn.Linear(self.w_dim, self.prior_width),
+                nn.ELU(),
+                Residual(self.prior_width),
+                nn.ELU(),
+                Head(nn.Linear(self.prior_width, 2 * self.z_dim)),
+            ),
+            ImageDecoder(self.w_dim, self.z_dim, self.decoder_width, self.x_scale),
+            self.scale_floor,
+        )
+
+    def guide(self, model: CompVAE) -> PyroModule:
+        from pyzoo.guides.compvae import colors_guide
+
+        return colors_guide(self, model)
+
+
+# Sines: appendix A.1.1 ----------------------------------------------------------------------------------------------
 
 
 class LabelPrior(nn.Module):
     """p(w_i | l_i) as an embedding of the label (appendix A.1.1).
 
     Only the sum of the w_i is seen, so two categories that vary in the same feature can't be told apart there, and the
-    guide lets one's noise cancel the other's. A ``foreign_scale`` below 1 starts from a division of labour: feature j belongs to
+    guide lets one's noise cancel the other's. A ``foreign_scale`` below 1 starts from a division of labor: feature j belongs to
     category j modulo the number of categories, and the others vary little in it. Training is free to undo that.
     """
 
@@ -138,9 +228,9 @@ class LabelPrior(nn.Module):
 class CurveDecoder(nn.Module):
     """p(x | z, sum w) for curves of 200 steps (table 2)."""
 
-    def __init__(self, in_features: int, width: int, residuals: int) -> None:
+    def __init__(self, in_features: int, width: int) -> None:
         super().__init__()
-        blocks = [layer for _ in range(residuals) for layer in (Residual(width), nn.ELU())]
+        blocks = [layer for _ in range(3) for layer in (Residual(width), nn.ELU())]
         self.dense = nn.Sequential(nn.Linear(in_features, width), nn.ELU(), *blocks)
         first, second, third, last = width // 5, width // 10, width // 20, width // 40
         self.convolutions = nn.Sequential(
@@ -164,45 +254,7 @@ class CurveDecoder(nn.Module):
         return tuple(hidden[:, :, 35:235].unbind(1))  # mean and log-variance: each (batch, 200)
 
 
-# Colour gradients: appendix A.2.1 -----------------------------------------------------------------------------------
-
-
-def compvae_colors(
-    num_categories: int = 5,
-    w_dim: int = 2048,
-    z_dim: int = 1024,
-    place_width: int = 32,
-    place_gain: float = 1.0,
-    part_width: int = 1024,
-    prior_width: int = 1024,
-    decoder_width: int = 2048,
-    scale_floor: float = 0.001,
-    w_scale: float = 1.0,
-    x_scale: float = 1.0,
-) -> CompVAE:
-    """CompVAE for RGB images of 32x32 pixels, with the networks of tables 7 to 9.
-
-    Args:
-        num_categories: how many colours there are.
-        w_dim: features of a part's latent.
-        z_dim: features of the whole's latent.
-        place_width: features of a part's position, and of its colour, before they are joined.
-        place_gain: factor on the initial weights of the position (:class:`PlaceEmbedding`).
-        part_width: hidden units of p(w_i | l_i).
-        prior_width: hidden units of p(z | sum w).
-        decoder_width: hidden units of p(x | z, sum w), a multiple of 256: its convolutions start from (width / 16, 4, 4).
-        scale_floor: smallest standard deviation of w, z and x.
-        w_scale: initial standard deviation of p(w_i | l_i).
-        x_scale: initial standard deviation of p(x | z, sum w), in units of x, which runs from 0 to 1.
-    """
-    return CompVAE(
-        PlacePrior(num_categories, w_dim, place_width, part_width, place_gain, w_scale),
-        nn.Sequential(  # table 8
-            nn.Linear(w_dim, prior_width), nn.ELU(), Residual(prior_width), nn.ELU(), Head(nn.Linear(prior_width, 2 * z_dim))
-        ),
-        ImageDecoder(w_dim, z_dim, decoder_width, x_scale),
-        scale_floor,
-    )
+# Color gradients: appendix A.2.1 ------------------------------------------------------------------------------------
 
 
 class PlaceEmbedding(nn.Module):
@@ -214,7 +266,7 @@ class PlaceEmbedding(nn.Module):
         num_categories: how many categories there are.
         width: features of the position, and of the category.
         gain: factor on the initial weights of the position's layer. As torch draws them, its features are a third as large as the
-            category's and nearly linear over [-1, 1], and the network behind both takes long to hear them.
+            category's and nearly linear over [-1, 1], and the network behind both takes long to use them.
 
     Shape: integers (batch, parts) and positions (batch, parts, 2) to (batch, parts, 2 * width).
 
@@ -236,7 +288,7 @@ class PlaceEmbedding(nn.Module):
 
 
 class PlacePrior(nn.Module):
-    """p(w_i | l_i) where a part is a colour at a position (table 7)."""
+    """p(w_i | l_i) where a part is a color at a position (table 7)."""
 
     def __init__(
         self, num_categories: int, w_dim: int, place_width: int, part_width: int, place_gain: float, scale: float

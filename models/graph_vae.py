@@ -2,8 +2,8 @@ r"""Graph VAE: a VAE that learns which latent depends on which.
 
 .. math:: p(x, z \mid c) = p(x \mid z) \prod_{n=N}^{1} p(z_n \mid z_{pa(n)}, c_{pa(n), n}), \qquad pa(n) = \{n + 1, \ldots, N\}
 
-A gate c_ij, zero or one, lets latent i speak to latent j or not. With all gates open this is the fully connected VAE, with a
-chain of them the Ladder VAE, with none the plain VAE: one model, four structures.
+A gate c_ij, zero or one, decides whether latent j may depend on latent i. With all gates open this is the fully connected VAE,
+with a chain of them the Ladder VAE, with none the plain VAE: one model, four structures.
 
 Source: He, Gong, Marino, Mori and Lehrmann (2019), "Variational Autoencoders with Jointly Optimized Latent Dependency
 Structure", section 3 and appendix B. How we read its gaps:
@@ -13,8 +13,9 @@ Structure", section 3 and appendix B. How we read its gaps:
 - The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first".
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -22,9 +23,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.nn import scale_from_log_variance
+from pyzoo.nn import Networks, scale_from_log_variance
+from pyzoo.settings import Above, Below, Count, NoFlag, Widths
 
-__all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "NodeNetwork", "Structure", "graph_vae", "mlp"]
+__all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "GraphVAENetworks", "NodeNetwork", "Structure", "mlp"]
 
 Structure = Literal["learned", "full", "chain", "none"]
 
@@ -32,7 +34,7 @@ Structure = Literal["learned", "full", "chain", "none"]
 class Gates(nn.Module):
     """Which latents may depend on which, and, where that is learned, with what probability they do.
 
-    Called, it gives the gates as a matrix, (nodes, nodes); entry [i, j] gates what node i + 1 says to node j + 1. Learned gates
+    Called, it gives the gates as a matrix, (nodes, nodes); entry [i, j] is the gate from node i + 1 to node j + 1. Learned gates
     are drawn as the site c in training mode, and in evaluation mode they are the most likely graph.
 
     Args:
@@ -74,7 +76,8 @@ class Gates(nn.Module):
             raise ValueError(f"temperature must be positive, got {temperature}.")
         self.learned = isinstance(structure, str) and structure == "learned"
         self.estimator = estimator
-        possible = _possible_edges(num_nodes, structure)
+        with torch.device("cpu"):  # its values are read, also where parameters are only counted, on the device "meta"
+            possible = _possible_edges(num_nodes, structure)
         # As lists too: to read them from the matrix at each step would wait for the device, and can't be traced.
         self._parents = [possible[:, node].nonzero().flatten().tolist() for node in range(num_nodes)]
         self.register_buffer("possible", possible)
@@ -106,7 +109,7 @@ class Gates(nn.Module):
         near = torch.minimum(probabilities, 1 - probabilities) < margin
         self.settled_logits.copy_(torch.where(near & ~self.settled, self.logits, self.settled_logits))
         self.settled |= near
-        # An optimiser with momentum goes on without a gradient.
+        # An optimizer with momentum goes on without a gradient.
         self.logits.copy_(torch.where(self.settled, self.settled_logits, self.logits))
 
     def forward(self) -> Tensor:
@@ -130,7 +133,9 @@ class Gates(nn.Module):
 def _possible_edges(num_nodes: int, structure: Structure | Tensor | Sequence[Sequence[int]]) -> Tensor:
     """The edges that a structure allows, as a matrix like that of :class:`Gates`."""
     if isinstance(structure, str):
-        reach = {"learned": num_nodes, "full": num_nodes, "chain": 1, "none": 0}.get(structure)  # how many nodes above may speak
+        reach = {"learned": num_nodes, "full": num_nodes, "chain": 1, "none": 0}.get(
+            structure
+        )  # how many nodes above may be parents
         if reach is None:
             raise ValueError(f"structure is 'learned', 'full', 'chain', 'none' or a matrix, not '{structure}'.")
         square = torch.ones(num_nodes, num_nodes)
@@ -165,11 +170,14 @@ class GraphVAE(PyroModule):
         node_dim: N', dimensions of a node.
         top_down: for each node that has possible parents, the network from their gated values, side by side, to the node's
             mean and log-variance; keys "1" to "N".
-        decoder: network from the nodes that it hears side by side, z_1 first, to a distribution over one x for each row.
-        decoder_input: which nodes it hears, "all" or "first", which is z_1.
+        decoder: network from its input nodes side by side, z_1 first, to a distribution over one x for each row.
+        decoder_input: which nodes are its input, "all" or "first", which is z_1.
 
     Example:
-        >>> model = graph_vae(Gates(3, "chain"), node_dim=2, x_shape=(1, 6, 6), hidden_dim=8, decoder_widths=(16,))
+        >>> networks = GraphVAENetworks(
+        ...     nodes=3, latent_dim=6, structure="chain", x_shape=(1, 6, 6), hidden_dim=8, widths=(16,)
+        ... )
+        >>> model = networks.model()
         >>> model(size=5).shape
         torch.Size([5, 1, 6, 6])
     """
@@ -203,8 +211,8 @@ class GraphVAE(PyroModule):
             for node in reversed(range(num_nodes)):
                 loc, scale = self.prior(z, gates, node, len(rows))
                 z[node] = pyro.sample(f"z_{node + 1}", dist.Normal(loc, scale).to_event(1))  # p(z_n | z_pa(n), c_pa(n),n)
-            heard = range(num_nodes if self.decoder_input == "all" else 1)
-            likelihood = self.decoder(torch.cat([z[node] for node in heard], dim=-1))
+            inputs = range(num_nodes if self.decoder_input == "all" else 1)
+            likelihood = self.decoder(torch.cat([z[node] for node in inputs], dim=-1))
             if x is not None and x.shape[1:] != likelihood.event_shape:
                 raise ValueError(f"The decoder draws images of shape {tuple(likelihood.event_shape)}, not {tuple(x.shape[1:])}.")
             return pyro.sample("x", likelihood, obs=x)  # p(x | z)
@@ -217,36 +225,6 @@ class GraphVAE(PyroModule):
             return zeros, zeros + 1
         loc, log_variance = self.top_down[str(node + 1)](gated_parents(z, gates, node, parents))
         return loc, scale_from_log_variance(log_variance)
-
-
-def graph_vae(
-    gates: Gates,
-    node_dim: int = 16,
-    x_shape: Sequence[int] = (1, 28, 28),
-    hidden_dim: int = 128,
-    decoder_widths: Sequence[int] = (256, 512, 512),
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
-    decoder_input: Literal["all", "first"] = "all",
-) -> GraphVAE:
-    """Graph VAE with the networks of appendix B.1.
-
-    Args:
-        gates: the structure.
-        node_dim: N', dimensions of a node.
-        x_shape: of one image.
-        hidden_dim: hidden units of the top-down networks.
-        decoder_widths: hidden units of the decoder, from z to x.
-        likelihood: "bernoulli" for binarised images, "gaussian" for pixels in [0, 1].
-        decoder_input: which nodes the decoder hears, "all" or "first".
-    """
-    if decoder_input not in ("all", "first"):
-        raise ValueError(f"decoder_input is 'all' or 'first', not '{decoder_input}'.")
-    decoders = {"bernoulli": BernoulliDecoder, "gaussian": GaussianDecoder}
-    if likelihood not in decoders:
-        raise ValueError(f"likelihood is 'bernoulli' or 'gaussian', not '{likelihood}'.")
-    heard = len(gates.possible) if decoder_input == "all" else 1
-    decoder = decoders[likelihood](heard * node_dim, x_shape, decoder_widths)
-    return GraphVAE(gates, node_dim, top_down_networks(gates, node_dim, hidden_dim), decoder, decoder_input)
 
 
 def top_down_networks(gates: Gates, node_dim: int, hidden_dim: int) -> nn.ModuleDict:
@@ -275,7 +253,7 @@ class NodeNetwork(nn.Module):
 
 
 class BernoulliDecoder(nn.Module):
-    """p(x | z) for binarised images (appendix B.1)."""
+    """p(x | z) for binarized images (appendix B.1)."""
 
     def __init__(self, in_features: int, x_shape: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
@@ -311,3 +289,99 @@ def mlp(in_features: int, widths: Sequence[int], out_features: int) -> nn.Sequen
         layers += [nn.Linear(in_features, width), nn.BatchNorm1d(width), nn.ELU()]
         in_features = width
     return nn.Sequential(*layers, nn.Linear(in_features, out_features))
+
+
+# Sizes --------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphVAENetworks(Networks):
+    """The networks of appendix B.1.
+
+    Example:
+        >>> networks = GraphVAENetworks(nodes=2, latent_dim=4, x_shape=(1, 6, 6), widths=(16,), hidden_dim=8)
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+        >>> model(size=5).shape
+        torch.Size([5, 1, 6, 6])
+    """
+
+    nodes: Count = 5
+    """Number of nodes, N."""
+    latent_dim: Count = 80
+    """Dimensions of all nodes together, M; a multiple of the number of nodes."""
+    decoder_input: Literal["all", "first"] = "all"
+    """Nodes that enter the decoder: all of them, or z_1 alone; the paper writes both."""
+    guide_gates: Literal["shared", "full"] = "shared"
+    """Gates of the guide: the model's, or all open (section 4.3's fully connected encoder)."""
+    widths: Widths = (512, 512, 256)
+    """Hidden units of the encoder, and in reverse of the decoder. The plain VAE's encoder is widened in proportion, until it has
+    FC-VAE's number of parameters."""
+    hidden_dim: Count = 128
+    """Features of x, and hidden units of the networks of the nodes."""
+    gate_estimator: Literal["relaxed", "hard"] = "relaxed"
+    """Gradient estimator of the gates: Gumbel-softmax, or the score function with the other particles as its baseline."""
+    initial_gate: Annotated[float, Above(0), Below(1)] = 0.5
+    """Initial probability of an edge."""
+    structure: Annotated[Structure, NoFlag()] = "learned"
+    """Which gates are open; see :class:`Gates`."""
+    x_shape: Annotated[tuple[int, int, int], NoFlag()] = (1, 28, 28)
+    """Channels, height and width of an image; any size will do."""
+    likelihood: Annotated[Literal["bernoulli", "gaussian"], NoFlag()] = "bernoulli"
+    """"bernoulli" for binarized images, "gaussian" for pixels in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.latent_dim % self.nodes == 0, "latent_dim", f"a multiple of --nodes {self.nodes}")
+        relaxed = self.structure == "learned" or self.gate_estimator == "relaxed"
+        self.require(relaxed, "gate_estimator", "relaxed where no gate is learned")
+
+    @property
+    def node_dim(self) -> int:
+        """Dimensions of a node, N'."""
+        return self.latent_dim // self.nodes
+
+    def model(self, gates: Gates | None = None) -> GraphVAE:
+        """The generative program.
+
+        Args:
+            gates: a structure of one's own, with as many nodes; by default that of ``structure``.
+        """
+        if gates is None:
+            gates = Gates(self.nodes, self.structure, self.gate_estimator, self.initial_gate)
+        decoders = {"bernoulli": BernoulliDecoder, "gaussian": GaussianDecoder}
+        in_features = self.latent_dim if self.decoder_input == "all" else self.node_dim
+        decoder = decoders[self.likelihood](in_features, self.x_shape, self.widths[::-1])
+        top_down = top_down_networks(gates, self.node_dim, self.hidden_dim)
+        return GraphVAE(gates, self.node_dim, top_down, decoder, self.decoder_input)
+
+    def guide(self, model: GraphVAE) -> PyroModule:
+        from pyzoo.guides.graph_vae import graph_vae_guide
+
+        return graph_vae_guide(self, model)
+
+    @property
+    def encoder_widths(self) -> tuple[int, ...]:
+        """Hidden units of the encoder; without structure the narrowest of these proportions with as many parameters as FC-VAE."""
+        if self.structure != "none":
+            return self.widths
+
+        def count(networks: GraphVAENetworks, encoder_widths: Sequence[int]) -> int:
+            from pyzoo.guides.graph_vae import graph_vae_guide
+
+            with torch.device("meta"):
+                model = networks.model()
+                programs = model, graph_vae_guide(networks, model, encoder_widths)
+            return sum(parameter.numel() for program in programs for parameter in program.parameters())
+
+        def scaled(first: int) -> tuple[int, ...]:
+            return tuple(round(width * first / self.widths[0]) for width in self.widths)
+
+        wanted = count(dataclasses.replace(self, structure="full"), self.widths)
+        low, high = self.widths[0], self.widths[0] + 1
+        while count(self, scaled(high)) < wanted:
+            high *= 2
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if count(self, scaled(middle)) >= wanted else (middle + 1, high)
+        return scaled(low)

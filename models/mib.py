@@ -2,16 +2,20 @@ r"""The generative model of the multivariate-information-bottleneck framework: s
 
 .. math:: p(x, z, u) = \prod_{j=1}^{M} p(z_j) \prod_{i=1}^{N} p(u_i)\, p(x_i \mid z \odot m_i^p, u_i)
 
-Which shared latent reaches which view is a Bayesian network over named variables, or its mask M^p. The decoder of a view hears
-all shared latents, those that are no parents of it times zero, and its own private ones.
+A Bayesian network over named variables, or its mask M^p, says which shared latents a view depends on. The decoder of a view takes
+all shared latents, those that are not its parents multiplied by zero, and the private latents of that view.
 
-Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. Sizes
-of networks were in an appendix that our copy lacks. Ours for digits are of the usual kind: two hidden layers, one for labels, and
-three convolutions and a layer to encode coloured images of 32x32. But these are decoded as ink over what is behind it: shape and
-colours then are learned apart, and numbers become legible sooner than with transposed convolutions (RESULTS.md).
+Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. The
+sizes of the networks stood in an appendix that our copy lacks. Ours for images are of the usual kind: two hidden layers, one for
+labels, and three convolutions and a layer to encode house numbers, color images of 32x32 pixels. House numbers are decoded as ink
+over a background: shape and colors are then learned apart, and numbers become legible sooner than with transposed convolutions
+(RESULTS.md).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Annotated
 
 import pyro
 import pyro.distributions as dist
@@ -19,25 +23,26 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.infer import BayesianNetwork, Variables
-from pyzoo.nn import he_initialised
+from pyzoo.infer import BayesianNetwork, FixedMask, Variables
+from pyzoo.nn import Networks, he_initialised
+from pyzoo.settings import AtLeast, Count, NoFlag, Positive
 
-__all__ = ["VIEWS", "StructuredVAE", "batch_size", "check_complete", "check_rows", "check_views", "private_of", "structured_vae"]
-__all__ += ["those_given", "view_dim", "without_absent"]
+__all__ = ["PairNetworks", "StructuredVAE", "ViewNetworks", "check_complete", "those_given", "view_dim", "without_absent"]
 
 
 class StructuredVAE(PyroModule):
-    """The generative story, for any networks; sites have the variables' names.
+    """The generative story, for any networks; the sites have the names of the variables.
 
     Args:
-        network: G^p, from each shared latent to the views that it reaches, and from each private latent to its view.
+        network: G^p, from each shared latent to the views that depend on it, and from each private latent to its view.
         dims: dimensions of each latent, by name.
-        decoders: for each view, by name, the network from its latents side by side, (rows, features), to a distribution over one
-            view for each row: all shared latents in the variables' order, then its private ones.
+        decoders: for each view, by name, the network from its latents side by side, (rows, features), to a distribution over the
+            view, one for each row: all shared latents in the order of the variables, then the private ones of the view.
+        mask: a module that gives M^p, (views, shared latents); by default the mask of ``network``, fixed.
 
     Raises:
-        ValueError: an edge leads elsewhere, a latent reaches no view, a latent's dimensions or a view's decoder are missing, or a
-            variable has a name that is taken; names the variable.
+        ValueError: an edge is not one from a latent to a view, no view depends on a latent, a latent's dimensions or a view's
+            decoder are missing, or a variable has a reserved name; names the variable.
 
     Example:
         >>> class Curve(torch.nn.Linear):
@@ -50,7 +55,13 @@ class StructuredVAE(PyroModule):
         {'x': (4, 20), 'y': (4, 5)}
     """
 
-    def __init__(self, network: BayesianNetwork, dims: Mapping[str, int], decoders: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        dims: Mapping[str, int],
+        decoders: Mapping[str, nn.Module],
+        mask: nn.Module | None = None,
+    ) -> None:
         super().__init__("model")
         _check_generative(network)
         check_complete(network.variables, dims, decoders, "decoder")
@@ -58,39 +69,40 @@ class StructuredVAE(PyroModule):
         self.variables = network.variables
         self.dims = dict(dims)
         self.decoders = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
-        self.register_buffer("mask", network.generative_mask())
+        self.mask = FixedMask(network.generative_mask()) if mask is None else mask
 
     def forward(
         self,
         present: Tensor | None = None,
         size: int = 1,
-        heard: Tensor | None = None,
+        conditioned_on: Tensor | None = None,
         scored: Tensor | None = None,
         **views: Tensor | None,
     ) -> dict[str, Tensor]:
         """Draws the latents, then the views; returns the views by name.
 
-        A view that is not given is drawn. If others are given it scores nothing, which integrates it out.
+        A view that is not given is drawn. If others are given it is not scored, which integrates it out.
 
         Args:
-            present: which views each row has, (batch, views), boolean; all by default. Where one is absent it may hold anything;
-                zeros, which the likelihood must be able to take, stand in its place.
-            size: how many to draw if no view is given.
-            heard: not used; the guide's.
-            scored: which of its views a row is to explain, (batch, views), boolean; all by default. The others score nothing.
+            present: which views each row has, (batch, views), boolean; all by default. An absent view may hold anything: zeros,
+                which the likelihood must be able to take, replace it.
+            size: number of rows to draw if no view is given.
+            conditioned_on: used by the guide only.
+            scored: the views whose likelihoods count for each row, (batch, views), boolean; all by default.
             **views: the observed views by name, each with the batch as its first dimension, or None.
         """
         given = those_given(views)
-        rows = batch_size(self.variables, given) if given else size
+        rows = self.variables.batch_size(given) if given else size
         for mask in (present, scored):
-            check_rows(self.variables, mask, rows)
+            self.variables.check_mask(mask, rows)
         if scored is not None:
             present = scored if present is None else present & scored
+        edges = self.mask()
         with pyro.plate("data", rows):
             latents = {name: self._draw(name, rows) for name in self.variables.latents}
             drawn = {}
             for index, name in enumerate(self.variables.observed):
-                likelihood, view = self.likelihood(name, latents), given.get(name)
+                likelihood, view = self.likelihood(name, latents, edges), given.get(name)
                 if view is not None and present is not None:
                     likelihood, view = likelihood.mask(present[:, index]), without_absent(view, present[:, index])
                 elif view is None and given:
@@ -98,110 +110,38 @@ class StructuredVAE(PyroModule):
                 drawn[name] = pyro.sample(name, likelihood, obs=view)
         return drawn
 
-    def likelihood(self, view: str, latents: Mapping[str, Tensor]) -> dist.TorchDistribution:
-        """p(view | latents), one row for each of theirs; latents by name, (rows, features)."""
-        row = self.mask[self.variables.observed.index(view)]
+    def likelihood(self, view: str, latents: Mapping[str, Tensor], edges: Tensor | None = None) -> dist.TorchDistribution:
+        """p(view | latents), one row for each of theirs.
+
+        Args:
+            view: its name.
+            latents: by name, (rows, features).
+            edges: M^p, (views, shared latents), if it has been drawn.
+        """
+        row = (self.mask() if edges is None else edges)[self.variables.observed.index(view)]
         shared = [latents[z] * row[j] for j, z in enumerate(self.variables.shared)]
-        return self.decoders[view](torch.cat([*shared, *(latents[u] for u in private_of(self.variables, view))], dim=-1))
+        return self.decoders[view](torch.cat([*shared, *(latents[u] for u in self.variables.private_of(view))], dim=-1))
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return next(self.parameters()).new_zeros(shape)
 
     def _draw(self, name: str, rows: int) -> Tensor:
         """A latent from N(0, I)."""
-        return pyro.sample(name, dist.Normal(self.mask.new_zeros(rows, self.dims[name]), 1.0).to_event(1))
-
-
-# Views of digits ------------------------------------------------------------------------------------------------------
-
-VIEWS = ("digit", "next", "label", "number")
-
-
-def structured_vae(
-    network: BayesianNetwork, dims: Mapping[str, int], hidden_dim: int = 512, number_scale: float = 0.1
-) -> StructuredVAE:
-    """The model of views of digits: "digit" and "next", images of 28x28; "label", a class; "number", a coloured image of 32x32.
-
-    Args:
-        network: G^p over some of these views.
-        dims: dimensions of each latent, by name.
-        hidden_dim: hidden units of a layer.
-        number_scale: standard deviation of a coloured pixel, on the scale from 0 to 1.
-
-    Raises:
-        ValueError: there is no such view, or as :class:`StructuredVAE`; names the variable.
-
-    Example:
-        >>> names = Variables(("digit", "label"), shared=("z",))
-        >>> model = structured_vae(BayesianNetwork.parse("z -> digit, label", names), {"z": 4}, hidden_dim=8)
-        >>> {name: tuple(view.shape) for name, view in model(size=3).items()}
-        {'digit': (3, 1, 28, 28), 'label': (3, 10)}
-    """
-    check_views(network.variables.observed, VIEWS)
-    decoders = {}
-    for view in network.variables.observed:
-        width = view_dim(network.variables, dims, view)
-        if view == "number":
-            decoders[view] = _NumberDecoder(width, hidden_dim, number_scale)
-        else:
-            decoders[view] = _LabelDecoder(width, hidden_dim) if view == "label" else _PixelDecoder(width, hidden_dim)
-    return StructuredVAE(network, dims, decoders)
-
-
-def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
-    """Dimensions of a view's latents: all shared ones, and its own."""
-    return sum(dims[latent] for latent in (*variables.shared, *private_of(variables, view)))
-
-
-class _PixelDecoder(nn.Sequential):
-    """Grey pixels, (1, 28, 28); their cross-entropy is the mean of log p over binarisations of the image."""
-
-    def __init__(self, width: int, hidden_dim: int) -> None:
-        layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(hidden_dim, 784), nn.Unflatten(1, (1, 28, 28)))
-        he_initialised(self)
-
-    def forward(self, latents: Tensor) -> dist.TorchDistribution:
-        return dist.Bernoulli(logits=super().forward(latents), validate_args=False).to_event(3)
-
-
-class _LabelDecoder(nn.Sequential):
-    """One of ten classes."""
-
-    def __init__(self, width: int, hidden_dim: int) -> None:
-        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, 10))
-        he_initialised(self)
-
-    def forward(self, latents: Tensor) -> dist.TorchDistribution:
-        return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
-
-
-class _NumberDecoder(nn.Sequential):
-    """Coloured pixels, (3, 32, 32), normal about a mean of 0 to 1: ink of one colour, more or less of it, over what is behind."""
-
-    _SIZES = (3 * 32 * 32, 32 * 32, 3)  # behind, how much ink, its colour
-
-    def __init__(self, width: int, hidden_dim: int, scale: float) -> None:
-        layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(hidden_dim, sum(self._SIZES)), nn.Sigmoid())
-        he_initialised(self)
-        self.scale = scale
-
-    def forward(self, latents: Tensor) -> dist.TorchDistribution:
-        behind, ink, colour = super().forward(latents).split(self._SIZES, dim=1)
-        behind, ink, colour = behind.view(-1, 3, 32, 32), ink.view(-1, 1, 32, 32), colour.view(-1, 3, 1, 1)
-        return dist.Normal(torch.lerp(behind, colour, ink), self.scale, validate_args=False).to_event(3)
+        return pyro.sample(name, dist.Normal(self._zeros(rows, self.dims[name]), 1.0).to_event(1))
 
 
 # What model and guide share -------------------------------------------------------------------------------------------
 
-_TAKEN = ("self", "present", "size", "heard", "scored", "drawn", "data")  # arguments, and the plate
+_RESERVED = ("self", "present", "size", "conditioned_on", "scored", "drawn", "data")  # arguments, and the plate
 
 
-def private_of(variables: Variables, view: str) -> list[str]:
-    """The private latents of a view."""
-    return [latent for latent, owner in variables.private.items() if owner == view]
+def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
+    """Dimensions of the latents that a view's networks deal with: all shared ones, and its private ones."""
+    return sum(dims.get(latent, 0) for latent in (*variables.shared, *variables.private_of(view)))  # one without is refused later
 
 
 def without_absent(view: Tensor, present: Tensor) -> Tensor:
-    """A view with zeros in its absent rows: what stands there must not reach a gradient, not even times zero."""
+    """A view with zeros in its absent rows: what they hold must not reach a gradient, not even multiplied by zero."""
     return torch.where(present.view(-1, *(1,) * (view.dim() - 1)), view, torch.zeros_like(view))
 
 
@@ -210,41 +150,11 @@ def those_given(views: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     return {name: view for name, view in views.items() if view is not None}
 
 
-def batch_size(variables: Variables, views: Mapping[str, Tensor]) -> int:
-    """The number of rows of the given views.
-
-    Raises:
-        ValueError: a name is no view, none is given, or they have different numbers of rows; names them.
-    """
-    check_views(views, variables.observed)
-    if not views:
-        raise ValueError(f"A batch needs one of the views {', '.join(variables.observed)}.")
-    sizes = {name: len(view) for name, view in views.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"Views must have as many rows as each other, got {', '.join(f'{n} {s}' for n, s in sizes.items())}.")
-    return next(iter(sizes.values()))
-
-
-def check_views(asked: Iterable[str], known: Sequence[str]) -> None:
-    """Raises a ValueError that names a view which is asked for and not known."""
-    for name in asked:
-        if name not in known:
-            raise ValueError(f"There is no view '{name}': there are {', '.join(known)}.")
-
-
-def check_rows(variables: Variables, mask: Tensor | None, rows: int) -> None:
-    """Raises a ValueError unless a mask of the views of each row is boolean and of their number."""
-    shape = (rows, len(variables.observed))
-    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
-        wanted = f"boolean, {rows} rows x {shape[1]} views ({', '.join(variables.observed)})"
-        raise ValueError(f"What says of each row which views it has must be {wanted}, not {tuple(mask.shape)} of {mask.dtype}.")
-
-
 def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapping[str, nn.Module], what: str) -> None:
-    """Raises a ValueError that names a latent without dimensions, a view without its network, or one whose name is taken."""
+    """Raises a ValueError that names a latent without dimensions, a view without its network, or a reserved name."""
     for name in variables.names:
-        if name in _TAKEN or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
-            raise ValueError(f"No variable can be called '{name}', which means something else to a model, its guide or to torch.")
+        if name in _RESERVED or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
+            raise ValueError(f"No variable can be called '{name}': the name is reserved by the model, its guide or torch.")
     for latent in variables.latents:
         if dims.get(latent, 0) < 1:
             raise ValueError(f"The latent '{latent}' needs one or more dimensions, got {dims.get(latent)}.")
@@ -263,3 +173,127 @@ def _check_generative(network: BayesianNetwork) -> None:
     for latent in names.latents:
         if not any(parent == latent for parent, _ in network.edges):
             raise ValueError(f"The latent '{latent}' has no path to any observation.")
+
+
+# Decoders -------------------------------------------------------------------------------------------------------------
+
+
+class PixelDecoder(nn.Sequential):
+    """An image, (channels, height, width); the cross-entropy of its gray pixels is the mean of log p over binarizations."""
+
+    def __init__(self, width: int, hidden_dim: int, x_shape: tuple[int, int, int]) -> None:
+        layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden_dim, math.prod(x_shape)), nn.Unflatten(1, x_shape))
+        he_initialised(self)
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.Bernoulli(logits=super().forward(latents), validate_args=False).to_event(3)
+
+
+class LabelDecoder(nn.Sequential):
+    """One of several classes, a one-hot vector."""
+
+    def __init__(self, width: int, hidden_dim: int, num_classes: int) -> None:
+        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes))
+        he_initialised(self)
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
+
+
+class NumberDecoder(nn.Sequential):
+    """A house number, (3, 32, 32): pixels normal about a mean from 0 to 1, which is ink of one color over a background."""
+
+    _SIZES = (3 * 32 * 32, 32 * 32, 3)  # background, opacity of the ink, its color
+
+    def __init__(self, width: int, hidden_dim: int, scale: float) -> None:
+        layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden_dim, sum(self._SIZES)), nn.Sigmoid())
+        he_initialised(self)
+        self.scale = scale
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        background, ink, color = super().forward(latents).split(self._SIZES, dim=1)
+        background, ink, color = background.view(-1, 3, 32, 32), ink.view(-1, 1, 32, 32), color.view(-1, 3, 1, 1)
+        return dist.Normal(torch.lerp(background, color, ink), self.scale, validate_args=False).to_event(3)
+
+
+# Sizes ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewNetworks(Networks):
+    """The networks of views of one thing: images, and a label. A recipe fills in all but the hidden units.
+
+    Example:
+        >>> networks = ViewNetworks(
+        ...     hidden_dim=8,
+        ...     observed=("digit", "label"),
+        ...     shared=("z",),
+        ...     private=(("u", "digit"),),
+        ...     dims=(("z", 4), ("u", 2)),
+        ...     generative="z -> digit, label; u -> digit",
+        ...     inference="digit, label -> z; digit -> u",
+        ... )
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+        >>> {name: tuple(view.shape) for name, view in model(size=3).items()}
+        {'digit': (3, 1, 28, 28), 'label': (3, 10)}
+    """
+
+    hidden_dim: Count = 512
+    """Hidden units in each layer."""
+    observed: Annotated[tuple[str, ...], NoFlag()] = ("image",)
+    """Names of the views. "label" is a class; any other view is an image."""
+    shared: Annotated[tuple[str, ...], NoFlag()] = ()
+    """Names of the shared latents."""
+    private: Annotated[tuple[tuple[str, str], ...], NoFlag()] = (("u", "image"),)
+    """Names of the private latents, each with its view."""
+    dims: Annotated[tuple[tuple[str, Count], ...], NoFlag()] = (("u", 16),)
+    """Dimensions of each latent."""
+    generative: Annotated[str, NoFlag()] = "u -> image"
+    """The network G^p, as :meth:`pyzoo.infer.BayesianNetwork.parse` reads it."""
+    inference: Annotated[str, NoFlag()] = "image -> u"
+    """The network G^q."""
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 28, 28)
+    """Channels, height and width of an image."""
+    num_classes: Annotated[int, AtLeast(1), NoFlag()] = 10
+    """Number of classes of a label."""
+
+    @property
+    def variables(self) -> Variables:
+        """All variables."""
+        return Variables(self.observed, self.shared, dict(self.private))
+
+    def network(self, text: str) -> BayesianNetwork:
+        """A network over the variables."""
+        return BayesianNetwork.parse(text, self.variables)
+
+    def model(self) -> StructuredVAE:
+        dims = dict(self.dims)
+        decoders = {view: self.decoder(view, view_dim(self.variables, dims, view)) for view in self.observed}
+        return StructuredVAE(self.network(self.generative), dims, decoders)
+
+    def guide(self, model: StructuredVAE) -> PyroModule:
+        from pyzoo.guides.mib import view_guide
+
+        return view_guide(self)
+
+    def decoder(self, view: str, width: int) -> nn.Module:
+        """The decoder of a view, from latents that have ``width`` dimensions together."""
+        if view == "label":
+            return LabelDecoder(width, self.hidden_dim, self.num_classes)
+        return PixelDecoder(width, self.hidden_dim, self.x_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairNetworks(ViewNetworks):
+    """The same, with a house number as a further kind of view, "number"."""
+
+    number_scale: Positive = 0.1
+    """Standard deviation of a house number's pixels, on the scale from 0 to 1."""
+
+    def decoder(self, view: str, width: int) -> nn.Module:
+        if view == "number":
+            return NumberDecoder(width, self.hidden_dim, self.number_scale)
+        return super().decoder(view, width)

@@ -27,8 +27,9 @@ its gaps:
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import pyro
 import pyro.distributions as dist
@@ -36,10 +37,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.errors import UsageError
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
-from pyzoo.nn import he_initialised
+from pyzoo.nn import Networks, he_initialised
+from pyzoo.settings import Count, Length, NoFlag, Weight
 
-__all__ = ["TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "tvae", "vae"]
+__all__ = ["LATENT_MAPS", "TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "TVAENetworks", "VAENetworks"]
 
 Coherence = Literal["marginal", "conditional"]
 
@@ -111,7 +114,7 @@ class TVAE(PyroModule):
         ValueError: there are inverse views and not two, no view at all, coherence is neither, or a weight is negative.
 
     Example:
-        >>> model = tvae(z_dim=3, channels=(4, 4, 4, 4))
+        >>> model = TVAENetworks(z_dim=3, decoder_channels=(4, 4, 4, 4)).model()
         >>> x, views = model(size=5)
         >>> x.shape, views.shape
         (torch.Size([5, 1, 28, 28]), torch.Size([5, 2, 1, 28, 28]))
@@ -216,44 +219,119 @@ class TVAE(PyroModule):
     def likelihoods(self, *latents: Tensor) -> list[dist.TorchDistribution]:
         """p(x | z) for each of several latents, (batch, z_dim); one call of the decoder, which is faster than one for each."""
         logits = self.decoder(torch.cat(latents)).split([len(z) for z in latents])
-        # Grey pixels are allowed: their cross-entropy is the mean of log p over binarisations of the image.
+        # Gray pixels are allowed: their cross-entropy is the mean of log p over binarisations of the image.
         return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
 
 
-_ADDITIVE = Additive()
+def decoder(z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int] = (1, 28, 28)) -> nn.Sequential:
+    """Appendix B: logits of the pixels from z, (rows, z_dim); heights 1, 4, 7, 8, 14, 28.
 
-
-def tvae(
-    z_dim: int = 10,
-    latent_map: LatentMap = _ADDITIVE,
-    channels: Sequence[int] = (128, 64, 32, 32),
-    **settings: Any,
-) -> TVAE:
-    """T-VAE of 28x28 images of one channel, with the decoder of appendix B.
-
-    Args:
-        z_dim: dimensions of z.
-        latent_map: how T acts on z.
-        channels: of the decoder's hidden layers, from z to x.
-        **settings: further arguments of :class:`TVAE`.
+    The last layers double the height twice. Images of another size, square and of 16 or more pixels, a multiple of 4, have
+    another first kernel: of size 4 for the paper's 28 pixels, 5 for 32.
     """
-    return TVAE(decoder(z_dim, channels), z_dim, latent_map, **settings)
-
-
-def vae(z_dim: int = 10, channels: Sequence[int] = (128, 64, 32, 32)) -> TVAE:
-    """The standard VAE with the same decoder."""
-    return TVAE(decoder(z_dim, channels), z_dim)
-
-
-def decoder(z_dim: int, channels: Sequence[int]) -> nn.Sequential:
-    """Appendix B: logits of the pixels, (batch, 1, 28, 28), from z, (batch, z_dim); heights 1, 4, 7, 8, 14, 28."""
-    if z_dim < 1:
-        raise ValueError(f"z_dim must be at least 1, got {z_dim}.")
-    sizes = (z_dim, *channels, 1)
-    if len(sizes) != 6:
-        raise ValueError(f"The decoder has 4 hidden layers, not {len(channels)}.")
+    pixels = x_shape[1]
+    sizes = (z_dim, *channels, x_shape[0])
+    first = (pixels - 12) // 4
     layers: list[nn.Module] = [nn.Unflatten(1, (z_dim, 1, 1))]
-    for i, (stride, padding) in enumerate([(1, 0), (1, 0), (1, 1), (2, 2), (2, 1)]):
+    for i, (kernel, stride, padding) in enumerate([(first, 1, 0), (4, 1, 0), (4, 1, 1), (4, 2, 2), (4, 2, 1)]):
         layers += [nn.ReLU()] if i else []
-        layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel_size=4, stride=stride, padding=padding))
+        layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel, stride=stride, padding=padding))
     return he_initialised(nn.Sequential(*layers))
+
+
+# Sizes --------------------------------------------------------------------------------------------------------------
+
+Channels = Annotated[tuple[Count, ...], Length(4, exactly=True)]
+
+LATENT_MAPS: dict[str, type[LatentMap]] = {"additive": Additive, "matrix": Matrix}
+"""The maps by which T acts on z, by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VAENetworks(Networks):
+    """The standard VAE within, with the encoder and decoder of appendix B.
+
+    Example:
+        >>> VAENetworks(z_dim=3, decoder_channels=(4, 4, 4, 4)).model()(size=5).shape
+        torch.Size([5, 1, 28, 28])
+    """
+
+    z_dim: Count = 10
+    """Dimensions of z."""
+    encoder_channels: Channels = (32, 32, 64, 128)
+    """Channels of the encoder's hidden layers, from x to z."""
+    decoder_channels: Channels = (128, 64, 32, 32)
+    """Channels of the decoder's hidden layers, from z to x."""
+    x_shape: Annotated[tuple[int, int, int], NoFlag()] = (1, 28, 28)
+    """Channels, height and width of an image: square, with a side that is a multiple of 4 and at least 16."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _, height, width = self.x_shape
+        if height != width or height % 4 or height < 16:
+            raise UsageError(
+                f"images of {height} x {width} pixels don't fit: T-VAE's networks take square images whose side is a multiple of "
+                "4 and at least 16; set --image-size"
+            )
+
+    def model(self) -> TVAE:
+        return TVAE(decoder(self.z_dim, self.decoder_channels, self.x_shape), self.z_dim)
+
+    def guide(self, model: TVAE) -> PyroModule:
+        from pyzoo.guides.tvae import vae_guide
+
+        return vae_guide(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class TVAENetworks(VAENetworks):
+    """T-VAE, with the networks of appendix B and the weights of its discrepancies.
+
+    Example:
+        >>> networks = TVAENetworks(z_dim=3, encoder_channels=(4, 4, 4, 4), decoder_channels=(4, 4, 4, 4), hidden_dim=8)
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+        >>> x, views = model(size=5)
+        >>> x.shape, views.shape
+        (torch.Size([5, 1, 28, 28]), torch.Size([5, 2, 1, 28, 28]))
+    """
+
+    hidden_dim: Count = 1000
+    """Hidden units of the networks of z and T."""
+    latent_map: Literal["additive", "matrix"] = "additive"
+    """How T acts on z: z + T, or a product with an invertible matrix."""
+    coherence: Coherence = "marginal"
+    """What the discrepancy of z_1 and T z compares: all images of a batch together, or each image by itself."""
+    coherence_weight: Weight = 1.0
+    """Weight of the discrepancies of z_1 and z_2, in nats for each image."""
+    prior_weight: Weight = 1.0
+    """Weight of the discrepancy between z and the standard normal."""
+    transformation_weight: Weight = 0.0
+    """Weight of T's prior, which draws the latents of an image's views to each other; 0 leaves T unscored, as in the paper."""
+    num_views: Count = 2
+    """Transformed versions of each image; with other numbers than 2, each has a transformation of its own."""
+    inverse_views: Annotated[bool, NoFlag()] = True
+    """Whether there are two views, the second by the inverse of T."""
+
+    def model(self, latent_map: LatentMap | None = None) -> TVAE:
+        """The generative program.
+
+        Args:
+            latent_map: a map of one's own; by default that of ``latent_map``'s name.
+        """
+        return TVAE(
+            decoder(self.z_dim, self.decoder_channels, self.x_shape),
+            self.z_dim,
+            latent_map or LATENT_MAPS[self.latent_map](),
+            num_views=self.num_views,
+            inverse_views=self.inverse_views,
+            coherence=self.coherence,
+            coherence_weight=self.coherence_weight,
+            prior_weight=self.prior_weight,
+            transformation_weight=self.transformation_weight,
+        )
+
+    def guide(self, model: TVAE) -> PyroModule:
+        from pyzoo.guides.tvae import tvae_guide
+
+        return tvae_guide(self, model)

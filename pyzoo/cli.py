@@ -1,87 +1,141 @@
-"""The ``pyzoo`` command."""
+"""The ``pyzoo`` command: parsing, messages and exit codes."""
 
-import contextlib
 import dataclasses
 import difflib
-import inspect
-import io
-import json
 import os
-import platform
-import re
+import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import tyro
-
+from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError
+from pyzoo.settings import AtLeast, Group, Settings, changed
+from pyzoo.threads import limit_spinning
 
-# torch, Pyro and the recipes take seconds to import: each command imports what it needs, so that --help answers at once.
+if TYPE_CHECKING:
+    from pyzoo.training import Hardware, Recipe, Run, Table
+
+# torch, Pyro and the recipes take seconds to import, tyro a tenth: each command imports what it needs, so that --help and list
+# answer at once.
 
 __all__ = ["main"]
 
 _USAGE = """usage: pyzoo COMMAND ...
 
-  pyzoo list                      the recipes: paper, presets, what each shows
+  pyzoo list                      the recipes and tables, by paper
   pyzoo train RECIPE [flags]      train, measure and draw; 'pyzoo train RECIPE --help' lists the flags
-  pyzoo resume RUN [flags]        continue a run where it stopped
-  pyzoo evaluate RUN [flags]      metrics again, from the newest checkpoint
-  pyzoo figures RUN [flags]       pictures again
-  pyzoo sample RUN [flags]        draw from the trained model into a PNG or .npz
+  pyzoo resume RUN [flags]        continue a run where it stopped, or train it longer
+  pyzoo evaluate RUN [flags]      measure a run again
+  pyzoo figures RUN [flags]       draw its figures again
+  pyzoo sample RUN [flags]        draw from the trained model into a .png or .npz file
+  pyzoo runs [FOLDER]             the runs in a folder
+  pyzoo compare RUN RUN ...       settings that differ, metrics side by side, and curves in one picture
   pyzoo reproduce TABLE [flags]   train the rows of a paper's table, and show ours beside the paper's
+
+'pyzoo COMMAND --help' explains a command. Bad input gives one line and exit code 2.
 """
 
 
-@dataclasses.dataclass
-class RunFlags:
-    """Where the run goes."""
+# Flags that are not of a recipe or a table ------------------------------------------------------------------------------
 
-    preset: str = ""
-    """Which of the recipe's presets to start from; the flags of the recipe change single fields."""
-    out: Path | None = None
-    """The run folder, which must not exist; by default runs/RECIPE-PRESET-seedN."""
+
+@dataclasses.dataclass(frozen=True)
+class _Flags(Settings):
+    group: ClassVar[str] = "run"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Progress(_Flags):
     progress: bool = True
     """Show a progress bar."""
 
 
-@dataclasses.dataclass
-class EvaluateFlags:
+@dataclasses.dataclass(frozen=True)
+class _AfterTraining(_Progress):
+    evaluate: bool = True
+    """Measure at the end."""
+    figures: bool = True
+    """Draw the figures at the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFlags(_AfterTraining):
+    """Where a run starts from, and where it goes."""
+
+    preset: str = ""
+    """Preset to start from; the other flags change single settings of it."""
+    like: Path | None = None
+    """Start from the settings of this run, in place of a preset."""
+    out: Path | None = None
+    """Folder of the run, which must not exist or be empty. By default it is in runs/, and its name says the recipe, the preset,
+    the settings that differ from it, and the seed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeFlags(_AfterTraining):
+    """How a run goes on."""
+
+    steps: Annotated[int | None, AtLeast(1)] = None
+    """Train up to so many steps, in place of the number that the run was made with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateFlags(_Flags):
     """What to measure."""
 
     full: bool = False
-    """Also what takes long, such as a likelihood by 5,000 samples of all test images."""
+    """Also measure what takes long, such as a likelihood by 5,000 samples of all test images."""
 
 
-@dataclasses.dataclass
-class SampleFlags:
+@dataclasses.dataclass(frozen=True)
+class SampleFlags(_Flags):
     """What to draw."""
 
     out: Path | None = None
-    """A .png or .npz file; by default samples.png in the run folder."""
+    """A .png or .npz file; by default samples.png in the run's folder."""
     count: int = 8
     """How many to draw."""
-    parts: tuple[str, ...] | None = None
-    """What each is made of: frequencies, or colours; by default at random."""
-    sample_seed: int = 0
+    given: tuple[str, ...] | None = None
+    """Views or parts to condition on, each as NAME=VALUE: label=3 of a run of mib-multimodal, parts=1,4 of one of compvae-sines.
+    By default everything is drawn."""
+    seed: int = 0
     """The draws follow from it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareFlags(_Flags):
+    """Where the comparison goes."""
+
+    out: Path = Path("comparison.png")
+    """The picture of the curves, a .png file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReproduceFlags(_Progress):
+    """Where the runs go."""
+
+    out: Path | None = None
+    """Folder of the table's runs, which may hold some already; by default runs/TABLE-PRESET."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place(Settings):
+    group: ClassVar[str] = "hardware"
+
+    device: Annotated[str, Group("hardware")] = "auto"
+    """Device as torch spells it: cpu, cuda, cuda:1, mps. auto takes a GPU where there is one."""
+
+
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 for a failed run, 2 for bad input, 128 + n after signal n."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "list": _list,
-        "train": _train,
-        "resume": _resume,
-        "evaluate": _evaluate,
-        "figures": _figures,
-        "sample": _sample,
-        "reproduce": _reproduce,
-    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if arguments else 2
@@ -89,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[0] == "--version":
             print(f"pyzoo {version('pyzoo')}")
             return 0
-        command = _lookup(arguments[0], commands, "command")
+        command = _lookup(arguments[0], _COMMANDS, "command")
         return command(arguments[1:])
     except UsageError as error:
         print(f"pyzoo: {error}", file=sys.stderr)
@@ -105,80 +159,157 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-# The commands -------------------------------------------------------------------------------------------------------
+# list -----------------------------------------------------------------------------------------------------------------
 
 
 def _list(arguments: list[str]) -> int:
-    from pyzoo.training import recipes, tables
-
+    if _asks_for_help(arguments):
+        print("usage: pyzoo list\n\nThe recipes and tables by paper, with what each shows and how long each preset takes.")
+        return 0
     if arguments:
         raise UsageError(f"'pyzoo list' takes no arguments, got {' '.join(arguments)}")
-    for name, recipe in recipes().items():
-        print(f"{name:20}{recipe.paper}; {recipe.about_data}; presets {', '.join(recipe.presets)}; shows {recipe.shows}")
-    for name, table in tables().items():
-        print(f"{name:20}for 'pyzoo reproduce': {table.shows}")
+    print("Recipes, for 'pyzoo train'\n")
+    _print_list("pyzoo.recipes")
+    print("\nTables and figures of the papers, for 'pyzoo reproduce'\n")
+    _print_list("pyzoo.tables")
     return 0
 
 
-def _train(arguments: list[str]) -> int:
-    from pyzoo.training import Hardware, RunFolder, recipes
+def _print_list(group: str) -> None:
+    """The entries of a group by paper, wrapped to the terminal."""
+    papers: dict[str, dict[str, About]] = {}
+    for name, about in about_all(group).items():
+        papers.setdefault(about.paper, {})[name] = about
+    width = max((len(name) for found in papers.values() for name in found), default=0) + 4
+    blocks = []
+    for paper, found in papers.items():
+        lines = [paper]
+        for name, about in found.items():
+            lines += _wrapped(f"  {name:{width - 2}}", about.line, width)
+            if about.minutes:
+                lines += _wrapped(" " * width, _presets(about), width)
+        blocks.append("\n".join(lines))
+    print("\n\n".join(blocks))
 
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: pyzoo train RECIPE [flags]\n")
-        return _list([]) or (0 if arguments else 2)
-    kind = _lookup(arguments[0], recipes(), "recipe")
-    preset = _peek(arguments[1:], "--preset") or next(iter(kind.presets))
-    _lookup(preset, kind.presets, f"preset of {kind.name}")
-    prog = f"pyzoo train {kind.name}"
-    recipe, hardware, flags = _parse(arguments[1:], prog, [kind.preset(preset), Hardware(), RunFlags(preset)], kind.__doc__)
-    device = hardware.accelerator
-    hardware.require_equal_shares(recipe.batch_size)
-    path = flags.out or Path("runs") / f"{recipe.name}-{preset}-seed{recipe.seed}"
+
+def _wrapped(head: str, text: str, indent: int) -> list[str]:
+    columns = max(shutil.get_terminal_size().columns, indent + 30)
+    return textwrap.wrap(text, columns, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def _presets(about: About) -> str:
+    """The presets with the time that they take."""
+    times = {name: "a GPU" if minutes is None else f"{minutes:g} min" for name, minutes in about.minutes.items()}
+    return "presets: " + ", ".join(f"{name} ({needs})" for name, needs in times.items())
+
+
+# train and resume -----------------------------------------------------------------------------------------------------
+
+
+def _train(arguments: list[str]) -> int:
+    name, rest = _named(arguments, "pyzoo.recipes", "train RECIPE", "recipe")
+    if name is None:
+        return 0
+    from pyzoo.flags import parse, peek, plain
+    from pyzoo.training import Run, find_recipe
+    from pyzoo.training.run import run_name
+
+    kind = find_recipe(name)
+    preset, recipe, hardware = _start(kind, rest)
+    flags = TrainFlags(preset=preset)
+    about = f"{plain(kind.__doc__)}\n\nP{_presets(kind.about)[1:]}. Minutes are those of two cores."
+    common = (*kind.common, "preset", "out", "device")
+    changes = parse(f"pyzoo train {name}", rest, [recipe, hardware, flags], about, common)
+    data = {} if "data" not in changes or peek(rest, "--like") else {"data": changes["data"]}
+    recipe = _changed(kind.preset(preset, **data) if data else recipe, changes)
+    hardware, flags = _changed(hardware, changes), _changed(flags, changes)
     if not _is_first_process():  # launched by the first one, which has made the folder
-        return _run(recipe, RunFolder.open(path), hardware, flags.progress)
-    recipe.prepare()
-    run = _create(path, recipe, preset, hardware)
-    _say(run, f"{recipe.name}, preset {preset}, {recipe.steps} steps on {device}; run folder {path}")
-    run.log(_described(hardware))
-    return _run(recipe, run, hardware, flags.progress)
+        return _run(Run(flags.out or Path("runs") / run_name(recipe, preset)), hardware, flags)
+    run = Run.create(recipe, preset, hardware, flags.out, _say)
+    run.say(f"{name}, preset {preset}, {recipe.steps:,} steps on {hardware.find()}; run folder {run.path}")
+    return _run(run, hardware, flags)
+
+
+def _start(kind: "type[Recipe]", arguments: list[str]) -> "tuple[str, Recipe, Hardware]":
+    """The preset, recipe and hardware that the flags of ``train`` change: a preset's, or those of another run."""
+    from pyzoo.flags import peek
+    from pyzoo.training import Hardware, Run
+
+    preset, like = peek(arguments, "--preset"), peek(arguments, "--like")
+    if like is None:
+        preset = preset or next(iter(kind.presets))
+        _lookup(preset, kind.presets, f"preset of {kind.name}")
+        return preset, kind.preset(preset), Hardware()
+    if preset is not None:
+        raise UsageError("--like takes the settings of a run, and --preset those of a preset: give one of them")
+    run = Run(like)
+    if run.config["recipe"] != kind.name:
+        raise UsageError(f"--like: {like} is a run of {run.config['recipe']}, not of {kind.name}")
+    return run.preset, run.recipe, Hardware(precision=run.hardware.precision, engine=run.hardware.engine)
 
 
 def _resume(arguments: list[str]) -> int:
-    run, recipe, saved, rest = _open(arguments, "resume")
-    hardware, flags = _parse(rest, "pyzoo resume RUN", [saved, _Progress()], "Continues a run where it stopped.")
-    if _is_first_process():
-        _say(run, f"resuming {recipe.name} in {run.path} with {_described(hardware)}")
-    return _run(recipe, run, hardware, flags.progress)
+    from pyzoo.training import Hardware
+    from pyzoo.training.run import described
+
+    flags = ResumeFlags()
+    if _asks_for_help(arguments[:1]):
+        return _parse("resume RUN", ["--help"], [Hardware(), flags], "Continues a run where it stopped, or trains it longer.")
+    run, rest = _open(arguments, "resume")
+    changes = _parse("resume RUN", rest, [run.hardware, flags], "Continues a run where it stopped, or trains it longer.")
+    hardware, flags = _changed(run.hardware, changes), _changed(flags, changes)
+    if not _is_first_process():
+        return _run(run, hardware, flags)
+    if flags.steps is not None:
+        run.extend(flags.steps)
+    run.say(f"resuming {run.config['recipe']} in {run.path} with {described(hardware)}")
+    return _run(run, hardware, flags)
+
+
+def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = False) -> int:
+    """Trains to the end, measures and draws."""
+    from pyzoo.training import NonFiniteLoss, Stopped, keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        run.train(hardware, flags.progress, flags.evaluate, flags.figures, full)
+    except Stopped as stop:
+        if _is_first_process():
+            run.say(f"{stop}; continue with 'pyzoo resume {run.path}'")
+        return 128 + stop.signal_number
+    except NonFiniteLoss as error:
+        print(f"pyzoo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+# evaluate, figures and sample -----------------------------------------------------------------------------------------
 
 
 def _evaluate(arguments: list[str]) -> int:
-    trainer, recipe, run, flags = _load(arguments, "evaluate", "Measures the newest checkpoint of a run again.", EvaluateFlags())
-    _measure(trainer, recipe, run, flags.full)
+    run, flags = _trained(arguments, "evaluate", "Measures a trained run again.", [_Place(), EvaluateFlags()])
+    run.measure(flags["full"], flags["device"])
     return 0
 
 
 def _figures(arguments: list[str]) -> int:
-    trainer, recipe, run, _ = _load(arguments, "figures", "Draws the figures of a run again.")
-    _draw(trainer, recipe, run)
+    run, flags = _trained(arguments, "figures", "Draws the figures of a trained run again.", [_Place()])
+    if not run.draw(flags["device"]):
+        run.say(f"{run.config['recipe']} has no figures")
     return 0
 
 
 def _sample(arguments: list[str]) -> int:
-    trainer, recipe, run, flags = _load(arguments, "sample", "Draws from the trained model.", SampleFlags())
-    import torch
-
-    if flags.count < 1:
-        raise UsageError(f"--count must be at least 1, got {flags.count}")
-    if flags.count > 64 and (flags.out is None or flags.out.suffix == ".png"):
-        raise UsageError(f"--count: a picture holds at most 64, got {flags.count}; draw more into an .npz")
-    path = flags.out or run.path / "samples.png"
+    run, flags = _trained(arguments, "sample", "Draws from a trained model.", [_Place(), SampleFlags()])
+    count, path = flags["count"], flags["out"] or run.path / "samples.png"
     if path.suffix not in (".png", ".npz"):
         raise UsageError(f"--out must end in .png or .npz, got {path}")
-    torch.manual_seed(flags.sample_seed)
-    samples = recipe.sample(trainer.module, trainer.device, flags.count, flags.parts, flags.sample_seed)
+    if count > 64 and path.suffix == ".png":
+        raise UsageError(f"--count: a picture holds at most 64, got {count}; draw more into an .npz")
+    samples = run.sample(count, _given(flags["given"] or ()), flags["seed"], flags["device"])
     try:
         if path.suffix == ".png":
-            recipe.picture(samples).savefig(path, dpi=150)
+            run.picture(samples, flags["device"]).savefig(path, dpi=150)
         else:
             import numpy
 
@@ -189,38 +320,123 @@ def _sample(arguments: list[str]) -> int:
     return 0
 
 
-# Tables -------------------------------------------------------------------------------------------------------------
+def _given(texts: Iterable[str]) -> dict[str, str]:
+    """Views or parts by name, from texts NAME=VALUE."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"--given must be NAME=VALUE, such as label=3, got {text}")
+        if name in found:
+            raise UsageError(f"--given: there are two values of '{name}'")
+        found[name] = value
+    return found
 
 
-@dataclasses.dataclass
-class ReproduceFlags:
-    """Where the runs go."""
+def _trained(arguments: list[str], command: str, description: str, settings: list[Settings]) -> "tuple[Run, dict[str, Any]]":
+    """A run, and the values of some flags by name."""
+    from pyzoo.settings import flat
+    from pyzoo.training import keep_freed_memory
 
-    out: Path | None = None
-    """The folder of the table's runs, which may hold some already; by default runs/TABLE-PRESET."""
-    progress: bool = True
-    """Show a progress bar."""
+    if _asks_for_help(arguments[:1]):
+        _parse(f"{command} RUN", ["--help"], settings, description)
+    run, rest = _open(arguments, command)
+    changes = _parse(f"{command} RUN", rest, settings, description)
+    keep_freed_memory()
+    return run, {name: value for one in settings for name, value in flat(_changed(one, changes)).items()}
+
+
+# runs and compare -----------------------------------------------------------------------------------------------------
+
+
+def _runs(arguments: list[str]) -> int:
+    if _asks_for_help(arguments):
+        print("usage: pyzoo runs [FOLDER]\n\nThe runs in a folder and in its subfolders, by default in runs/, the newest last.")
+        return 0
+    if len(arguments) > 1:
+        raise UsageError(f"'pyzoo runs' takes one folder, got {' '.join(arguments)}")
+    folder = Path(arguments[0] if arguments else "runs")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder" if arguments else "there is no folder runs/ here")
+    from pyzoo.training import Run
+
+    files = sorted(folder.rglob("config.json"), key=lambda file: file.stat().st_mtime)
+    rows = []
+    for file in files:
+        try:
+            rows.append(_row(Run(file.parent)))
+        except UsageError as error:
+            rows.append([str(file.parent), str(error).removeprefix(f"{file} "), "", ""])
+    if not rows:
+        print(f"there are no runs in {folder}")
+        return 0
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _row(run: "Run") -> list[str]:
+    """What ``pyzoo runs`` says of a run: its folder, its steps, its time and its first metric."""
+    step, steps = run.folder.checkpoints.newest_step(), run.config["settings"].get("steps")
+    seconds = run.folder.results().get("training_seconds")
+    metric = next(iter(run.metrics.items()), None)
+    return [
+        str(run.path),
+        f"{step:,} steps" if step == steps else f"{step:,} of {steps:,} steps",
+        f"{seconds:,.0f} s" if seconds else "",
+        f"{metric[0]} {metric[1]:.4g}" if metric else "not measured",
+    ]
+
+
+def _compare(arguments: list[str]) -> int:
+    description = "Shows settings that differ and metrics side by side, and draws the curves into one picture."
+    if _asks_for_help(arguments[:1]):
+        _parse("compare RUN RUN ...", ["--help"], [CompareFlags()], description)
+    count = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    flags = _changed(CompareFlags(), _parse("compare RUN RUN ...", arguments[count:], [CompareFlags()], description))
+    if flags.out.suffix != ".png":
+        raise UsageError(f"--out must end in .png, got {flags.out}")
+    if count < 2:
+        raise UsageError("which runs? usage: pyzoo compare RUN RUN ...")
+    limit_spinning()
+    from pyzoo.training import Comparison, Run
+
+    comparison = Comparison([Run(path) for path in arguments[:count]])
+    print(comparison)
+    figure = comparison.figure()
+    try:
+        figure.savefig(flags.out, dpi=150)
+    except OSError as error:
+        raise UsageError(f"can't write {flags.out}: {error.strerror}") from error
+    print(f"\nwrote {flags.out}")
+    return 0
+
+
+# reproduce ------------------------------------------------------------------------------------------------------------
 
 
 def _reproduce(arguments: list[str]) -> int:
-    from pyzoo.training import Hardware, tables
+    name, rest = _named(arguments, "pyzoo.tables", "reproduce TABLE", "table")
+    if name is None:
+        return 0
+    from pyzoo.flags import parse, plain
+    from pyzoo.training import Hardware, find_table
 
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: pyzoo reproduce TABLE [flags]\n")
-        return _list([]) or (0 if arguments else 2)
-    kind = _lookup(arguments[0], tables(), "table")
-    prog = f"pyzoo reproduce {kind.name}"
-    table, hardware, flags = _parse(arguments[1:], prog, [kind(), Hardware(), ReproduceFlags()], kind.__doc__)
-    if hardware.devices * hardware.num_nodes > 1:
+    kind = find_table(name)
+    table, hardware, flags = kind(), Hardware(), ReproduceFlags()
+    changes = parse(f"pyzoo reproduce {name}", rest, [table, hardware, flags], plain(kind.__doc__))
+    table, hardware, flags = (_changed(one, changes) for one in (table, hardware, flags))
+    if hardware.processes > 1:
         raise UsageError("--devices: a table's runs take one device each; several 'pyzoo reproduce' share the runs of a folder")
-    device = hardware.accelerator
-    out = flags.out or Path("runs") / f"{table.name}-{table.preset}"
-    print(f"{table.name}, preset {table.preset}, seeds {', '.join(map(str, table.seeds))} on {device}; folder {out}", flush=True)
+    out = flags.out or Path("runs") / f"{name}-{table.preset}"
+    seeds = ", ".join(map(str, table.seeds))
+    print(f"{name}, preset {table.preset}, seeds {seeds} on {hardware.find()}; folder {out}", flush=True)
     failed = 0
     for seed in table.seeds:
         for row in table.rows():
-            recipe, path = table.recipe(row, seed), out / row.folder(seed)
-            code = _reproduce_run(recipe, path, table, hardware, flags.progress, table.full and seed == table.seeds[0])
+            full = table.full and seed == table.seeds[0]
+            code = _reproduce_run(table.recipe(row, seed), out / row.folder(seed), table.preset, hardware, flags, full)
             if code > 128:
                 print("the same 'pyzoo reproduce' goes on from here")
                 return code
@@ -229,57 +445,43 @@ def _reproduce(arguments: list[str]) -> int:
     return failed
 
 
-def _reproduce_run(recipe, path: Path, table, hardware, progress: bool, full: bool) -> int:
-    """Brings one run of a table to its end, unless it is there or another process is at it."""
-    from pyzoo.training import Busy, RunFolder, Trainer, keep_freed_memory, locked
+def _reproduce_run(recipe: "Recipe", path: Path, preset: str, hardware: "Hardware", flags: ReproduceFlags, full: bool) -> int:
+    """Brings one run of a table to its end, unless it is there or another process trains it."""
+    from pyzoo.training import Busy, Run, keep_freed_memory, locked
 
     if not (path / "config.json").exists():
         recipe.prepare()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / "lock", "a") as file, locked(file, wait=True):  # who comes second finds the folder made
         if (path / "config.json").exists():
-            run = RunFolder.open(path)
-            _require_same(run, recipe, hardware)
+            run = Run(path, _say)
+            run.require_same(recipe, hardware)
         else:
-            run = _create(path, recipe, table.preset, hardware)
+            run = Run.create(recipe, preset, hardware, path, _say)
+    hardware = dataclasses.replace(hardware, threads=hardware.threads or run.hardware.threads)
     try:
-        with run.lock():
-            if not _is_finished(run):
-                print(f"{path}: {recipe.steps} steps", flush=True)
-                return _run(recipe, run, hardware, progress, full)
-            if full and not run.results().get("full"):
+        with run.folder.lock():
+            if not run.is_finished:
+                print(f"{path}: {recipe.steps:,} steps", flush=True)
+                return _run(run, hardware, _AfterTraining(flags.progress), full)
+            if full and not run.folder.results().get("full"):
                 print(f"{path}: measuring what takes long", flush=True)
                 keep_freed_memory()
-                _measure(Trainer(recipe, run, hardware, progress=False), recipe, run, full)
+                run.measure(full, hardware.device)
     except Busy:
-        print(f"{path}: another process is at it", flush=True)
+        print(f"{path}: another process trains it", flush=True)
     return 0
 
 
-def _is_finished(run) -> bool:
-    """Whether a run has been trained to its end and measured."""
-    return run.results().get("step") == run.config().get("fields", {}).get("steps", 0)
-
-
-def _require_same(run, recipe, hardware) -> None:
-    """Raises a UsageError that names what differs, if a run was made with settings that make its numbers other ones."""
-    config = run.config()
-    before = {**config.get("fields", {}), "precision": config.get("hardware", {}).get("precision")}
-    now = json.loads(json.dumps({**dataclasses.asdict(recipe), "precision": hardware.precision}, default=str))
-    for name in sorted(now.keys() - recipe.incidental):
-        if before.get(name) != now[name]:
-            flag = name.replace("_", "-")
-            raise UsageError(f"{run.path} was made with --{flag} {before.get(name)}, not {now[name]}: choose another --out")
-
-
-def _show_table(table, out: Path) -> None:
+def _show_table(table: "Table", out: Path) -> None:
     """Prints the table of the finished runs, and writes it and its figures into the folder."""
-    from pyzoo.training import RunFolder
+    from pyzoo.training import Run
 
-    runs: dict[str, list[Any]] = {}
+    runs: dict[str, list[Run]] = {}
     for row in table.rows():
-        folders = [RunFolder(out / row.folder(seed)) for seed in table.seeds]
-        runs[row.label] = [run for run in folders if _is_finished(run)]
+        folders = [out / row.folder(seed) for seed in table.seeds]
+        found = [Run(folder) for folder in folders if (folder / "config.json").exists()]
+        runs[row.label] = [run for run in found if run.is_finished]
     text = table.render(runs)
     print(text)
     (out / "table.md").write_text(text + "\n")
@@ -291,165 +493,48 @@ def _show_table(table, out: Path) -> None:
     print(f"\nwrote {out / 'table.md'}{drawn}" + (f"; {missing} runs are not finished yet" if missing else ""))
 
 
-# What they share ----------------------------------------------------------------------------------------------------
+# What the commands share ----------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class _Progress:
-    progress: bool = True
-    """Show a progress bar."""
+def _named(arguments: list[str], group: str, usage: str, what: str) -> tuple[str | None, list[str]]:
+    """The recipe or table that a command names, and the other arguments; without a name after help was printed."""
+    if not arguments or _asks_for_help(arguments[:1]):
+        print(f"usage: pyzoo {usage} [flags]\n\n'pyzoo {usage} --help' lists the flags. There are:\n")
+        _print_list(group)
+        if not arguments:
+            raise UsageError(f"which {what}?")
+        return None, []
+    _lookup(arguments[0], entries(group), what)
+    limit_spinning()  # before torch is imported
+    return arguments[0], arguments[1:]
 
 
-@dataclasses.dataclass
-class _Place:
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU where there is one."""
-
-
-def _create(path: Path, recipe, preset: str, hardware):
-    """A new run folder."""
-    from pyzoo.training import RunFolder
-
-    config = {
-        "recipe": recipe.name,
-        "preset": preset,
-        "fields": dataclasses.asdict(recipe),
-        "hardware": dataclasses.asdict(hardware),
-        "versions": _versions(),
-    }
-    return RunFolder.create(path, config)
-
-
-def _run(recipe, run, hardware, progress: bool, full: bool = False) -> int:
-    """Trains to the end, measures and draws."""
-    from pyzoo.training import NonFiniteLoss, Stopped, Trainer, keep_freed_memory
-
-    keep_freed_memory()
-    trainer = Trainer(recipe, run, hardware, progress)
-    try:
-        trainer.train()
-    except Stopped as stop:
-        if trainer.fabric.is_global_zero:
-            _say(run, f"{stop}; continue with 'pyzoo resume {run.path}'")
-        return 128 + stop.signal_number
-    except NonFiniteLoss as error:
-        run.log(f"pyzoo: {error}")
-        print(f"pyzoo: {error}", file=sys.stderr)
-        return 1
-    if trainer.fabric.is_global_zero:
-        _say(run, f"trained {trainer.step} steps in {trainer.seconds:.0f} s")
-        _measure(trainer, recipe, run, full)
-        _draw(trainer, recipe, run)
-    return 0
-
-
-def _measure(trainer, recipe, run, full: bool = False) -> None:
-    started = time.monotonic()
-    metrics = recipe.evaluate(trainer.module, trainer.device, full)
-    before = run.results()
-    if not full and before.get("full") and before.get("step") == trainer.step:  # what took long still holds
-        metrics, full = {**before["metrics"], **metrics}, True
-    results = {
-        "metrics": metrics,
-        "full": full,
-        "note": recipe.note,
-        "step": trainer.step,
-        "training_seconds": round(trainer.seconds, 1),
-        "hardware": dataclasses.asdict(trainer.hardware),
-        "parameters": sum(parameter.numel() for parameter in trainer.module.parameters()),
-        "versions": _versions(),
-        "machine": f"{platform.machine()}, {trainer.device}",
-    }
-    run.write_results(results)
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        _say(run, f"  {name:{width}}  {value:,.0f}" if float(value).is_integer() else f"  {name:{width}}  {value:.4g}")
-    if recipe.note:
-        _say(run, f"  ({recipe.note})")
-    _say(run, f"measured in {time.monotonic() - started:.0f} s; wrote {run.path / 'results.json'}")
-
-
-def _draw(trainer, recipe, run) -> None:
-    import pyro
-    import torch
-
-    from pyzoo.random import derive_seed
-
-    folder = run.path / "figures"
-    folder.mkdir(exist_ok=True)
-    with torch.random.fork_rng(), pyro.validation_enabled(False):
-        torch.manual_seed(derive_seed(recipe.seed, "figures"))
-        for name, figure in recipe.figures(trainer.module, trainer.device, run.metrics()):
-            figure.savefig(folder / f"{name}.png", dpi=150)
-    _say(run, f"drew {len(list(folder.glob('*.png')))} figures in {folder}")
-
-
-def _open(arguments: list[str], command: str):
-    """The run folder that a command names, its recipe and hardware, and the other arguments."""
-    from pyzoo.training import Hardware, RunFolder, recipes
-
+def _open(arguments: list[str], command: str) -> "tuple[Run, list[str]]":
+    """The run that a command names, and the other arguments."""
     if not arguments:
         raise UsageError(f"which run? usage: pyzoo {command} RUN")
-    if arguments[0] in ("-h", "--help"):
-        print(f"usage: pyzoo {command} RUN [flags]; 'pyzoo {command} RUN --help', with a run folder, lists the flags")
-        raise SystemExit(0)
-    run = RunFolder.open(Path(arguments[0]))
-    config = run.config()
-    try:
-        kind, fields = recipes()[config["recipe"]], config["fields"]
-        # JSON has lists for tuples
-        recipe = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-        hardware = Hardware(**config["hardware"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{run.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
-    return run, recipe, hardware, arguments[1:]
+    limit_spinning()
+    from pyzoo.training import Run
+
+    return Run(arguments[0], _say), arguments[1:]
 
 
-def _load(arguments: list[str], command: str, description: str, flags: Any = None):
-    """A trained run, from its newest checkpoint."""
-    from pyzoo.training import Trainer, keep_freed_memory
+def _parse(usage: str, arguments: list[str], settings: Sequence[Settings], description: str) -> Any:
+    from pyzoo.flags import parse
 
-    run, recipe, saved, rest = _open(arguments, command)
-    place, *others = _parse(rest, f"pyzoo {command} RUN", [_Place()] + ([flags] if flags else []), description)
-    hardware = dataclasses.replace(saved, device=place.device, devices=1, num_nodes=1)
-    keep_freed_memory()
-    if not run.checkpoints.files():
-        raise UsageError(f"{run.path} has no checkpoint yet: train it with 'pyzoo resume {run.path}'")
-    trainer = Trainer(recipe, run, hardware, progress=False)
-    # What is measured and drawn is what was trained so far.
-    recipe = dataclasses.replace(recipe, steps=max(1, min(recipe.steps, trainer.step)))
-    return trainer, recipe, run, others[0] if others else None
+    return parse(f"pyzoo {usage}", arguments, settings, description)
 
 
-def _parse(arguments: list[str], prog: str, defaults: list[Any], description: str | None) -> list[Any]:
-    """The dataclasses with what the arguments change, by tyro; its errors as one line."""
-    # A field for each dataclass, named for the headings of the help.
-    fields = [(type(default).__name__.strip("_").lower(), tyro.conf.OmitArgPrefixes[type(default)]) for default in defaults]
-    bundle = dataclasses.make_dataclass("flags", fields)
-    description = inspect.cleandoc(description or "")
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            parsed = tyro.cli(bundle, default=bundle(*defaults), args=arguments, prog=prog, description=description)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in errors.getvalue().splitlines()[1:]]
-        lines = [line for line in lines if not re.fullmatch(r"[-+=]{3,}", line)]  # the box, where the output is not UTF-8
-        end = next((i for i, line in enumerate(lines) if not line), len(lines))
-        raise UsageError(f"{' '.join(lines[:end])} (see {prog} --help)") from None
-    return [getattr(parsed, field.name) for field in dataclasses.fields(parsed)]
+def _changed(settings: Any, changes: Mapping[str, Any]) -> Any:
+    """Settings with those of the changes that are theirs."""
+    from pyzoo.settings import flat
+
+    own = flat(settings)
+    return changed(settings, {name: value for name, value in changes.items() if name in own})
 
 
-def _peek(arguments: list[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can be read; the last one counts."""
-    value = None
-    for index, argument in enumerate(arguments):
-        if argument.startswith(flag + "="):
-            value = argument.removeprefix(flag + "=")
-        elif argument == flag and index + 1 < len(arguments):
-            value = arguments[index + 1]
-    return value
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return any(argument in ("-h", "--help", "--help-all") for argument in arguments)
 
 
 def _lookup(name: str, known: Mapping[str, Any], what: str) -> Any:
@@ -459,14 +544,8 @@ def _lookup(name: str, known: Mapping[str, Any], what: str) -> Any:
     return known[name]
 
 
-def _say(run, line: str) -> None:
-    """Prints a line and keeps it in the run's log."""
+def _say(line: str) -> None:
     print(line, flush=True)
-    run.log(line)
-
-
-def _described(hardware) -> str:
-    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(hardware).items())
 
 
 def _is_first_process() -> bool:
@@ -474,9 +553,17 @@ def _is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _versions() -> dict[str, str]:
-    names = ("pyzoo", "torch", "pyro-ppl", "lightning-fabric")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "list": _list,
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "figures": _figures,
+    "sample": _sample,
+    "runs": _runs,
+    "compare": _compare,
+    "reproduce": _reproduce,
+}
 
 
 if __name__ == "__main__":

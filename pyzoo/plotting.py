@@ -80,13 +80,13 @@ def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
     if image is None:
         axes.axis("off")
     else:
-        axes.imshow(_in_colour(image).detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+        axes.imshow(_in_color(image).detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
     axes.set_title(title, fontsize=9)
 
 
-def _in_colour(image: Tensor) -> Tensor:
+def _in_color(image: Tensor) -> Tensor:
     """(3, height, width) of an image; of one channel as ink on paper."""
     return image if len(image) == 3 else 1 - image.expand(3, -1, -1)
 
@@ -110,7 +110,7 @@ def image_grid(
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             if isinstance(cell, Tensor):
-                image = _in_colour(cell).detach().cpu()
+                image = _in_color(cell).detach().cpu()
                 top, left = (start * pitch + (pitch - size) // 2 for start, size in zip((i, j), image.shape[1:], strict=True))
                 canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
             elif cell is not None:

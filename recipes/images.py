@@ -1,112 +1,196 @@
-"""What recipes on images share: where files lie, which images are trained on, and which are measured."""
+"""What recipes on images share: whose images, which are trained on, and which are held out and measured."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
-import pyro
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
-from pyzoo.data.images import IMAGE_SETS, ImageSet, ImageSetName, load_images
+from pyzoo.data.files import FILE_TYPES, image_data, write_npz
+from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
-from pyzoo.infer import NegativeELBO, evaluating
-from pyzoo.training import Recipe
+from pyzoo.evaluation import generate, site_terms
+from pyzoo.settings import Above, AtLeast, Below, Count, Group
+from pyzoo.training import Pair, Recipe, Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FileRecipe", "ImageRecipe", "generate"]
+__all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe"]
+
+InData = Group("data")
+"""The heading under which settings of data stand in the command's help."""
 
 
-@dataclasses.dataclass
-class FileRecipe(Recipe):
-    """Base of recipes on images from files: where those lie, and what is held out."""
+@dataclasses.dataclass(frozen=True)
+class ImageRecipe(Recipe):
+    """Base of all recipes on images."""
 
+    common: ClassVar[tuple[str, ...]] = ("data", *Recipe.common, "held_out")
     incidental: ClassVar[frozenset[str]] = Recipe.incidental | {"data_dir"}
+    group: ClassVar[str] = "data"
+    named_data: ClassVar[tuple[str, ...]] = get_args(ImageSetName)
+    """Data that are known by name; a folder or file of such a name is not meant."""
 
+    data: str = "mnist"
+    """Images to train on: mnist, fashion-mnist, omniglot, cifar10, digits; torchvision:NAME, such as torchvision:KMNIST; or your
+    own, a folder with one subfolder per class, a flat folder, or a file .npz, .npy or .pt."""
     data_dir: Path | None = None
-    """Where they are looked for first; then in $PYZOO_DATA and in a cache folder, into which they are downloaded."""
+    """Folder in which named sets are looked for first; then in $PYZOO_DATA and in a cache, into which they are downloaded."""
+    image_size: Count | None = None
+    """Pixels on a side to which your own images are resized; needed if their sizes differ."""
+    test_share: Annotated[float, Above(0), Below(1)] = 0.2
+    """Share of your own images that are kept for testing, where they come without a split."""
+    held_out: Annotated[float, AtLeast(0), Below(1)] = 0.0
+    """Share of the training images, the last ones, that are held out from training: for curves, --keep-best, --patience."""
     validation: bool = False
-    """Hold out the last sixth of the training images and measure on them, not on test images: for choosing settings."""
+    """Measure on the held-out images instead of the test images, to choose settings; holds out a sixth by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data_dir is not None:  # from a config.json it comes as text; and a run may be resumed elsewhere
-            self.data_dir = Path(self.data_dir).expanduser().absolute()
+        if self.data_dir is not None:  # a run may be resumed elsewhere
+            object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
+        if self.data not in self.named_data and _is_path(self.data):
+            object.__setattr__(self, "data", str(Path(self.data).expanduser().absolute()))
 
-    @property
-    def image_set(self) -> ImageSet:
-        """The images that examples are counted by."""
-        raise NotImplementedError
+    @classmethod
+    def keep_data(cls, folder: Path, images: Tensor, labels: Tensor | None = None, **settings: Any) -> Path:
+        options = {name: settings[name] for name in ("test_share", "image_size") if settings.get(name) is not None}
+        write_npz(folder / "data.npz", image_data(images, labels, **options))
+        return folder / "data.npz"
+
+    @functools.cached_property
+    def dataset(self) -> ImageData:
+        """The images, read when they are asked for.
+
+        Raises:
+            UsageError: they are missing or damaged.
+        """
+        return self.read_data()
+
+    def read_data(self) -> ImageData:
+        """Reads the images."""
+        return load_image_data(self.data, self.data_dir, self.image_size, self.test_share)
+
+    @functools.cached_property
+    def _split(self) -> tuple[ImageData, Tensor, Tensor | None]:
+        count = len(self.dataset.train)
+        held = count // 6 if self.validation and not self.held_out else round(count * self.held_out)
+        if held == 0:
+            if self.held_out or self.validation:
+                raise UsageError(f"--held-out {self.held_out:g} of {count} images is none")
+            return self.dataset, self.dataset.train[:0], None
+        return self.dataset.hold_out(held)
+
+    def training_images(self) -> tuple[Tensor, Tensor | None]:
+        """The images that are trained on, (images, channels, height, width), uint8, and their labels."""
+        return self._split[0].train, self._split[0].train_labels
+
+    def held_out_images(self) -> tuple[Tensor, Tensor | None]:
+        """The held-out images, and their labels; none if nothing is held out."""
+        return self._split[1], self._split[2]
+
+    def measured_images(self) -> tuple[Tensor, Tensor | None]:
+        """The images to measure on, and their labels: the test images, or with --validation the held-out ones."""
+        return self.held_out_images() if self.validation else (self.dataset.test, self.dataset.test_labels)
 
     @property
     def train_size(self) -> int:
-        """Images that are trained on."""
-        return self.image_set.train - (self.image_set.train // 6 if self.validation else 0)
+        """Number of images that are trained on."""
+        return len(self._split[0].train)
+
+    @property
+    def held_out_size(self) -> int:
+        """Number of training images that are held out."""
+        return len(self._split[1])
 
     @property
     def measured_split(self) -> str:
         """What is measured on, as names of metrics have it: "test" or "validation"."""
         return "validation" if self.validation else "test"
 
-
-@dataclasses.dataclass
-class ImageRecipe(FileRecipe):
-    """Base of recipes on one set of images."""
-
-    data: ImageSetName = "mnist"
-    """The images."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.data in IMAGE_SETS, "data", f"one of {', '.join(IMAGE_SETS)}")
-
     @property
-    def image_set(self) -> ImageSet:
-        return IMAGE_SETS[self.data]
+    def note(self) -> str:
+        return self._split[0].note
 
     def prepare(self) -> None:
-        for split in ("train", "test"):
-            load_images(self.data, split, self.data_dir)
-
-    def training_images(self) -> tuple[Tensor, Tensor]:
-        """The images that are trained on, (images, channels, height, width), uint8, and their labels."""
-        images, labels = load_images(self.data, "train", self.data_dir)
-        return images[: self.train_size], labels[: self.train_size]
-
-    def measured_images(self) -> tuple[Tensor, Tensor]:
-        """The images to measure on, and their labels: the test images, or those that are held out."""
-        if not self.validation:
-            return load_images(self.data, "test", self.data_dir)
-        images, labels = load_images(self.data, "train", self.data_dir)
-        return images[self.train_size :], labels[self.train_size :]
+        self.require(self.batch_size <= self.train_size, "batch_size", f"at most {self.train_size}, the number of images")
 
     @property
     def epoch_steps(self) -> int:
         """Steps in a pass through the data."""
-        return self.train_size // self.batch_size
+        return max(1, self.train_size // self.batch_size)
 
     def epoch(self, step: int) -> int:
         """Passes through the data before a step."""
         return step // self.epoch_steps
 
-    def sample(
-        self, module: NegativeELBO, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
-    ) -> dict[str, Tensor]:
-        if parts is not None:
-            raise UsageError(f"--parts: the images of {self.name} are not made of parts")
-        return generate(module, count)
+
+def _is_path(data: str) -> bool:
+    """Whether data are named by a file or folder."""
+    if data.startswith("torchvision:"):
+        return False
+    return "/" in data or data.startswith((".", "~")) or Path(data).suffix in FILE_TYPES or Path(data).is_dir()
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainImageRecipe(ImageRecipe):
+    """Base of recipes whose model has images alone as x. Their networks have a field ``x_shape``: the shape of an image."""
+
+    def sized(self) -> Self:
+        shape = tuple(self.training_images()[0].shape[1:])
+        return dataclasses.replace(self, networks=dataclasses.replace(self.networks, x_shape=shape))
+
+    def observed(self, images: Tensor) -> Tensor:
+        """Images, uint8, as the likelihood takes them; those that are drawn are the same for all runs."""
+        raise NotImplementedError
+
+
+class ImageReport(Report):
+    """What reports of recipes on images share.
+
+    Args:
+        recipe: the run's settings.
+        pair: the trained model and guide, of images x.
+        device: where they are.
+    """
+
+    def __init__(self, recipe: Any, pair: Pair, device: torch.device) -> None:
+        self.recipe = recipe
+        self.pair = pair
+        self.device = device
+
+    @functools.cached_property
+    def held_out(self) -> Tensor:
+        """Up to 1,000 held-out images as the likelihood takes them."""
+        return self.recipe.observed(self.recipe.held_out_images()[0][:1000]).to(self.device)
+
+    @property
+    def can_validate(self) -> bool:
+        return self.recipe.held_out_size > 0
+
+    def validate(self, step: int) -> dict[str, float]:
+        """The ELBO of held-out images."""
+        return {"held_out_elbo": -sum(site_terms(*self.pair, {"x": self.held_out}).values())}
+
+    @functools.cached_property
+    def measured(self) -> tuple[Tensor, Tensor | None]:
+        """The images to measure on as the likelihood takes them, and their labels."""
+        images, labels = self.recipe.measured_images()
+        return self.recipe.observed(images).to(self.device), labels
+
+    def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        if given:
+            raise UsageError(
+                f"there is nothing '{min(given)}' to condition on: the images of {self.recipe.name} are not made of parts"
+            )
+        return generate(self.pair.model, size=count)
 
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
         from pyzoo.plotting import image_sheet  # matplotlib is imported only where something is drawn
 
         return image_sheet(samples["mean"], "Images drawn from the model (means of p(x | z))")
-
-
-def generate(module: NegativeELBO, count: int) -> dict[str, Tensor]:
-    """Images drawn from the model: x, and the mean of p(x | z) that each was drawn from."""
-    with evaluating(module):
-        site = pyro.poutine.trace(module.model).get_trace(size=count).nodes["x"]
-    return {"x": site["value"], "mean": site["fn"].mean}

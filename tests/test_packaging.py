@@ -6,17 +6,37 @@ from pathlib import Path
 
 import pytest
 
+from pyzoo.about import entries
+
 ROOT = Path(__file__).parents[1]
 
 
+def config():
+    found = configparser.ConfigParser()
+    found.read(ROOT / "setup.cfg")
+    return found
+
+
 def test_every_folder_with_code_is_packaged():
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    listed = set(config["options"]["packages"].split())
-    links = {"models", "guides", "data", "recipes"}
-    found = {f"pyzoo.{link}" for link in links} | {"pyzoo"}
-    found |= {f"pyzoo.{path.parent.name}" for path in (ROOT / "pyzoo").glob("*/__init__.py")}
-    assert listed == found
+    listed = config()["options"]["packages"].split()
+    folders = [ROOT / "pyzoo", *(ROOT / name for name in ("models", "guides", "data", "recipes"))]
+    files = [path for folder in folders for path in folder.rglob("__init__.py")]
+    found = set()
+    for file in files:
+        parts = file.parent.relative_to(ROOT).parts
+        found.add(".".join(parts if parts[0] == "pyzoo" else ("pyzoo", *parts)))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == found
+
+
+def test_every_entry_point_is_there_and_of_its_name():
+    for group in ("pyzoo.recipes", "pyzoo.tables"):
+        listed = dict(line.split(" = ") for line in config()["options.entry_points"][group].strip().splitlines())
+        installed = {name: entry.value for name, entry in entries(group).items() if entry.value.startswith("pyzoo.")}
+        assert listed == installed  # if not, install the package again
+        for entry in listed.values():
+            module = entry.partition(":")[0].removeprefix("pyzoo.").replace(".", "/")
+            assert (ROOT / f"{module}.py").is_file()
 
 
 @pytest.mark.slow
@@ -24,6 +44,13 @@ def test_a_wheel_holds_the_zoo(tmp_path):
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for path in ("models/compvae.py", "guides/compvae.py", "data/sines.py", "recipes/compvae.py", "py.typed"):
+    for path in (
+        "models/compvae.py",
+        "guides/compvae.py",
+        "data/sines.py",
+        "recipes/compvae/recipe.py",
+        "recipes/images.py",
+        "py.typed",
+    ):
         assert f"pyzoo/{path}" in names
     assert {name.split("/")[0] for name in names} == {"pyzoo", f"{wheel.name.split('-')[0]}-{wheel.name.split('-')[1]}.dist-info"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pyzoo.training import recipes
+from pyzoo.about import entries
 from test_cli import TINY
 
 TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
@@ -20,4 +20,4 @@ def test_tutorial_runs_in_short(path, tmp_path):
 
 
 def test_every_recipe_is_trained_by_the_tests():
-    assert set(recipes()) == set(TINY)
+    assert set(entries("pyzoo.recipes")) == set(TINY)

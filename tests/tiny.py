@@ -1,10 +1,17 @@
 """Recipes small enough to train in a test."""
 
-from pyzoo.recipes.compvae import CompVAEColors, CompVAESines
-from pyzoo.recipes.graph_vae import GraphVAERecipe
-from pyzoo.recipes.mib import Multimodal
-from pyzoo.recipes.tvae import TVAERecipe
-from pyzoo.training import Hardware, RunFolder, Trainer
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyzoo.recipes.compvae.recipe import CompVAEColors, CompVAESines
+from pyzoo.recipes.graph_vae.recipe import GraphVAERecipe
+from pyzoo.recipes.mib.recipe import ViewRecipe
+from pyzoo.recipes.tvae.recipe import TVAERecipe
+from pyzoo.settings import changed, flat
+from pyzoo.training import Hardware, Recipe, RunFolder, Trainer
 
 SINES = {
     "steps": 30,
@@ -12,6 +19,7 @@ SINES = {
     "parts": 3,
     "grow_every": 10,
     "log_every": 5,
+    "validate_every": 15,
     "checkpoint_seconds": 0.0,  # after every step
     "evaluation_sets": 12,
     "w_dim": 8,
@@ -38,8 +46,9 @@ GRAPH = {
     "data": "digits",
     "steps": 30,
     "batch_size": 32,
+    "held_out": 0.1,
     "log_every": 5,
-    "monitor_every": 10,
+    "validate_every": 10,
     "checkpoint_seconds": 0.0,
     "nodes": 3,
     "latent_dim": 6,
@@ -70,35 +79,59 @@ MIB = {
 }
 
 
+def made(kind: type[Recipe], tiny: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """A recipe of tiny size; of a kind that lacks some of the tiny settings, without them."""
+    known = flat(kind())
+    return changed(kind(), {**{name: value for name, value in tiny.items() if name in known}, **changes})
+
+
 def sines(**changes) -> CompVAESines:
-    return CompVAESines(**{**SINES, **changes})
+    return made(CompVAESines, SINES, changes)
 
 
 def colors(**changes) -> CompVAEColors:
-    return CompVAEColors(**{**COLORS, **changes})
+    return made(CompVAEColors, COLORS, changes)
 
 
-def graph(kind=GraphVAERecipe, **changes) -> GraphVAERecipe:
-    return kind(**{**GRAPH, **changes})
+def graph(kind: type[GraphVAERecipe] = GraphVAERecipe, **changes) -> GraphVAERecipe:
+    return made(kind, GRAPH, changes)
 
 
-def tvae(kind=TVAERecipe, **changes) -> TVAERecipe:
-    return kind(**{**TVAE, **changes})
+def tvae(kind: type[Recipe] = TVAERecipe, **changes) -> Any:
+    return made(kind, TVAE, changes)
 
 
-def mib(kind=Multimodal, **changes):
-    return kind(**{**MIB, **changes})
+def mib(kind: type[Recipe], **changes) -> Any:
+    one_view = {"data": "digits"} if issubclass(kind, ViewRecipe) else {}
+    return made(kind, MIB, {**one_view, **changes})
 
 
-def trained_state(recipe, path, engine) -> dict:
+def blank(count: int, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:
+    """So many images without their memory."""
+    return torch.zeros(1, *shape, dtype=torch.uint8).expand(count, *shape)
+
+
+def trainer_of(recipe: Recipe, path: Path, engine: str = "auto", **hardware) -> Trainer:
+    """A trainer on the CPU in a run folder, from where the folder stands."""
+    folder = RunFolder(path) if (path / "config.json").exists() else RunFolder.create(path, {})
+    return Trainer(recipe, folder, Hardware("cpu", engine=engine, **hardware), progress=False)
+
+
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers that training moves, with "model." and "guide." before those of the pair."""
+    modules = {"model": trainer.pair.model, "guide": trainer.pair.guide}
+    modules |= {f"objective_{index}": objective.module for index, objective in enumerate(trainer.objectives)}
+    return {f"{place}.{name}": value.clone() for place, module in modules.items() for name, value in module.state_dict().items()}
+
+
+def trained_state(recipe: Recipe, path: Path, engine: str) -> dict[str, Tensor]:
     """Trains a recipe in a run folder, from where the folder stands; returns what training moved."""
-    folder = RunFolder(path) if path.exists() else RunFolder.create(path, {})
-    trainer = Trainer(recipe, folder, Hardware("cpu", engine=engine), progress=False)
+    trainer = trainer_of(recipe, path, engine)
     trainer.train()
-    return trainer.module.state_dict()
+    return state_of(trainer)
 
 
-def flags(fields: dict) -> list[str]:
+def flags(fields: dict[str, Any]) -> list[str]:
     """The fields as flags of ``pyzoo train``."""
     arguments = []
     for name, value in fields.items():

@@ -11,7 +11,7 @@ __all__ = ["class_probabilities", "train_classifier"]
 def train_classifier(
     batch: Callable[[int], tuple[Tensor, Tensor]], steps: int, num_classes: int = 10, seed: int = 0
 ) -> nn.Module:
-    """Trains two convolutions and two linear layers on labelled images; by Adam, along a cosine from 2e-3 to zero.
+    """Trains two convolutions and two linear layers on labeled images; by Adam, along a cosine from 2e-3 to zero.
 
     With 128 images in a step, 1,500 steps suffice for 98.8 percent on MNIST.
 
@@ -61,5 +61,5 @@ def _network(shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
 
 @torch.no_grad()
 def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) -> Tensor:
-    """What a classifier says of images, (images, classes), a block of rows at a time."""
+    """A classifier's class probabilities of images, (images, classes), a block of rows at a time."""
     return torch.cat([network(part).softmax(-1) for part in images.split(rows)])

@@ -1,4 +1,4 @@
-"""How useful an embedding is: classifying by neighbours in it."""
+"""How useful an embedding is: classifying by neighbors in it."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 __all__ = ["few_label_accuracy", "knn_accuracy"]
 
 
-def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, neighbours: int = 5) -> float:
+def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, neighbors: int = 5) -> float:
     """Share of test examples whose label is that of most of their nearest training examples, by Euclidean distance.
 
     By scikit-learn, which compares all pairs: 10,000 with 60,000 in seconds.
@@ -16,7 +16,7 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
         train_labels: (train,), integer.
         test: embeddings, (test, features).
         test_labels: (test,), integer.
-        neighbours: k.
+        neighbors: k.
 
     Raises:
         ValueError: k is more than the training examples, or below 1; there is nothing to test; a tensor does not fit the others;
@@ -24,18 +24,18 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
 
     Example:
         >>> labels = torch.tensor([3, 7])
-        >>> knn_accuracy(torch.tensor([[0.0], [1.0]]), labels, torch.tensor([[0.2], [0.3]]), labels, neighbours=1)
+        >>> knn_accuracy(torch.tensor([[0.0], [1.0]]), labels, torch.tensor([[0.2], [0.3]]), labels, neighbors=1)
         0.5
     """
     from sklearn.neighbors import KNeighborsClassifier  # takes a second to import
 
     _check(train, train_labels, test, test_labels)
-    if not 1 <= neighbours <= len(train):
-        raise ValueError(f"neighbours must be at least 1 and at most the {len(train)} training examples, got {neighbours}.")
+    if not 1 <= neighbors <= len(train):
+        raise ValueError(f"neighbors must be at least 1 and at most the {len(train)} training examples, got {neighbors}.")
     missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
     if missing:
         raise ValueError(f"There is no training example of the classes {missing}, which are tested.")
-    classifier = KNeighborsClassifier(neighbours, algorithm="brute").fit(train.cpu().numpy(), train_labels.cpu().numpy())
+    classifier = KNeighborsClassifier(neighbors, algorithm="brute").fit(train.cpu().numpy(), train_labels.cpu().numpy())
     return float(classifier.score(test.cpu().numpy(), test_labels.cpu().numpy()))
 
 
@@ -46,7 +46,7 @@ def few_label_accuracy(
     test_labels: Tensor,
     per_class: int,
     draws: int = 20,
-    neighbours: int = 5,
+    neighbors: int = 5,
     seed: int = 0,
 ) -> list[float]:
     """:func:`knn_accuracy` with few labels: of each of several draws of as many training examples of each class.
@@ -58,7 +58,7 @@ def few_label_accuracy(
         test_labels: (test,), integer.
         per_class: examples of each class in a draw, without replacement.
         draws: how many.
-        neighbours: k; where there are fewer labels of a class, that many.
+        neighbors: k; where there are fewer labels of a class, that many.
         seed: of the draws.
 
     Raises:
@@ -84,7 +84,7 @@ def few_label_accuracy(
     found = []
     for _ in range(draws):
         chosen = torch.cat([rows[torch.randperm(len(rows), generator=generator)[:per_class]] for rows in members.values()])
-        found.append(knn_accuracy(train[chosen], train_labels[chosen], test, test_labels, min(neighbours, per_class)))
+        found.append(knn_accuracy(train[chosen], train_labels[chosen], test, test_labels, min(neighbors, per_class)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""How well one tensor tells another."""
+"""How well one tensor predicts another."""
 
 from torch import Tensor
 

@@ -1,6 +1,8 @@
 """ELBOs, likelihood estimates and other ways to run Pyro programs."""
 
 from pyzoo.infer.at_mean import AtMean
+from pyzoo.infer.beliefs import Beliefs
+from pyzoo.infer.estimators import Distortion, Estimator, IndexInformation, LearnedInformation, TotalCorrelation
 from pyzoo.infer.evaluating import evaluating
 from pyzoo.infer.importance import log_likelihood
 from pyzoo.infer.information import (
@@ -9,13 +11,13 @@ from pyzoo.infer.information import (
     dependence,
     distortion,
     index_information,
-    marginal_kl,
     rate,
     total_correlation,
 )
+from pyzoo.infer.masks import FixedMask, RelaxedMask
 from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
-from pyzoo.infer.penalty import Beliefs, Penalty
+from pyzoo.infer.penalty import Penalised, Penalty
 from pyzoo.infer.projection import Information, projection, signed_projection
 from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO, analytic
 from pyzoo.infer.traced import TracedStep
@@ -25,9 +27,17 @@ __all__ = [
     "AtMean",
     "BayesianNetwork",
     "Beliefs",
+    "Distortion",
+    "Estimator",
+    "FixedMask",
+    "IndexInformation",
     "Information",
+    "LearnedInformation",
     "NegativeELBO",
+    "Penalised",
     "Penalty",
+    "RelaxedMask",
+    "TotalCorrelation",
     "TraceKL_ELBO",
     "TracedStep",
     "Variables",
@@ -39,7 +49,6 @@ __all__ = [
     "gaussian_kernel",
     "index_information",
     "log_likelihood",
-    "marginal_kl",
     "projection",
     "rate",
     "signed_projection",

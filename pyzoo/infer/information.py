@@ -25,7 +25,6 @@ __all__ = [
     "dependence",
     "distortion",
     "index_information",
-    "marginal_kl",
     "rate",
     "total_correlation",
 ]
@@ -141,11 +140,6 @@ def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[in
     joint = aggregate_log_prob(q, z, dataset_size)
     parts = [aggregate_log_prob(Normal(q.loc[:, g], q.scale[:, g]), z[:, g], dataset_size) for g in groups]
     return (joint - sum(parts)).mean()
-
-
-def marginal_kl(q: Normal, z: Tensor, p: Distribution, dataset_size: int | None = None) -> Tensor:
-    """KL(q(z) || p(z)), C_3 of Zhang et al. (2020): an estimate; p is over (batch, features) or broadcasts to it. 0-dim."""
-    return (aggregate_log_prob(q, z, dataset_size) - p.log_prob(z).sum(-1)).mean()
 
 
 def index_information(q: Normal, z: Tensor, dataset_size: int | None = None) -> Tensor:

@@ -50,6 +50,37 @@ class Variables:
         """All of them, the observed ones first."""
         return (*self.observed, *self.latents)
 
+    def private_of(self, view: str) -> list[str]:
+        """The private latents of an observed variable."""
+        return [latent for latent, owner in self.private.items() if owner == view]
+
+    def check_views(self, views: Iterable[str]) -> None:
+        """Raises a ValueError that names a view which is not among the observed variables."""
+        for name in views:
+            if name not in self.observed:
+                raise ValueError(f"There is no view '{name}': there are {', '.join(self.observed)}.")
+
+    def batch_size(self, views: Mapping[str, Tensor]) -> int:
+        """The number of rows of some views.
+
+        Raises:
+            ValueError: a name is no view, there is no view, or they have different numbers of rows; names them.
+        """
+        self.check_views(views)
+        if not views:
+            raise ValueError(f"A batch needs one of the views {', '.join(self.observed)}.")
+        sizes = {name: len(view) for name, view in views.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"Views must have equal numbers of rows, got {', '.join(f'{n} {s}' for n, s in sizes.items())}.")
+        return next(iter(sizes.values()))
+
+    def check_mask(self, mask: Tensor | None, rows: int) -> None:
+        """Raises a ValueError unless a mask of the views of each row is boolean and (rows, views)."""
+        shape = (rows, len(self.observed))
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
+            wanted = f"boolean, {rows} rows x {shape[1]} views ({', '.join(self.observed)})"
+            raise ValueError(f"A mask of the views of each row must be {wanted}, not {tuple(mask.shape)} of {mask.dtype}.")
+
 
 class BayesianNetwork:
     """A directed acyclic graph over named variables: each depends on its parents.
@@ -152,15 +183,15 @@ class BayesianNetwork:
         while open_ones:
             ancestors |= open_ones
             open_ones = {parent for name in open_ones for parent in self.parents(name)} - ancestors
-        neighbours: dict[str, set[str]] = {name: set() for name in ancestors}
+        neighbors: dict[str, set[str]] = {name: set() for name in ancestors}
         for name in ancestors:
             for a, b in itertools.combinations([name, *self.parents(name)], 2):
-                neighbours[a].add(b)
-                neighbours[b].add(a)
+                neighbors[a].add(b)
+                neighbors[b].add(a)
         reached, open_ones = set(), first - given
         while open_ones:
             reached |= open_ones
-            open_ones = {other for name in open_ones for other in neighbours[name]} - reached - given
+            open_ones = {other for name in open_ones for other in neighbors[name]} - reached - given
         return not reached & second
 
     @property

@@ -1,7 +1,7 @@
 """A training step as one graph: the model's and the guide's Python runs once, and only its arithmetic afterwards."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pyro
@@ -25,6 +25,7 @@ class TracedStep:
             waits for the device.
         compiled: compile the graphs with ``torch.compile``, which takes up to minutes for each and a C++ compiler on a CPU.
         context: makes the context to trace in, such as autocast.
+        parameters: those whose gradients are wanted; by default all that are trainable.
 
     Example:
         >>> class Square(torch.nn.Linear):
@@ -42,17 +43,19 @@ class TracedStep:
         module: nn.Module,
         compiled: bool = False,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+        parameters: Collection[nn.Parameter] | None = None,
     ) -> None:
         self.module = module
         self.compiled = compiled
         self.context = context
+        self._wanted = None if parameters is None else {id(parameter) for parameter in parameters}
         self._graphs: dict[Any, Callable] = {}
 
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its terms, detached; the gradient goes to the parameters' ``grad``, in place of what was there."""
         params, buffers = dict(self.module.named_parameters()), dict(self.module.named_buffers())
         inputs = params, buffers, dict(batch)
-        trained = tuple(name for name, p in params.items() if p.requires_grad)
+        trained = tuple(name for name, p in params.items() if p.requires_grad and (self._wanted is None or id(p) in self._wanted))
         for name in trained:
             params[name].grad = None  # else the last gradient takes up memory beside the next
         key = trained, self.module.training, tuple((k, v.shape, v.dtype, v.device) for k, v in batch.items())

@@ -1,25 +1,44 @@
-"""Recipes, the training loop, checkpoints and run folders."""
+"""Recipes, objectives, steps, the training loop, runs and tables."""
 
-from pyzoo.training.loop import Hardware, NonFiniteLoss, Stopped, Trainer
+from pyzoo.training.compare import Comparison
+from pyzoo.training.front import load, train
+from pyzoo.training.hardware import Hardware
 from pyzoo.training.memory import keep_freed_memory
-from pyzoo.training.recipe import Objective, Recipe, Source, recipes
+from pyzoo.training.objective import Objective
+from pyzoo.training.recipe import Pair, Recipe, Source, find_recipe
+from pyzoo.training.report import Report
+from pyzoo.training.run import Run
 from pyzoo.training.run_folder import Busy, RunFolder, locked
-from pyzoo.training.table import Row, Table, tables
+from pyzoo.training.schedules import Schedule, constant, cosine, geometric, linear, warmup
+from pyzoo.training.table import Row, Table, find_table
+from pyzoo.training.trainer import NonFiniteLoss, Stopped, Trainer
 
 __all__ = [
     "Busy",
+    "Comparison",
     "Hardware",
     "NonFiniteLoss",
     "Objective",
+    "Pair",
     "Recipe",
+    "Report",
     "Row",
+    "Run",
     "RunFolder",
+    "Schedule",
     "Source",
     "Stopped",
     "Table",
     "Trainer",
+    "constant",
+    "cosine",
+    "find_recipe",
+    "find_table",
+    "geometric",
     "keep_freed_memory",
+    "linear",
+    "load",
     "locked",
-    "recipes",
-    "tables",
+    "train",
+    "warmup",
 ]

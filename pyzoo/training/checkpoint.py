@@ -11,6 +11,8 @@ from pyzoo.errors import UsageError
 
 __all__ = ["CheckpointFolder"]
 
+_KEYS = {"recipe", "step", "steps", "seconds", "best", "waited", "values", "model", "guide", "objectives"}
+
 
 class CheckpointFolder:
     """A run's checkpoints, ``step-00001000.pt`` and so on: tensors and plain values, which load with ``weights_only=True``.
@@ -31,13 +33,23 @@ class CheckpointFolder:
         """Checkpoint files, oldest first."""
         return sorted(path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdigit())
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Writes a checkpoint and forgets all but the newest.
+    def newest_step(self) -> int:
+        """The step of the newest checkpoint; 0 without one."""
+        files = self.files()
+        return int(files[-1].stem.removeprefix("step-")) if files else 0
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best held-out ELBO, if one was kept."""
+        return self.path / "best.pt"
+
+    def save(self, step: int, state: dict[str, Any], best: bool = False) -> Path:
+        """Writes a checkpoint and deletes all but the newest; the best one has a file of its own.
 
         Raises:
             UsageError: the disk is full, or the folder can't be written.
         """
-        final = self.path / f"step-{step:08d}.pt"
+        final = self.best if best else self.path / f"step-{step:08d}.pt"
         partial = final.with_suffix(".partial")
         try:
             self.path.mkdir(exist_ok=True)
@@ -61,8 +73,8 @@ class CheckpointFolder:
             old.unlink()
         return final
 
-    def load(self) -> dict[str, Any]:
-        """The newest checkpoint, on the CPU.
+    def load(self, best: bool = False) -> dict[str, Any]:
+        """The newest checkpoint, or the best one if there is one, on the CPU.
 
         Raises:
             UsageError: there is none, or the newest is truncated or no checkpoint at all.
@@ -70,14 +82,15 @@ class CheckpointFolder:
         files = self.files()
         if not files:
             raise UsageError(f"{self.path.parent} has no checkpoint yet")
+        file = self.best if best and self.best.exists() else files[-1]
         try:
-            state = torch.load(files[-1], map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not {"recipe", "step", "objectives"} <= state.keys():
-                raise ValueError("it is not a pyzoo checkpoint")
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not state.keys() >= _KEYS:
+                raise ValueError("it is not a pyzoo checkpoint of this version")
         except Exception as error:  # torch raises many kinds for a damaged file
             before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 else ""
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"checkpoint {files[-1]} is damaged ({reason}){before}") from error
+            raise UsageError(f"checkpoint {file} is damaged ({reason}){before}") from error
         return state
 
 

@@ -1,20 +1,43 @@
-"""What a recipe is: a model, its guide, data, optimiser, schedules, metrics and figures, as one dataclass."""
+"""What a recipe is: data, networks, objectives and a report, as one dataclass."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from pyzoo.about import About, entries
 from pyzoo.errors import UsageError
+from pyzoo.nn import Networks
+from pyzoo.settings import AtLeast, Count, Group, Settings, changed, flag, flat, walk
+from pyzoo.training.objective import Objective
+from pyzoo.training.report import Report
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Pair", "Recipe", "Source", "find_recipe", "load_entry", "require_held_out"]
 
-__all__ = ["Objective", "Recipe", "Source", "recipes"]
+
+class Pair(NamedTuple):
+    """A model and its guide."""
+
+    model: Any
+    guide: Any
+
+    def to(self, device: torch.device | str) -> "Pair":
+        """Moves both."""
+        return Pair(self.model.to(device), self.guide.to(device))
+
+    def eval(self) -> "Pair":
+        """Puts both into evaluation mode."""
+        return Pair(self.model.eval(), self.guide.eval())
+
+    @property
+    def num_parameters(self) -> int:
+        """Of both together; those that they share count once."""
+        return sum(p.numel() for p in nn.ModuleList(self).parameters())
 
 
 class Source(Protocol):
@@ -24,150 +47,140 @@ class Source(Protocol):
         """The batch of a step, examples along the first dimension; a pure function of the source's seed and split and of step."""
 
 
-@dataclasses.dataclass
-class Objective:
-    """One loss, the parameters it moves, and how.
+@dataclasses.dataclass(frozen=True)
+class Recipe(Settings):
+    """Base of all recipes. The fields are the flags of ``pyzoo train`` and the keyword arguments of ``pyzoo.train``, with the
+    strings below them as help.
 
-    Args:
-        module: its ``forward(**batch)`` returns the loss, 0-dim, and a dict of named 0-dim terms to log; its buffers and
-            parameters are what a checkpoint holds.
-        optimizer: over the parameters that this objective moves, which need not be all of the module's.
-        scheduler: of the learning rate; stepped after each of the objective's steps.
-        schedules: buffers of the module and their values as functions of the training step: KL weights, temperatures.
-        name: put before the names of its terms in metrics.csv, where there is more than one objective.
-        every: take a step every so many training steps.
-        clip_norm: largest norm of the gradient, or None.
-        after_step: called after each step of the optimiser.
+    A subclass sets the class variables, gives ``networks`` a default, adds its fields and writes :meth:`source`,
+    :meth:`objectives` and :meth:`report`. :meth:`programs` and :meth:`objectives` are called with the seed set.
     """
 
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
-    schedules: Mapping[str, Callable[[int], float]] = dataclasses.field(default_factory=dict)
-    name: str = ""
-    every: int = 1
-    clip_norm: float | None = None
-    after_step: Callable[[], None] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training moves."""
-        return {key: value.state_dict() for key, value in self._stateful()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what :meth:`state_dict` returned."""
-        for key, value in self._stateful():
-            value.load_state_dict(state[key])
-
-    def _stateful(self) -> list[tuple[str, Any]]:
-        parts = [("module", self.module), ("optimizer", self.optimizer), ("scheduler", self.scheduler)]
-        return [(key, value) for key, value in parts if value is not None]
-
-
-@dataclasses.dataclass
-class Recipe:
-    """Base of all recipes. The fields are the flags of ``pyzoo train``, with the strings below them as help.
-
-    A subclass sets the class variables, adds its fields and writes the methods. :meth:`objectives` is called with the seed
-    set, and its first objective's module is what is evaluated, drawn and sampled from.
-    """
-
+    about: ClassVar[About]
+    """What ``pyzoo list`` says of it; it stands in ``ABOUT`` of the recipe's package."""
     name: ClassVar[str]
     """What the command calls it."""
-    paper: ClassVar[str]
-    """Authors and year."""
-    about_data: ClassVar[str]
-    """What it is trained on."""
-    shows: ClassVar[str]
-    """One line: what one sees."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Names of presets and the fields that they set; the first one is the default."""
-    incidental: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_seconds"})
-    """Fields that change nothing about what is learned and measured."""
+    """Names of presets and the values that they set, by flat names; the first one is the default."""
+    common: ClassVar[tuple[str, ...]] = ("steps", "batch_size", "learning_rate", "seed")
+    """The settings that one changes first, which ``--help`` shows."""
+    incidental: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_seconds", "log", "validate_every", "keep_best"})
+    """Settings that change nothing about what is learned and measured."""
     engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """What ``--engine auto`` means."""
+    group: ClassVar[str] = "training"
 
-    steps: int = 1000
+    networks: Networks = dataclasses.field(default_factory=Networks)
+    """Sizes of the networks."""
+    steps: Count = 1000
     """Training steps."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Examples in a step, over all devices."""
     seed: int = 0
     """All randomness of the run follows from it."""
-    log_every: int = 50
+    validate_every: Annotated[int, AtLeast(0)] = 0
+    """Steps between measurements on held-out examples; 0 takes a tenth of the run."""
+    keep_best: bool = False
+    """Keep the checkpoint with the best held-out ELBO beside the newest ones, and evaluate and load it."""
+    patience: Annotated[int, AtLeast(0)] = 0
+    """Stop when the held-out ELBO has not improved for so many measurements; 0 never stops early."""
+    log_every: Annotated[Count, Group("run")] = 50
     """Steps between rows of metrics.csv."""
-    checkpoint_seconds: float = 60.0
+    log: Annotated[Literal["csv", "tensorboard"], Group("run")] = "csv"
+    """tensorboard writes the rows of metrics.csv for TensorBoard too, into the run folder."""
+    checkpoint_seconds: Annotated[float, AtLeast(0), Group("run")] = 60.0
     """Seconds between checkpoints."""
 
-    def __post_init__(self) -> None:
-        self.require(self.steps >= 1, "steps", "at least 1")
-        self.require(self.batch_size >= 1, "batch_size", "at least 1")
-        self.require(self.log_every >= 1, "log_every", "at least 1")
-        self.require(self.checkpoint_seconds >= 0, "checkpoint_seconds", "at least 0")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            self.require(not isinstance(value, float) or math.isfinite(value), field.name, "finite")
-
-    def require(self, condition: bool, field: str, what: str) -> None:
-        """Raises a UsageError that names the flag unless the condition holds."""
-        if not condition:
-            flag, value = "--" + field.replace("_", "-"), getattr(self, field)
-            raise UsageError(f"{flag} must be {what}, got {value}")
-
     @classmethod
-    def preset(cls, name: str | None = None, **fields: Any) -> "Recipe":
-        """The recipe with a preset's fields, the first preset's by default, and some fields replaced."""
+    def preset(cls, name: str | None = None, **changes: Any) -> Self:
+        """The recipe with a preset's values, the first preset's by default, and some values replaced, by flat names.
+
+        Raises:
+            UsageError: there is no such preset or setting, or a value is not allowed.
+        """
         name = next(iter(cls.presets)) if name is None else name
         if name not in cls.presets:
             raise UsageError(f"{cls.name} has no preset '{name}'; it has {', '.join(cls.presets)}")
-        return cls(**{**cls.presets[name], **fields})
+        for field in (field for _, field in walk(cls()) if field.name in changes and not field.has_flag):
+            raise UsageError(f"{flag(field.name)} is decided by the recipe and its data, and can't be set")
+        return changed(cls(), {**cls.presets[name], **changes})
+
+    def changes_to(self, other: "Recipe") -> dict[str, Any]:
+        """The values that differ from another's, by flat names."""
+        theirs = flat(other)
+        return {name: value for name, value in flat(self).items() if name not in theirs or theirs[name] != value}
 
     @property
     def note(self) -> str:
         """What to say beside every number; may be empty."""
         return ""
 
+    @property
+    def validation_interval(self) -> int:
+        """Steps between measurements on held-out examples; by default a tenth of the run, in whole rows of metrics.csv."""
+        return self.validate_every or self.log_every * max(1, round(self.steps / (10 * self.log_every)))
+
     def prepare(self) -> None:
-        """Looks for, and fetches, the files that training and measuring will need.
+        """Looks for, and fetches, the files that training and measuring will need, and checks the settings against them.
 
         Raises:
-            UsageError: one is missing or damaged.
+            UsageError: one is missing or damaged, or a setting does not fit it.
         """
+
+    @classmethod
+    def keep_data(cls, folder: Path, images: Tensor, labels: Tensor | None = None, **settings: Any) -> Path:
+        """Writes data that were given in Python into a run's folder; returns the file, which ``data`` then names.
+
+        Raises:
+            UsageError: the recipe takes no data, or they are not what it takes.
+        """
+        raise UsageError(f"{cls.name} generates its data and takes none")
+
+    def sized(self) -> Self:
+        """The recipe with networks that fit its data: shapes of images and numbers of classes are read from these."""
+        return self
+
+    def programs(self) -> Pair:
+        """A fresh model and its guide, on the CPU."""
+        networks = self.sized().networks
+        model = networks.model()
+        return Pair(model, networks.guide(model))
 
     def source(self, device: torch.device) -> Source:
         """Where training batches come from."""
         raise NotImplementedError
 
-    def objectives(self) -> Sequence[Objective]:
-        """Fresh networks and what trains them, on the CPU."""
+    def objectives(self, pair: Pair) -> Sequence[Objective]:
+        """What trains a pair."""
         raise NotImplementedError
 
-    def monitor(self, module: nn.Module, device: torch.device, step: int) -> dict[str, float]:
-        """Further columns of a row of metrics.csv, after that many steps; those missing in a row stay empty."""
-        return {}
-
-    def evaluate(self, module: nn.Module, device: torch.device, full: bool = False) -> dict[str, float]:
-        """Metrics by name, with ``full`` also those that take long. Moves no parameter."""
-        raise NotImplementedError
-
-    def figures(
-        self, module: nn.Module, device: torch.device, history: Sequence[Mapping[str, float]]
-    ) -> Iterator[tuple[str, "Figure"]]:
-        """Named figures; history is the rows of metrics.csv."""
-        raise NotImplementedError
-
-    def sample(
-        self, module: nn.Module, device: torch.device, count: int, parts: Sequence[str] | None, seed: int
-    ) -> dict[str, Tensor]:
-        """Draws from the trained model: named tensors with ``count`` rows, of which ``x`` is what is drawn.
-
-        The parts are as a user calls them; None for random ones. The global seed is set already.
-        """
-        raise NotImplementedError
-
-    def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
-        """A figure of what :meth:`sample` returned."""
-        raise NotImplementedError
+    def report(self, pair: Pair, device: torch.device) -> Report:
+        """What is measured of a trained pair, drawn and sampled from it."""
+        return Report()
 
 
-def recipes() -> dict[str, type[Recipe]]:
-    """All installed recipes by name, from the entry-point group ``pyzoo.recipes``: other packages can add theirs."""
-    return {entry.name: entry.load() for entry in sorted(entry_points(group="pyzoo.recipes"), key=lambda entry: entry.name)}
+def require_held_out(recipe: Recipe, report: Report) -> None:
+    """Raises a UsageError if a recipe asks for early stopping, or for the best checkpoint, and has no held-out examples."""
+    for asked, name in ((recipe.patience > 0, "--patience"), (recipe.keep_best, "--keep-best")):
+        if asked and not report.can_validate:
+            raise UsageError(f"{name} needs held-out examples: set --held-out, where the recipe has it")
+
+
+def load_entry(entry: EntryPoint) -> Any:
+    """The class of an entry point."""
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"'{entry.name}' of the package {entry.value} can't be imported: {error}") from error
+
+
+def find_recipe(name: str) -> type[Recipe]:
+    """An installed recipe by name, from the entry-point group ``pyzoo.recipes``: other packages can add theirs.
+
+    Raises:
+        UsageError: there is none of the name.
+    """
+    known = entries("pyzoo.recipes")
+    if name not in known:
+        raise UsageError(f"unknown recipe '{name}'; there are {', '.join(known)}")
+    return load_entry(known[name])

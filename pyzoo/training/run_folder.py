@@ -5,7 +5,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,7 +49,20 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = CheckpointFolder(path / "checkpoints")
+        self.figures = path / "figures"
         self._locked = False
+        self._writer: Any = None
+
+    @classmethod
+    def require_free(cls, path: Path) -> None:
+        """Raises a UsageError if a path holds something other than data that were put there for a new run."""
+        if path.is_dir() and any(entry.name != "data.npz" for entry in path.iterdir()):
+            hint = (
+                f"continue it with 'pyzoo resume {path}', or choose another --out"
+                if cls._is_run(path)
+                else "choose another --out"
+            )
+            raise UsageError(f"{path} exists and is not empty: {hint}")
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -59,13 +72,7 @@ class RunFolder:
             UsageError: the path is a file, can't be written, or holds something already.
         """
         try:
-            if path.is_dir() and any(path.iterdir()):
-                hint = (
-                    f"continue it with 'pyzoo resume {path}', or choose another --out"
-                    if cls._is_run(path)
-                    else "choose another --out"
-                )
-                raise UsageError(f"{path} exists and is not empty: {hint}")
+            cls.require_free(path)
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path)
             run._write_json("config.json", config)
@@ -89,11 +96,22 @@ class RunFolder:
         return (path / "config.json").is_file()
 
     def config(self) -> dict[str, Any]:
-        """What :meth:`create` was given."""
+        """What :meth:`create` was given.
+
+        Raises:
+            UsageError: it can't be read.
+        """
         try:
-            return json.loads((self.path / "config.json").read_text())
+            found = json.loads((self.path / "config.json").read_text())
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.path / 'config.json'} can't be read: {error}") from error
+        if not isinstance(found, dict):
+            raise UsageError(f"{self.path / 'config.json'} does not describe a run")
+        return found
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replaces config.json."""
+        self._write_json("config.json", config)
 
     def write_results(self, results: dict[str, Any]) -> None:
         """The metrics of an evaluation, and what they were measured with."""
@@ -123,6 +141,23 @@ class RunFolder:
             if not columns:
                 writer.writeheader()
             writer.writerow(row)
+
+    def write_tensorboard(self, row: Mapping[str, float]) -> None:
+        """Writes a row for TensorBoard, into the folder ``tensorboard``.
+
+        Raises:
+            UsageError: the package tensorboard is not installed.
+        """
+        if self._writer is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise UsageError("--log tensorboard needs the package tensorboard: pip install tensorboard") from error
+            self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=int(row["step"]))
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, int(row["step"]))
+        self._writer.flush()
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of metrics.csv; an empty cell is nan."""

@@ -4,17 +4,18 @@ import dataclasses
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pyzoo.about import About, entries
 from pyzoo.errors import UsageError
-from pyzoo.training.recipe import Recipe
-from pyzoo.training.run_folder import RunFolder
+from pyzoo.settings import Count, Settings, flat
+from pyzoo.training.recipe import Recipe, load_entry
+from pyzoo.training.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Row", "Table", "tables"]
+__all__ = ["Row", "Table", "find_table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,41 +36,41 @@ class Row:
         return f"{re.sub('[^a-z0-9]+', '-', self.label.lower())}-seed{seed}"
 
 
-@dataclasses.dataclass
-class Table:
+@dataclasses.dataclass(frozen=True)
+class Table(Settings):
     """Base of all tables. The fields are the flags of ``pyzoo reproduce``, with the strings below them as help.
 
     A subclass sets the class variables, adds its fields and writes the methods.
     """
 
+    about: ClassVar[About]
+    """What ``pyzoo list`` says of it; it stands in ``ABOUT`` of the table's package."""
     name: ClassVar[str]
     """What the command calls it."""
-    shows: ClassVar[str]
-    """One line: what it compares."""
     columns: ClassVar[Mapping[str, str]]
     """The metrics that are shown, with their headings."""
+    group: ClassVar[str] = "table"
 
     preset: str = "small"
-    """Of the recipes."""
+    """Preset of the recipes that the rows train."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each row is trained with each; the table gives means and standard deviations."""
+    """Seeds with which each row is trained; the table gives means and standard deviations."""
     full: bool = False
     """Also measure, of each row's first seed, what takes long."""
-    steps: int | None = None
+    steps: Count | None = None
     """Training steps, in place of the preset's."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
-                flag = field.name.replace("_", "-")
-                raise UsageError(f"--{flag} must be one or more, and different, got {' '.join(map(str, value)) or 'none'}")
+        super().__post_init__()
+        for name, value in flat(self).items():
+            if isinstance(value, tuple):
+                self.require(len(value) > 0 and len(set(value)) == len(value), name, "one or more, and different")
 
     def rows(self) -> Sequence[Row]:
         """The rows, in the paper's order."""
         raise NotImplementedError
 
-    def figures(self, runs: Mapping[str, Sequence[RunFolder]]) -> Iterator[tuple[str, "Figure"]]:
+    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
         """Named figures over the finished runs of each row."""
         yield from ()
 
@@ -78,10 +79,10 @@ class Table:
         more = {} if self.steps is None else {"steps": self.steps}
         return row.recipe.preset(self.preset, **{**row.fields, **more, "seed": seed})
 
-    def render(self, runs: Mapping[str, Sequence[RunFolder]]) -> str:
+    def render(self, runs: Mapping[str, Sequence[Run]]) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
         rows = self.rows()
-        measured = {row.label: [run.results()["metrics"] for run in runs.get(row.label, ())] for row in rows}
+        measured = {row.label: [run.metrics for run in runs.get(row.label, ())] for row in rows}
         names = [name for name in self.columns if any(name in metrics for found in measured.values() for metrics in found)]
         printed = [name for name in self.columns if any(name in row.paper for row in rows)]
         head = ["", "runs", *(self.columns[name] for name in names), *(f"{self.columns[name]}, paper" for name in printed)]
@@ -116,6 +117,13 @@ def _mean_and_spread(values: Sequence[float], runs: int) -> str:
     return f"{mean:,.{digits}f}" + spread + (f" (n = {len(values)})" if len(values) < runs else "")
 
 
-def tables() -> dict[str, type[Table]]:
-    """All installed tables by name, from the entry-point group ``pyzoo.tables``."""
-    return {entry.name: entry.load() for entry in sorted(entry_points(group="pyzoo.tables"), key=lambda entry: entry.name)}
+def find_table(name: str) -> type[Table]:
+    """An installed table by name, from the entry-point group ``pyzoo.tables``.
+
+    Raises:
+        UsageError: there is none of the name.
+    """
+    known = entries("pyzoo.tables")
+    if name not in known:
+        raise UsageError(f"unknown table '{name}'; there are {', '.join(known)}")
+    return load_entry(known[name])

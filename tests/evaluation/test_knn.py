@@ -11,16 +11,16 @@ def clusters(per_class=30, seed=0):
     return centres[labels] + torch.randn(4 * per_class, 2, generator=generator), labels
 
 
-def by_hand(train, train_labels, test, test_labels, neighbours):
-    nearest = torch.cdist(test, train).argsort(dim=1)[:, :neighbours]
+def by_hand(train, train_labels, test, test_labels, neighbors):
+    nearest = torch.cdist(test, train).argsort(dim=1)[:, :neighbors]
     votes = torch.nn.functional.one_hot(train_labels[nearest]).sum(1)
     return (votes.argmax(1) == test_labels).float().mean().item()
 
 
-@pytest.mark.parametrize("neighbours", [1, 3, 7])
-def test_equals_counting_by_hand(neighbours):
+@pytest.mark.parametrize("neighbors", [1, 3, 7])
+def test_equals_counting_by_hand(neighbors):
     train, test = clusters(), clusters(seed=1)
-    assert knn_accuracy(*train, *test, neighbours) == pytest.approx(by_hand(*train, *test, neighbours))
+    assert knn_accuracy(*train, *test, neighbors) == pytest.approx(by_hand(*train, *test, neighbors))
     assert knn_accuracy(*train, *train, 1) == 1.0
 
 
@@ -43,8 +43,8 @@ def test_more_labels_help_and_draws_repeat():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x, y: {"neighbours": 121}, "at most the 120 training examples, got 121"),
-        (lambda x, y: {"neighbours": 0}, "at least 1"),
+        (lambda x, y: {"neighbors": 121}, "at most the 120 training examples, got 121"),
+        (lambda x, y: {"neighbors": 0}, "at least 1"),
         (lambda x, y: {"train": x[y != 2], "train_labels": y[y != 2]}, r"no training example of the classes \[2\]"),
         (lambda x, y: {"train_labels": y[:5]}, "training embeddings"),
         (lambda x, y: {"test": x[:, :1]}, "2 features in training and 1 in test"),

@@ -13,7 +13,6 @@ from pyzoo.infer import (
     dependence,
     distortion,
     index_information,
-    marginal_kl,
     rate,
     total_correlation,
 )
@@ -90,10 +89,6 @@ def test_minibatch_estimates(dataset_size):
     exact = 0.5 * (one.log() + torch.logdet(two) - torch.logdet(AGGREGATE)).item()
     assert total_correlation(q, z, [slice(0, 1), slice(1, 3)], dataset_size).item() == pytest.approx(exact, abs=0.08)
     assert index_information(q, z, dataset_size).item() == pytest.approx(EXACT, abs=0.08)
-    p = dist.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
-    assert index_information(q, z, dataset_size) + marginal_kl(q, z, p, dataset_size) == pytest.approx(
-        (q.log_prob(z) - p.log_prob(z)).sum(-1).mean()
-    )
 
 
 def test_aggregate_density_of_a_small_data_set_is_exact():

@@ -1,9 +1,28 @@
+import inspect
+import math
+
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 from torch.distributions import kl_divergence
 
-from pyzoo.infer import MINE, BayesianNetwork, Beliefs, Penalty, Variables, dependence, index_information, total_correlation
+from pyzoo.infer import (
+    BayesianNetwork,
+    Beliefs,
+    Distortion,
+    LearnedInformation,
+    Penalised,
+    Penalty,
+    TotalCorrelation,
+    TraceKL_ELBO,
+    Variables,
+    analytic,
+    dependence,
+    index_information,
+    total_correlation,
+)
 
 NAMES = Variables(("x", "y"), shared=("z", "s"), private={"u": "x"})
 JOINT = BayesianNetwork.parse("x, y -> z, s; x -> u", NAMES)
@@ -15,19 +34,35 @@ def normal(seed, features):
     return dist.Normal(loc, 0.5 + torch.rand(6, features, generator=generator)), loc + noise
 
 
-def beliefs(**more):
+class SomeViews(Beliefs):
+    """Of examples that lack a view."""
+
+    def __init__(self, mask, *arguments):
+        super().__init__(*arguments)
+        self.mask, self.asked = mask, []
+
+    def complete(self, names):
+        self.asked.append(set(names))
+        return self.mask if names else None
+
+
+def parts():
+    """Draws and posteriors given all sets of views."""
     sizes = {"z": 3, "s": 1, "u": 2}
     found, draws = {}, {}
     for i, views in enumerate([(), ("x",), ("y",), ("x", "y")]):
         pairs = {name: normal(10 * i + j, size) for j, (name, size) in enumerate(sizes.items())}
-        found[frozenset(views)] = {name: q for name, (q, _) in pairs.items()}
+        found[views] = {name: q for name, (q, _) in pairs.items()}
         draws = {name: z for name, (_, z) in pairs.items()}  # of the last, given all views
-    given = lambda names: found[frozenset(("x", "y") if names is None else names)]  # noqa: E731
-    return Beliefs(draws, given, **more)
+    return draws, found
+
+
+def beliefs(views=None):
+    return Beliefs(*parts(), views)
 
 
 def penalty(text, **settings):
-    return Penalty("wish", JOINT, BayesianNetwork.parse(text, NAMES), **settings)
+    return Penalty("target", JOINT, BayesianNetwork.parse(text, NAMES), **settings)
 
 
 def rate(q, p):
@@ -35,17 +70,16 @@ def rate(q, p):
 
 
 def test_rates_and_conditional_rates():
-    """z and s from x alone; what y adds is penalised."""
-    wish = penalty("x -> z, s, u; z, s -> y", weight=2.0)
-    b = beliefs()
-    found = wish.values(b)
-    assert list(found) == ["penalty/wish/I(z; y | x)", "penalty/wish/I(s; y | x)", "penalty/wish/I(y; s, z)"]
+    """z and s from x alone; what y adds is penalized."""
+    cross, b = penalty("x -> z, s, u; z, s -> y", weight=2.0), beliefs()
+    found = cross.values(b)
+    assert list(found) == ["penalty/target/I(z; y | x)", "penalty/target/I(s; y | x)", "penalty/target/I(y; s, z)"]
     for name in ("z", "s"):
         exact = 2.0 * rate(b.given(["x", "y"])[name], b.given(["x"])[name])
-        torch.testing.assert_close(found[f"penalty/wish/I({name}; y | x)"], exact)
-    assert found["penalty/wish/I(y; s, z)"] == 0
-    assert wish.is_bound
-    assert wish.kind == "upper bound"
+        torch.testing.assert_close(found[f"penalty/target/I({name}; y | x)"], exact)
+    assert found["penalty/target/I(y; s, z)"] == 0
+    assert cross.is_bound
+    assert cross.kind == "upper bound"
 
 
 def test_the_empty_network_is_the_sum_of_all_rates():
@@ -59,62 +93,90 @@ def test_the_empty_network_is_the_sum_of_all_rates():
 @pytest.mark.parametrize("size", [None, 50])
 def test_total_correlation_between_latents(size):
     """Independent latents, each view from all: the conditional form telescopes to one total correlation."""
-    wish = penalty("z, s, u -> x, y; x -> y", form="conditional")
-    assert [str(term) for _, term, _ in wish.terms] == ["I(s; z)", "I(u; s, z)"]
-    assert wish.kind == "estimate"
-    b = beliefs(dataset_size=size)
+    estimators = dict.fromkeys(["I(s; z)", "I(u; s, z)"], TotalCorrelation(size))
+    independent = penalty("z, s, u -> x, y; x -> y", form="conditional", estimators=estimators)
+    assert [str(term) for _, term, _ in independent.terms] == ["I(s; z)", "I(u; s, z)"]
+    assert independent.kind == "estimate"
+    b = beliefs()
     q, z = b.joined(["z", "s", "u"])  # s, u, z
     exact = total_correlation(q, z, [[0], [1, 2], [3, 4, 5]], size)
-    torch.testing.assert_close(sum(wish.values(b).values()), exact)
+    torch.testing.assert_close(sum(independent.values(b).values()), exact)
 
 
 def test_estimators_on_request():
-    terms = {"I(s; z)": "dependence", "I(u; s, z)": "mine"}
-    wish = penalty("z, s, u -> x, y; x -> y", form="conditional", estimators=terms)
-    assert wish.kind == "surrogate"
-    assert not wish.is_bound
-    mine = MINE(2, 4)
-    b = beliefs(networks={"I(u; s, z)": mine})
-    found = list(wish.values(b).values())
+    text, form = "z, s, u -> x, y; x -> y", "conditional"
+    learned = next(term for _, term, _ in penalty(text, form=form).terms if str(term) == "I(u; s, z)")
+    mine = LearnedInformation(learned, {"z": 3, "s": 1, "u": 2})
+    independent = penalty(text, form=form, estimators={"I(s; z)": "dependence", "I(u; s, z)": mine})
+    assert independent.kind == "surrogate"
+    assert not independent.is_bound
+    b = beliefs()
+    found = list(independent.values(b).values())
     torch.testing.assert_close(found[0], dependence(b.draws["s"], b.draws["z"]))
-    torch.testing.assert_close(found[1], mine(b.draws["u"], torch.cat([b.draws["s"], b.draws["z"]], -1)))
-    with pytest.raises(ValueError, match=r"no MINE for I\(u; s, z\)"):
-        wish.values(beliefs())
-    wish = penalty("", estimators={"I(z; x, y)": "index_information"})
+    torch.testing.assert_close(found[1], mine.learn(b.draws))
+    torch.testing.assert_close(found[1], mine.mine(b.draws["u"], torch.cat([b.draws["s"], b.draws["z"]], -1)))
+    empty = penalty("", estimators={"I(z; x, y)": "index_information"})
     q, z = b.given(None)["z"], b.draws["z"]
-    torch.testing.assert_close(wish.values(b)["penalty/wish/I(z; x, y)"], index_information(q, z))
-    assert wish.kind == "estimate"
+    torch.testing.assert_close(empty.values(b)["penalty/target/I(z; x, y)"], index_information(q, z))
+    assert empty.kind == "estimate"
+
+
+def test_a_learned_estimator_is_not_moved_by_the_penalty():
+    text, form = "z, s, u -> x, y; x -> y", "conditional"
+    _, term, _ = penalty(text, form=form).terms[0]
+    mine = LearnedInformation(term, {"z": 3, "s": 1, "u": 2})
+    draws, found = parts()
+    draws = {name: z.requires_grad_() for name, z in draws.items()}
+    value = penalty(text, form=form, estimators={str(term): mine}).values(Beliefs(draws, found))["penalty/target/I(s; z)"]
+    gradients = torch.autograd.grad(value, [draws["z"], *mine.parameters()], allow_unused=True, retain_graph=True)
+    assert gradients[0].any()
+    assert gradients[1:] == (None,) * len(gradients[1:])
+    assert all(g is not None for g in torch.autograd.grad(mine.learn(draws), list(mine.parameters())))
 
 
 def test_examples_without_the_given_views_do_not_count():
     mask = torch.tensor([True, True, False, True, False, False])
-    asked = []
-    b = beliefs(complete=lambda names: asked.append(set(names)) or (mask if names else None))
+    b = SomeViews(mask, *parts())
     found = penalty("x -> z, s, u; z, s -> y").values(b)
     wide, narrow = b.given(["x", "y"])["z"], b.given(["x"])["z"]
     exact = kl_divergence(wide, narrow)[mask].sum() / 6
-    torch.testing.assert_close(found["penalty/wish/I(z; y | x)"], exact)
-    assert asked == [{"x"}, {"x"}]
-    torch.testing.assert_close(penalty("").values(b)["penalty/wish/I(u; x)"], rate(b.given(["x"])["u"], b.given([])["u"]))
+    torch.testing.assert_close(found["penalty/target/I(z; y | x)"], exact)
+    assert b.asked == [{"x"}, {"x"}]
+    torch.testing.assert_close(penalty("").values(b)["penalty/target/I(u; x)"], rate(b.given(["x"])["u"], b.given([])["u"]))
+
+
+class Scorer:
+    """A model that knows the likelihood of x alone."""
+
+    network = BayesianNetwork.parse("z, u -> x; s -> y", NAMES)
+
+    def __init__(self):
+        self.p, self.asked = dist.Normal(torch.zeros(6, 2), 1.5), []
+
+    def likelihood(self, view, latents):
+        self.asked.append((view, set(latents)))
+        return self.p
 
 
 def test_distortion():
-    """Under a minus, what the latents tell of a view: bounded from below by its distortion, which so is added."""
-    x = torch.randn(6, 2)
-    p = dist.Normal(torch.zeros(6, 2), 1.5)
-    asked = []
-    b = beliefs(likelihood=lambda view, latents: asked.append((view, set(latents))) or (p, x))
-    wish = penalty("x, y -> s; z, u -> x", weight=2.0, estimators={"I(x; u, z)": "distortion"})
-    assert wish.is_bound
-    torch.testing.assert_close(wish.values(b)["penalty/wish/I(x; u, z)"], -2.0 * p.log_prob(x).sum() / 6)
-    assert asked == [("x", {"z", "u"})]
-    with pytest.raises(ValueError, match=r"bounds I\(x; u, z\) needs a guide that knows its model"):
-        wish.values(beliefs())
+    """Under a minus, what the latents tell of a view: bounded from below by its distortion, which adds to the loss."""
+    x, scorer = torch.randn(6, 2), Scorer()
+    known = {"I(x; u, z)": Distortion(scorer)}
+    alone = penalty("x, y -> s; z, u -> x", weight=2.0, estimators=known)
+    assert alone.is_bound
+    found = alone.values(beliefs({"x": x}))["penalty/target/I(x; u, z)"]
+    torch.testing.assert_close(found, -2.0 * scorer.p.log_prob(x).sum() / 6)
+    assert [view for view, _ in scorer.asked] == ["x"]
+    mask = torch.tensor([True, False, True, True, True, True])
+    expected = -2.0 * scorer.p.log_prob(x)[mask].sum() / 6
+    x[1] = math.nan  # stands in a row that lacks x
+    found = alone.values(SomeViews(mask, *parts(), {"x": x}))["penalty/target/I(x; u, z)"]
+    torch.testing.assert_close(found, expected)
 
 
 def test_says_what_it_is():
-    assert str(penalty("x, y -> z, s; x -> u")) == "wish (an upper bound): 0"
-    assert str(penalty("x, y -> s; x -> u; x -> z")).startswith("wish (an upper bound): + I(z; y | x) by rate (upper)")
+    assert str(penalty("x, y -> z, s; x -> u")) == "target (an upper bound): 0"
+    assert str(penalty("x, y -> s; x -> u; x -> z")).startswith("target (an upper bound): + I(z; y | x) by rate (upper)")
     assert "(an estimate)" in str(penalty("z, s, u -> x, y; x -> y", form="conditional"))
 
 
@@ -123,15 +185,128 @@ def test_says_what_it_is():
     [
         ({"text": "", "weight": -1.0}, "at least 0, got -1"),
         ({"text": "", "form": "printed"}, "not 'printed'"),
-        ({"text": "", "estimators": {"I(z; x)": "rate"}}, r"no term I\(z; x\) in 'wish': there are I\(z; x, y\)"),
+        ({"text": "", "estimators": {"I(z; x)": "rate"}}, r"no term I\(z; x\) in 'target': there are I\(z; x, y\)"),
         (
             {"text": "", "estimators": {"I(z; x, y)": "distortion"}},
             r"'distortion' does not suit I\(z; x, y\), a term with a plus",
         ),
         ({"text": "", "estimators": {"I(z; x, y)": "zero"}}, r"'zero' does not suit I\(z; x, y\), a term with a plus"),
+        (
+            {"text": "", "estimators": {"I(z; x, y)": Distortion(Scorer())}},
+            r"'Distortion' does not suit I\(z; x, y\), a term with a plus",
+        ),
         ({"text": "x -> z, s, u; z -> y", "form": "conditional"}, r"no estimator suits I\(y; .*a term with a plus"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         penalty(**arguments)
+
+
+def test_beliefs_name_what_they_lack():
+    draws, found = parts()
+    b = Beliefs(draws, {names: q for names, q in found.items() if names != ("y",)})
+    with pytest.raises(ValueError, match=r"no posterior given y: it has those given .*; x"):
+        b.given(["y"])
+    without_prior = Beliefs(draws, {("x", "y"): found["x", "y"]})
+    assert (without_prior.given(())["z"].stddev == 1).all()
+    assert without_prior.rows == 6
+
+
+# In a guide -----------------------------------------------------------------------------------------------------------
+
+ONE = Variables(("x",), shared=("z", "s"))
+FROM_X = BayesianNetwork.parse("x -> z, s", ONE)
+RATES = Penalty("rates", FROM_X, BayesianNetwork(ONE), weight=3.0)
+INDEPENDENT = BayesianNetwork.parse("z, s -> x", ONE)
+
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        z, s = (pyro.sample(name, dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)) for name in ("z", "s"))
+        pyro.sample("x", dist.Normal(z + s, 1.0).to_event(1), obs=x)
+
+
+class Guide(nn.Module):
+    """Someone's own guide. It has a network and returns its beliefs, or adds the penalties itself."""
+
+    network = FROM_X
+
+    def __init__(self, own=()):
+        super().__init__()
+        self.scales, self.own = nn.Parameter(torch.tensor([0.5, 2.0])), own
+
+    def forward(self, x):
+        q = {name: dist.Normal(x, scale) for name, scale in zip(("z", "s"), self.scales, strict=True)}
+        with pyro.plate("data", len(x)):
+            draws = {name: pyro.sample(name, each.to_event(1), infer=analytic) for name, each in q.items()}
+        beliefs = Beliefs(draws, {("x",): q}, {"x": x})
+        for penalty in self.own:
+            penalty.factor(beliefs, rows=len(x))
+        return beliefs
+
+
+X = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+
+
+def terms(guide):
+    torch.manual_seed(0)
+    return TraceKL_ELBO().terms(model, guide, X)
+
+
+def test_a_penalty_in_ones_own_guide():
+    """Two lines beyond the guide: what it believes, and the factor. A penalty adds to the loss, as its weight times the rate."""
+    plain, found = terms(Guide()), terms(Guide(own=[RATES]))
+    for name, scale in (("z", 0.5), ("s", 2.0)):
+        kl = kl_divergence(dist.Normal(X, scale), dist.Normal(0.0, 1.0)).sum()
+        torch.testing.assert_close(found[f"penalty/rates/I({name}; x)"], 3.0 * kl)
+        torch.testing.assert_close(plain[name], kl)
+    assert {name: found[name] for name in plain} == plain
+
+
+def test_a_wrapped_guide_is_the_guide_and_its_penalties():
+    guide = Guide()
+    assert terms(Penalised(guide, [RATES])) == terms(Guide(own=[RATES]))
+    assert terms(Penalised(guide, [])) == terms(guide)
+    assert dict(Penalised(guide, [RATES]).named_parameters()).keys() == {"guide.scales"}
+
+
+def test_penalties_that_do_not_fit_a_guide():
+    other = Penalty("other", JOINT, BayesianNetwork(NAMES))
+    for penalties, message in (
+        ([RATES, RATES], "two penalties 'rates'"),
+        ([other], "'other' is of the network 'x, y -> z, s; x -> u'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Penalised(Guide(), penalties)
+
+
+class HSIC:
+    """The Hilbert-Schmidt independence criterion of two latents: a surrogate of their information (Gretton et al. 2005)."""
+
+    kind = "surrogate"
+
+    def suits(self, sign, term, q):
+        return sign > 0 and not term.given and (term.left | term.right) <= set(q.variables.latents)
+
+    def estimate(self, term, beliefs):
+        first, second = (self.centered_kernel(beliefs.joined(side)[1]) for side in (term.left, term.right))
+        return (first * second).sum() / (len(first) - 1) ** 2
+
+    def centered_kernel(self, draws):
+        kernel = torch.exp(-torch.cdist(draws, draws).square() / (2 * draws.shape[1]))
+        return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
+
+
+def test_an_estimator_of_ones_own():
+    """HSIC is one class of at most 25 lines, which a penalty takes as it takes ours."""
+    assert len(inspect.getsource(HSIC).splitlines()) <= 25
+    independent = Penalty("hsic", FROM_X, INDEPENDENT, 5.0, "conditional", {"I(s; z)": HSIC()})
+    assert str(independent) == "hsic (a surrogate): + I(s; z) by HSIC (surrogate)"
+    found = terms(Penalised(Guide(), [independent]))["penalty/hsic/I(s; z)"]
+    torch.manual_seed(0)
+    draws = Guide()(X).draws
+    kernels = [torch.exp(-torch.cdist(draws[name], draws[name]).square() / 4) for name in ("s", "z")]
+    center = torch.eye(6) - 1 / 6
+    exact = (kernels[0] @ center @ kernels[1] @ center).trace() / 25
+    torch.testing.assert_close(found, 6 * 5.0 * exact)

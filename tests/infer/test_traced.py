@@ -11,7 +11,7 @@ from tiny import sines
 
 def module_and_batches():
     recipe = sines()
-    module = NegativeELBO(*recipe.networks(), kl_weights={"z": 1.0})
+    module = NegativeELBO(*recipe.programs(), kl_weights={"z": 1.0})
     source = recipe.source("cpu")
     return module, [source.draw(4, parts, seed=parts).batch() for parts in (1, 3)]
 

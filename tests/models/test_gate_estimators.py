@@ -23,12 +23,14 @@ PARTICLES = 4
 def trained():
     """Recipe, module trained under the known graph, and images."""
     torch.manual_seed(0)
-    recipe = graph(nodes=NODES, latent_dim=2 * NODES, widths=(64, 32), hidden_dim=16, settle_margin=0.01, learning_rate=5e-3)
+    recipe = graph(nodes=NODES, latent_dim=2 * NODES, widths=(64, 32), hidden_dim=16, held_out=0.0)
     gates = Gates(NODES)
     with torch.no_grad():
         gates.logits.copy_(10 * (2 * torch.tensor(KNOWN) - 1))
     gates.settle(0.01)
-    module = NegativeELBO(*recipe.networks(gates))
+    model, guide = recipe.programs()
+    model.gates = guide.gates = gates
+    module = NegativeELBO(model, guide)
     with torch.no_grad():
         for network in module.model.top_down.values():
             network.hidden[0].weight *= 3  # so that what stays random does harm
@@ -99,14 +101,14 @@ def test_the_known_graph_has_the_best_bound(trained):
 
 def test_the_score_functions_mean_is_the_enumerated_gradient(trained, exact):
     torch.manual_seed(2)
-    found = estimates(*trained, "hard", LOGITS, 600)
-    assert ((found.mean(0) - exact).abs() < 4.5 * found.std(0) / 600**0.5 + 0.003).all()
+    found = estimates(*trained, "hard", LOGITS, 400)
+    assert ((found.mean(0) - exact).abs() < 4.5 * found.std(0) / 400**0.5 + 0.003).all()
 
 
 def test_the_relaxed_gradients_mean_goes_to_the_enumerated_one_as_the_temperature_falls(trained, exact):
     torch.manual_seed(2)
     errors = []
-    for temperature, count in ((1.0, 300), (0.3, 300), (0.05, 2000)):
+    for temperature, count in ((1.0, 300), (0.3, 300), (0.05, 1200)):
         found = estimates(*trained, "relaxed", LOGITS, count, temperature)
         errors.append((found.mean(0) - exact).norm().item())
     assert errors[0] > errors[1]
@@ -114,12 +116,12 @@ def test_the_relaxed_gradients_mean_goes_to_the_enumerated_one_as_the_temperatur
     assert ((found.mean(0) - exact).abs() < 4.5 * found.std(0) / count**0.5 + 0.003).all()
 
 
-@pytest.mark.parametrize(("estimator", "steps"), [("relaxed", 150), ("hard", 250)])
+@pytest.mark.parametrize(("estimator", "steps"), [("relaxed", 120), ("hard", 250)])
 def test_both_estimators_find_the_best_graph(trained, estimator, steps):
     module, x = trained
     best = GRAPHS[enumerated(*trained).argmin()]
     found = 0
-    for seed in range(10):
+    for seed in range(4):
         torch.manual_seed(seed)
         fresh, gates = with_gates(module, estimator)
         optimizer, step = torch.optim.Adam([gates.logits], lr=0.1), TracedStep(fresh)
@@ -128,4 +130,4 @@ def test_both_estimators_find_the_best_graph(trained, estimator, steps):
             step({"x": x})
             optimizer.step()
         found += torch.equal(gates.most_likely()[tuple(torch.tril_indices(NODES, NODES, -1))], best)
-    assert found >= 8
+    assert found >= 3

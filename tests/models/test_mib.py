@@ -1,9 +1,9 @@
 import copy
+import dataclasses
 import itertools
 import math
 import pickle
 
-import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -11,10 +11,21 @@ from pyro import poutine
 from torch import nn
 
 from pyzoo.distributions import WeightedProductOfExperts
-from pyzoo.guides.mib import Quotient, StructuredGuide, structured_guide
-from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalty, TraceKL_ELBO, Variables, log_likelihood
-from pyzoo.models.mib import StructuredVAE, structured_vae
-from pyzoo.testing import check_elbo, check_svi
+from pyzoo.errors import UsageError
+from pyzoo.guides.mib import Quotient, StructuredGuide, encoder
+from pyzoo.infer import (
+    BayesianNetwork,
+    Distortion,
+    NegativeELBO,
+    Penalised,
+    Penalty,
+    RelaxedMask,
+    TraceKL_ELBO,
+    Variables,
+    log_likelihood,
+)
+from pyzoo.models.mib import PairNetworks, StructuredVAE, ViewNetworks
+from pyzoo.testing import PairTests, check_elbo
 
 NAMES = Variables(("x", "y", "w"), shared=("z", "s"), private={"u": "x", "v": "y"})
 GENERATIVE = BayesianNetwork.parse("z, u -> x; z, s, v -> y; s -> w", NAMES)
@@ -22,6 +33,7 @@ INFERENCE = BayesianNetwork.parse("x, y -> z; y, w -> s; x -> u; y -> v", NAMES)
 DIMS = {"z": 3, "s": 2, "u": 2, "v": 1}
 SIZES = {"x": 6, "y": 4, "w": 3}
 PRIVATE = {"x": 2, "y": 1, "w": 0}
+PRESENT = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 0]]).bool()
 
 
 class Gaussian(nn.Linear):
@@ -31,11 +43,23 @@ class Gaussian(nn.Linear):
         return dist.Normal(super().forward(z), 0.7).to_event(1)
 
 
-def pair(inference=INFERENCE, generative=GENERATIVE):
-    torch.manual_seed(1)
+def pair(inference=INFERENCE, generative=GENERATIVE, guide_mask=None, model_mask=None):
     decoders = {view: Gaussian(5 + PRIVATE[view], size) for view, size in SIZES.items()}
     encoders = {view: nn.Linear(size, 2 * (5 + PRIVATE[view])) for view, size in SIZES.items()}
-    return StructuredVAE(generative, DIMS, decoders), StructuredGuide(inference, DIMS, encoders)
+    model = StructuredVAE(generative, DIMS, decoders, model_mask)
+    return model, StructuredGuide(inference, DIMS, encoders, guide_mask)
+
+
+def penalised(bare):
+    """A guide with a penalty of each kind of estimator that it can have."""
+    model, guide = bare
+    independent = BayesianNetwork.parse("z, s, u, v -> x, y, w; x -> y, w; y -> w", NAMES)
+    terms = {"I(s; z)": "total_correlation", "I(u; s, z)": "dependence"}
+    penalties = [
+        Penalty("cross(x)", INFERENCE, BayesianNetwork.parse("x -> z; y, w -> s; z -> y; x -> u; y -> v", NAMES), 0.5),
+        Penalty("independent", INFERENCE, independent, 0.3, "conditional", terms),
+    ]
+    return model, Penalised(guide, penalties)
 
 
 def views(rows=5, seed=0, dtype=torch.float32):
@@ -43,13 +67,13 @@ def views(rows=5, seed=0, dtype=torch.float32):
     return {view: torch.randn(rows, size, generator=generator, dtype=dtype) for view, size in SIZES.items()}
 
 
-def handwritten_loss(model, guide, batch, noise, heard, gates=GENERATIVE, weights=INFERENCE):
+def handwritten_loss(model, guide, batch, noise, given, gates=GENERATIVE, weights=INFERENCE):
     """The negative ELBO per row of some of the views, by hand: precisions add up, and means in proportion to them."""
     latents, loss = {}, 0.0
     shared = {"z": slice(0, 3), "s": slice(3, 5)}
     for name in ("z", "s", "u", "v"):
         precision, weighted = torch.ones(DIMS[name], dtype=torch.float64), 0.0
-        for view in heard:
+        for view in given:
             half = 5 + PRIVATE[view]
             place = shared.get(name) or slice(5, half)
             if name in weights.variables.latents and (view, name) in weights.edges:
@@ -61,13 +85,69 @@ def handwritten_loss(model, guide, batch, noise, heard, gates=GENERATIVE, weight
         mean = mean + torch.zeros(len(batch["x"]), DIMS[name], dtype=torch.float64)
         loss = loss + 0.5 * (mean**2 + variance - 1 - variance.log() + 0 * mean).sum()
         latents[name] = mean + variance.sqrt() * noise[name]
-    for view in heard:
+    for view in given:
         gate = {name: float((name, view) in gates.edges) for name in shared}
         parts = [latents["z"] * gate["z"], latents["s"] * gate["s"], *[latents[p] for p in {"x": "u", "y": "v"}.get(view, "")]]
         out = model.decoders[view]
         mean = torch.cat(parts, -1) @ out.weight.mT + out.bias
         loss = loss + (((batch[view] - mean) / 0.7) ** 2 / 2 + math.log(0.7) + math.log(2 * math.pi) / 2).sum()
     return loss / len(batch["x"])
+
+
+# What every pair passes -----------------------------------------------------------------------------------------------
+
+
+class TestPair(PairTests):
+    def make(self):
+        return pair()
+
+    def batch(self):
+        return views()
+
+
+class TestPairWithoutSomeViews(TestPair):
+    def batch(self):
+        return {**views(), "present": PRESENT}
+
+
+class TestPairWithSeveralInferenceNetworks(TestPair):
+    def batch(self):
+        conditioned_on = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]]).bool()
+        return {**views(), "conditioned_on": conditioned_on, "scored": PRESENT}
+
+
+class TestPenalisedPair(TestPair):
+    def make(self):
+        return penalised(pair())
+
+
+class TestPairWithLearnedMasks(TestPair):
+    def make(self):
+        guide_mask = RelaxedMask("m_q", (3, 2), initial=0.7, auxiliary=True)
+        return pair(guide_mask=guide_mask, model_mask=RelaxedMask("m_p", (3, 2), initial=0.6))
+
+
+NETWORKS = PairNetworks(
+    hidden_dim=4,
+    observed=("digit", "number", "label"),
+    shared=("z",),
+    private=(("u_digit", "digit"), ("u_number", "number")),
+    dims=(("z", 2), ("u_digit", 1), ("u_number", 1)),
+    generative="z -> digit, number, label; u_digit -> digit; u_number -> number",
+    inference="digit, number, label -> z; digit -> u_digit; number -> u_number",
+)
+
+
+class TestImagesNumbersAndLabels(PairTests):
+    analytic_marks = False  # tested above, with views of which each weighs a few nats
+
+    def make(self):
+        model = NETWORKS.model()
+        return model, NETWORKS.guide(model)
+
+    def batch(self):
+        label = nn.functional.one_hot(torch.tensor([3, 9]), 10).float()
+        return {"digit": torch.rand(2, 1, 28, 28).round(), "number": torch.rand(2, 3, 32, 32), "label": label}
 
 
 # The generative story -------------------------------------------------------------------------------------------------
@@ -77,16 +157,16 @@ def test_generates_every_view():
     model, _ = pair()
     drawn = model(size=4)
     assert {name: tuple(view.shape) for name, view in drawn.items()} == {view: (4, size) for view, size in SIZES.items()}
-    sites = pyro.poutine.trace(model).get_trace(size=4).nodes
+    sites = poutine.trace(model).get_trace(size=4).nodes
     assert set(NAMES.names) <= set(sites)
 
 
-def test_a_view_hears_its_parents_alone():
+def test_a_view_depends_on_its_parents_alone():
     model, _ = pair()
     latents = {name: torch.randn(4, DIMS[name]) for name in NAMES.latents}
 
     def means(values):
-        trace = pyro.poutine.trace(pyro.poutine.condition(model, data=values)).get_trace(size=4)
+        trace = poutine.trace(poutine.condition(model, data=values)).get_trace(size=4)
         return {view: trace.nodes[view]["fn"].mean for view in SIZES}
 
     before = means(latents)
@@ -116,7 +196,7 @@ def test_bad_generative_networks(text, message):
         ("z -> x; x, y -> s", "from views to latents, not from 'z' to 'x'"),
         ("x -> y, z, s, u; y -> v", "not from 'x' to 'y'"),
         ("x -> z, s, u, v", "'v' belongs to 'y', not to 'x'"),
-        ("x -> z, u; y -> v", "No view tells of the latent 's'"),
+        ("x -> z, u; y -> v", "No view leads to the latent 's'"),
     ],
 )
 def test_bad_inference_networks(text, message):
@@ -167,20 +247,21 @@ def test_views_that_are_none_are_not_given():
         assert torch.equal(q.loc, guide.posteriors({"x": batch["x"]})[name].loc)
 
 
-@pytest.mark.parametrize("present", [torch.ones(5, 3), torch.ones(4, 3, dtype=torch.bool), torch.ones(5, 1, dtype=torch.bool)])
-def test_bad_presence(present):
+@pytest.mark.parametrize("mask", [torch.ones(5, 3), torch.ones(4, 3, dtype=torch.bool), torch.ones(5, 1, dtype=torch.bool)])
+def test_masks_that_are_not_of_the_views_of_each_row(mask):
     model, guide = pair()
-    for program in (guide, model):
-        with pytest.raises(ValueError, match=r"boolean, 5 rows x 3 views \(x, y, w\)"):
-            program(present=present, **views())
+    for name in ("present", "scored"):
+        for program in (guide, model):
+            with pytest.raises(ValueError, match=r"boolean, 5 rows x 3 views \(x, y, w\)"):
+                program(**{name: mask}, **views())
     with pytest.raises(ValueError, match="boolean, 5 rows"):
-        guide(heard=present, **views())
+        guide(conditioned_on=mask, **views())
     with pytest.raises(ValueError, match="no view 'q'"):
         guide.posteriors(views(), subset=["q"])
 
 
-@pytest.mark.parametrize("name", ["size", "present", "data", "a.b", "type"])
-def test_names_that_are_taken(name):
+@pytest.mark.parametrize("name", ["size", "present", "conditioned_on", "scored", "drawn", "data", "a.b", "type"])
+def test_names_that_are_reserved(name):
     names = Variables((name, "y"), shared=("z",))
     networks = {name: nn.Identity(), "y": nn.Identity()}
     with pytest.raises(ValueError, match=f"can be called '{name}'"):
@@ -189,29 +270,97 @@ def test_names_that_are_taken(name):
         StructuredGuide(BayesianNetwork(names, [(name, "z"), ("y", "z")]), {"z": 1}, networks)
 
 
-def test_views_without_networks_are_named():
-    names = Variables(("digit", "colour"), shared=("z",))
-    with pytest.raises(ValueError, match="no view 'colour': there are digit, next, label, number"):
-        structured_vae(BayesianNetwork.parse("z -> digit, colour", names), {"z": 2})
-    with pytest.raises(ValueError, match="no view 'colour'"):
-        structured_guide(BayesianNetwork.parse("digit, colour -> z", names), {"z": 2})
+# Penalties ------------------------------------------------------------------------------------------------------------
 
 
 def test_penalties_are_of_the_guides_network():
     _, guide = pair()
     other = BayesianNetwork.parse("x -> z, s, u; y -> v", NAMES)
     target = BayesianNetwork.parse("x -> z -> y", NAMES)
-    with pytest.raises(ValueError, match="'wish' is of the network 'x -> z"):
-        StructuredGuide(INFERENCE, DIMS, guide.encoders, penalties=[Penalty("wish", other, target)])
-    wish = Penalty("wish", INFERENCE, INFERENCE)
-    with pytest.raises(ValueError, match="two penalties 'wish'"):
-        StructuredGuide(INFERENCE, DIMS, guide.encoders, penalties=[wish, wish])
+    with pytest.raises(ValueError, match="'cross' is of the network 'x -> z"):
+        Penalised(guide, [Penalty("cross", other, target)])
+    same = Penalty("same", INFERENCE, INFERENCE)
+    with pytest.raises(ValueError, match="two penalties 'same'"):
+        Penalised(guide, [same, same])
 
 
-# Beliefs --------------------------------------------------------------------------------------------------------------
+def test_the_bare_guide_knows_nothing_of_its_penalties():
+    model, guide = pair()
+    _, wrapped = penalised((model, guide))
+    batch = views()
+    torch.manual_seed(0)
+    terms = TraceKL_ELBO().terms(model, wrapped, **batch)
+    torch.manual_seed(0)
+    bare = TraceKL_ELBO().terms(model, guide, **batch)
+    assert {name for name in terms if not name.startswith("penalty/")} == bare.keys()
+    sites = [f"penalty/independent/I({term})" for term in ("s; z", "u; s, z", "v; s, u, z")]
+    assert terms.keys() - bare.keys() >= {*sites, "penalty/cross(x)/I(z; y | x)"}
+    assert all(torch.equal(terms[name], bare[name]) for name in bare)
 
 
-def test_with_every_view_missing_the_belief_is_the_prior_exactly():
+def test_what_a_guide_returns_is_what_it_infers():
+    """Draws are its sites' values, posteriors given any views those of ``posteriors``, and rows that lack a view are known."""
+    _, guide = pair()
+    trace = poutine.trace(guide).get_trace(**views(), present=PRESENT)
+    beliefs = trace.nodes["_RETURN"]["value"]
+    assert beliefs.rows == 5
+    assert beliefs.draws.keys() == set(NAMES.latents)
+    for name, draw in beliefs.draws.items():
+        assert torch.equal(draw, trace.nodes[name]["value"])
+    for subset in [None, (), ("x",), ("y", "w")]:
+        found = beliefs.given(subset)
+        expected = guide.posteriors(views(), PRESENT, () if subset == () else subset)
+        for name, q in found.items():
+            if subset == ():
+                assert torch.equal(q.loc, torch.zeros(5, DIMS[name]))
+                assert torch.equal(q.scale, torch.ones(5, DIMS[name]))
+            else:
+                assert torch.equal(q.loc, expected[name].loc)
+                assert torch.equal(q.scale, expected[name].scale)
+    assert beliefs.complete(["x", "y"]).tolist() == [True, False, False, False, True]
+    assert beliefs.complete([]).all()
+    assert all(torch.equal(beliefs.views[name], view) for name, view in views().items())
+
+
+def test_what_a_guide_returns_is_inferred_from_all_views_whatever_its_sites_are_conditioned_on():
+    _, guide = pair()
+    some = torch.tensor([False, False, True]).expand(5, -1)
+    beliefs, whole = guide(**views(), conditioned_on=some, scored=some), guide.posteriors(views())
+    for name, q in beliefs.given(None).items():
+        assert torch.equal(q.loc, whole[name].loc)
+    large = {name: view.repeat(4000, 1) for name, view in views().items()}
+    draws, q = guide(**large, conditioned_on=some.repeat(4000, 1)).draws, guide.posteriors(large)
+    for name in NAMES.latents:
+        standardized = (draws[name] - q[name].loc) / q[name].scale
+        torch.testing.assert_close(standardized.mean(0), torch.zeros(DIMS[name]), atol=0.05, rtol=0)
+        torch.testing.assert_close(standardized.square().mean(0), torch.ones(DIMS[name]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("view", SIZES)
+def test_a_distortion_is_of_the_models_likelihood_of_its_parents(view):
+    model, guide = pair()
+    parents, others = set(GENERATIVE.parents(view)), set(NAMES.latents)
+    estimator = Distortion(model)
+    target = BayesianNetwork.parse(f"{', '.join(sorted(parents))} -> {view}", NAMES)
+    term = f"I({view}; {', '.join(sorted(parents))})"
+    penalty = Penalty("private", INFERENCE, target, estimators={term: estimator})
+    beliefs = guide(**views())
+    expected = -model.likelihood(view, beliefs.draws).log_prob(views()[view]).mean()
+    torch.testing.assert_close(penalty.values(beliefs)[f"penalty/private/{term}"], expected)
+    names = {name for name, _ in Penalised(guide, [penalty]).named_parameters()}
+    assert names == {f"guide.{name}" for name, _ in guide.named_parameters()}  # the model's are not among them
+    for wrong in (parents - {min(parents)}, parents | {min(others - parents)}):
+        target = BayesianNetwork.parse(f"{', '.join(sorted(wrong))} -> {view}" if wrong else "", NAMES)
+        term = f"I({view}; {', '.join(sorted(wrong))})"
+        if wrong:
+            with pytest.raises(ValueError, match=r"'Distortion' does not suit I\(.*a term with a minus"):
+                Penalty("private", INFERENCE, target, estimators={term: estimator})
+
+
+# Posteriors -----------------------------------------------------------------------------------------------------------
+
+
+def test_with_every_view_missing_the_posterior_is_the_prior_exactly():
     _, guide = pair()
     batch = {view: torch.full((5, size), math.nan) for view, size in SIZES.items()}
     for name, q in guide.posteriors(batch, torch.zeros(5, 3, dtype=torch.bool)).items():
@@ -233,7 +382,7 @@ def test_a_view_that_is_absent_changes_nothing_exactly(kept):
             assert torch.equal(other[name].scale, q.scale)
 
 
-def test_a_latent_believes_its_parents_alone():
+def test_a_latent_is_inferred_from_its_parents_alone():
     _, guide = pair()
     before = guide.posteriors(views())
     for view in SIZES:
@@ -253,37 +402,54 @@ def test_rows_may_lack_different_views():
             torch.testing.assert_close(mixed[name].scale[row], q.scale[0])
 
 
+def test_a_posterior_conditioned_on_some_of_the_views_is_that_given_those():
+    """Each row its own; private latents are conditioned on their own view, if it is scored."""
+    _, guide = pair()
+    batch, whole = views(), guide.posteriors(views())
+    subsets = [name for size in (1, 2, 3) for name in itertools.combinations(SIZES, size)][:5]
+    some = torch.tensor([[name in subset for name in SIZES] for subset in subsets])
+    for scored in (None, some):
+        trace = poutine.trace(guide).get_trace(**batch, conditioned_on=some, scored=scored)
+        for row, subset in enumerate(subsets):
+            for latent, q in guide.posteriors(batch, subset=subset).items():
+                q = whole[latent] if latent in guide.variables.private and scored is None else q
+                found = trace.nodes[latent]["fn"].base_dist
+                torch.testing.assert_close((found.loc[row], found.scale[row]), (q.loc[row], q.scale[row]))
+
+
 # The objective --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("heard", [c for size in (1, 2, 3) for c in itertools.combinations(SIZES, size)])
-def test_elbo_of_any_views_equals_a_handwritten_one(heard):
+@pytest.mark.parametrize("given", [c for size in (1, 2, 3) for c in itertools.combinations(SIZES, size)])
+def test_elbo_of_any_views_equals_a_handwritten_one(given):
     model, guide = (part.double() for part in pair())
     batch = views(dtype=torch.float64)
-    present = torch.tensor([view in heard for view in SIZES]).expand(5, -1)
+    present = torch.tensor([view in given for view in SIZES]).expand(5, -1)
     torch.manual_seed(3)
     loss, terms = NegativeELBO(model, guide)(**batch, present=present)
     torch.manual_seed(3)
     noise = {name: torch.empty(5, DIMS[name], dtype=torch.float64).normal_() for name in NAMES.latents}
-    expected = handwritten_loss(model, guide, batch, noise, heard)
+    expected = handwritten_loss(model, guide, batch, noise, given)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     parameters = [*model.parameters(), *guide.parameters()]
     ours, theirs = (torch.autograd.grad(value, parameters, allow_unused=True) for value in (loss, expected))
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, torch.zeros_like(mine) if other is None else other, rtol=1e-9, atol=1e-12)
-    assert all(terms[view] == 0 for view in SIZES if view not in heard)
+    assert all(terms[view] == 0 for view in SIZES if view not in given)
 
 
 def test_not_a_number_in_an_absent_view_reaches_no_gradient():
-    model, guide = pair()
-    batch = views()
-    batch["x"][2] = math.nan
-    present = torch.ones(5, 3, dtype=torch.bool)
-    present[2, 0] = False
-    loss, _ = NegativeELBO(model, guide)(**batch, present=present)
-    loss.backward()
-    assert math.isfinite(loss.item())
-    assert all(torch.isfinite(p.grad).all() for part in (model, guide) for p in part.parameters())
+    for make in (pair, lambda: penalised(pair())):
+        model, guide = make()
+        batch = views()
+        batch["x"][2] = math.nan
+        present = torch.ones(5, 3, dtype=torch.bool)
+        present[2, 0] = False
+        loss, _ = NegativeELBO(model, guide)(**batch, present=present)
+        loss.backward()
+        assert math.isfinite(loss.item())
+        gradients = [p.grad for part in (model, guide) for p in part.parameters() if p.grad is not None]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_a_view_that_is_not_given_is_integrated_out():
@@ -303,10 +469,10 @@ def test_likelihood_of_a_subset_agrees_with_the_exact_marginal():
     """All is linear: p(x, y) is normal, and any guide's importance weights average to it."""
     model, guide = (part.double() for part in pair())
     with torch.no_grad():  # little to infer, so that few weights decide nothing
-        for decoder, encoder in zip(model.decoders.values(), guide.encoders.values(), strict=True):
+        for decoder, network in zip(model.decoders.values(), guide.encoders.values(), strict=True):
             decoder.weight.mul_(0.4)
-            encoder.weight.mul_(0.1)
-            encoder.bias.zero_()[len(encoder.bias) // 2 :] = 3.0  # experts that hardly narrow the prior
+            network.weight.mul_(0.1)
+            network.bias.zero_()[len(network.bias) // 2 :] = 3.0  # experts that hardly narrow the prior
     batch = {view: value for view, value in views(3, dtype=torch.float64).items() if view != "w"}
     loading = torch.zeros(10, 8, dtype=torch.float64)  # of z, s, u, v in x, y
     x, y = model.decoders["x"].weight, model.decoders["y"].weight
@@ -318,69 +484,98 @@ def test_likelihood_of_a_subset_agrees_with_the_exact_marginal():
     torch.testing.assert_close(log_likelihood(model, guide, batch, 40_000), exact, atol=0.1, rtol=0)
 
 
-# Citizens of Pyro -----------------------------------------------------------------------------------------------------
-
-
-def test_plain_svi():
-    for _ in range(2):
-        check_svi(*pair(), views())
-
-
-def test_analytic_marks_are_valid():
-    check_elbo(*pair(), views(3), num_samples=100)
+def test_analytic_marks_are_valid_if_views_are_missing():
+    check_elbo(*pair(), {**views(), "present": PRESENT}, num_samples=100)
 
 
 def test_copies():
-    model, guide = pair()
-    for other in (copy.deepcopy((model, guide)), pickle.loads(pickle.dumps((model, guide)))):
-        losses = []
-        for programs in ((model, guide), other):
-            torch.manual_seed(0)
-            losses.append(NegativeELBO(*programs)(**views())[0])
-        assert losses[0] == losses[1]
+    for made in (pair(), penalised(pair())):
+        for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            losses = []
+            for programs in (made, other):
+                torch.manual_seed(0)
+                losses.append(NegativeELBO(*programs)(**views())[0])
+            assert losses[0] == losses[1]
 
 
-def test_hearing_some_of_the_views_is_the_belief_in_those():
-    """Each row its own; private latents hear their own view, if it is scored."""
-    _, guide = pair()
-    batch, whole = views(), guide.posteriors(views())
-    subsets = [name for size in (1, 2, 3) for name in itertools.combinations(SIZES, size)][:5]
-    heard = torch.tensor([[name in subset for name in SIZES] for subset in subsets])
-    for scored in (None, heard):
-        trace = poutine.trace(guide).get_trace(**batch, heard=heard, scored=scored)
-        for row, subset in enumerate(subsets):
-            for latent, q in guide.posteriors(batch, subset=subset).items():
-                q = whole[latent] if latent in guide.variables.private and scored is None else q
-                found = trace.nodes[latent]["fn"].base_dist
-                torch.testing.assert_close((found.loc[row], found.scale[row]), (q.loc[row], q.scale[row]))
+# Networks -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_number_is_ink_over_what_is_behind_it():
-    names = Variables(("number",), private={"u": "number"})
-    model = structured_vae(BayesianNetwork.parse("u -> number", names), {"u": 2}, hidden_dim=4)
+def test_sizes_that_are_read_from_the_data():
+    """Every view but a label is an image of one shape, and a label has as many classes as there are."""
+    networks = ViewNetworks(
+        hidden_dim=3,
+        observed=("photo", "label"),
+        shared=("z",),
+        private=(),
+        dims=(("z", 2),),
+        generative="z -> photo, label",
+        inference="photo, label -> z",
+        x_shape=(3, 8, 6),
+        num_classes=4,
+    )
+    model = networks.model()
+    drawn = model(size=2)
+    assert {name: tuple(view.shape) for name, view in drawn.items()} == {"photo": (2, 3, 8, 6), "label": (2, 4)}
+    assert networks.guide(model).posteriors(drawn)["z"].loc.shape == (2, 2)
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 6\), not \(3, 6, 8\)"):
+        networks.guide(model).posteriors({"photo": torch.zeros(2, 3, 6, 8)})
+
+
+def test_only_pairs_have_house_numbers():
+    """Elsewhere a view of that name is an image like any other."""
+    sizes = {"hidden_dim": 3, "observed": ("number",), "private": (("u", "number"),), "dims": (("u", 2),)}
+    sizes |= {"generative": "u -> number", "inference": "number -> u"}
+    for kind, shape in ((ViewNetworks, (1, 28, 28)), (PairNetworks, (3, 32, 32))):
+        model = kind(**sizes).model()
+        drawn = model(size=2)
+        assert drawn["number"].shape == (2, *shape)
+        assert kind(**sizes).guide(model).posteriors(drawn)["u"].loc.shape == (2, 2)
+
+
+def test_sizes_that_are_not_allowed():
+    for changes, message in (
+        ({"hidden_dim": 0}, "--hidden-dim must be at least 1, got 0"),
+        ({"number_scale": 0.0}, "--number-scale must be positive, got 0.0"),
+        ({"num_classes": 0}, "--num-classes must be at least 1, got 0"),
+        ({"dims": (("z", 0),)}, "--dims must be"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            dataclasses.replace(NETWORKS, **changes)
+    with pytest.raises(ValueError, match="The latent 'u_number' needs one or more dimensions, got None"):
+        dataclasses.replace(NETWORKS, dims=(("z", 2), ("u_digit", 1))).model()
+
+
+def test_a_number_is_ink_over_its_background():
+    names = {"observed": ("number",), "shared": (), "private": (("u", "number"),), "dims": (("u", 2),)}
+    networks = PairNetworks(hidden_dim=4, generative="u -> number", inference="number -> u", number_scale=0.3, **names)
+    model = networks.model()
     last = [layer for layer in model.decoders["number"].modules() if isinstance(layer, nn.Linear)][-1]
-    behind, ink, colour = last.bias.data.split([3072, 1024, 3])
+    background, ink, color = last.bias.data.split([3072, 1024, 3])
     last.weight.data.zero_()
-    behind.copy_(torch.linspace(-2, 2, 3072))
-    colour.copy_(torch.tensor([-1.0, 0.0, 1.0]))
+    background.copy_(torch.linspace(-2, 2, 3072))
+    color.copy_(torch.tensor([-1.0, 0.0, 1.0]))
     pixels = torch.arange(1024) % 3  # none, half and all of a pixel is ink
     ink.copy_(torch.tensor([-100.0, 0.0, 100.0])[pixels])
-    x = model.likelihood("number", {"u": torch.randn(2, 2)}).mean
-    seen, under, over = x[1].flatten(1), behind.sigmoid().view(3, 1024), colour.sigmoid().view(3, 1)
+    p = model.likelihood("number", {"u": torch.randn(2, 2)})
+    assert (p.stddev == 0.3).all()
+    seen, under, over = p.mean[1].flatten(1), background.sigmoid().view(3, 1024), color.sigmoid().view(3, 1)
     for share, which in zip((0.0, 0.5, 1.0), (pixels == 0, pixels == 1, pixels == 2), strict=True):
         torch.testing.assert_close(seen[:, which], (share * over + (1 - share) * under)[:, which])
 
 
-def test_encoders_of_digits_say_the_belief_itself():
+def test_networks_give_the_posterior_of_one_view():
     """q(z | x_i), the product of N(0, I) and the expert, has the mean and variance that the last layer gives."""
     m, v = torch.randn(2, 6, 3, dtype=torch.float64)
     loc, log_variance = Quotient()(torch.cat([m, v], -1)).chunk(2, -1)
     q = WeightedProductOfExperts(loc.unsqueeze(1), (log_variance / 2).exp().unsqueeze(1))
     torch.testing.assert_close(q.mean, m)
     torch.testing.assert_close(q.variance, torch.sigmoid(4 - nn.functional.softplus(4 - v)))
+    for view in NETWORKS.observed:  # all encoders end so
+        assert isinstance(encoder(NETWORKS, view, 3)[-1], Quotient)
 
 
-def test_an_expert_that_says_nothing_can_still_learn():
+def test_an_expert_of_little_precision_can_still_learn():
     """However large v: the precision is not zero, all is finite, and the mean has its whole gradient."""
     parameters = torch.tensor([[0.5, 1e4], [0.5, -30.0]], requires_grad=True)
     loc, log_variance = Quotient()(parameters).chunk(2, -1)
@@ -391,21 +586,61 @@ def test_an_expert_that_says_nothing_can_still_learn():
     assert torch.isfinite(gradient).all()
 
 
-def test_likelihoods_that_a_guide_can_not_give():
-    """Penalties that ask for a distortion name what is missing."""
+# Learned masks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mask_that_is_certain_is_the_networks(training):
+    """Edges of probability almost one and almost zero are there and are not; in training mode up to the relaxation."""
     model, guide = pair()
-    names = guide.variables
-    view = names.observed[0]
-    parents = model.network.parents(view)
-    other = next(latent for latent in names.latents if latent not in parents) if len(parents) < len(names.latents) else None
-    draws = {name: torch.zeros(5, dim) for name, dim in guide.dims.items()}
-    ask = lambda guide, latents: guide._likelihood(views(), draws, torch.ones(5, len(names.observed)).bool(), view, latents)  # noqa: E731
-    with pytest.raises(ValueError, match="the guide knows no model"):
-        ask(guide, parents)
-    knowing = StructuredGuide(guide.network, guide.dims, guide.encoders, model=model)
-    p, x = ask(knowing, parents)
-    assert torch.equal(x, views()[view])
-    torch.testing.assert_close(p.log_prob(x), model.likelihood(view, draws).log_prob(x))
-    with pytest.raises(ValueError, match="its parents are"):
-        ask(knowing, [*parents, other] if other else parents[:-1])
-    assert not any(name.startswith("_model") for name, _ in knowing.named_parameters())
+    masks = {"model_mask": RelaxedMask("m_p", (3, 2)), "guide_mask": RelaxedMask("m_q", (3, 2), auxiliary=True)}
+    masks["model_mask"].logits.data.copy_(200 * (GENERATIVE.generative_mask() - 0.5))
+    masks["guide_mask"].logits.data.copy_(200 * (INFERENCE.inference_mask() - 0.5))
+    learned_model, learned_guide = (program.train(training) for program in pair(**masks))
+    learned_model.decoders, learned_guide.encoders = model.decoders, guide.encoders
+    latents = {name: torch.randn(5, dim) for name, dim in DIMS.items()}
+    for name, q in guide.posteriors(views()).items():
+        found = learned_guide.posteriors(views())[name]
+        torch.testing.assert_close((found.loc, found.scale), (q.loc, q.scale))
+    for view in SIZES:
+        found = learned_model.likelihood(view, latents).mean
+        torch.testing.assert_close(found, model.likelihood(view, latents).mean)
+
+
+def test_one_draw_of_a_mask_holds_for_all_posteriors_of_a_batch():
+    """Those that penalties ask for are of the network that the batch was inferred with."""
+    _, guide = pair(guide_mask=RelaxedMask("m_q", (3, 2), auxiliary=True))
+    trace = poutine.trace(guide).get_trace(**views())
+    q, found = trace.nodes["_RETURN"]["value"].given(SIZES), trace.nodes
+    for name in NAMES.latents:
+        torch.testing.assert_close(q[name].loc, found[name]["fn"].base_dist.loc)
+
+
+def test_learned_masks_are_trained_by_the_likelihood():
+    """An edge from a latent that a view needs becomes likely, in a model that explains y by z alone."""
+    names = Variables(("x", "y"), shared=("z",))
+    network = BayesianNetwork.parse("z -> x, y", names)
+    mask = RelaxedMask("m_p", (2, 1), initial=0.5, temperature=0.3)
+    decoders = {view: Gaussian(2, 2) for view in names.observed}
+    with torch.no_grad():
+        for decoder in decoders.values():
+            decoder.weight.copy_(torch.eye(2))
+            decoder.bias.zero_()
+    model = StructuredVAE(network, {"z": 2}, decoders, mask)
+    guide = StructuredGuide(BayesianNetwork.parse("x, y -> z", names), {"z": 2}, {view: nn.Linear(2, 4) for view in "xy"})
+    with torch.no_grad():  # q(z | y) is narrow about y, and x tells nothing
+        guide.encoders["x"].weight.zero_()
+        guide.encoders["x"].bias.copy_(torch.tensor([0.0] * 2 + [10.0] * 2))
+        guide.encoders["y"].weight.copy_(torch.cat([torch.eye(2), torch.zeros(2, 2)]))
+        guide.encoders["y"].bias.copy_(torch.tensor([0.0] * 2 + [-6.0] * 2))
+    optimizer = torch.optim.Adam(mask.parameters(), lr=0.2)
+    module = NegativeELBO(model, guide)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        x, y = torch.randn(2, 20, 2, generator=generator)
+        optimizer.zero_grad()
+        module(x=x, y=y)[0].backward()
+        optimizer.step()
+    assert mask.probabilities()[0].item() < 0.1  # x is another's noise, which z explains badly
+    assert mask.probabilities()[1].item() > 0.9
+    assert mask.eval()().flatten().tolist() == [0.0, 1.0]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pyzoo.guides.mib import StructuredGuide
-from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalty, Variables
+from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalised, Penalty, TotalCorrelation, Variables
 from pyzoo.models.mib import StructuredVAE
 
 SIZES = {"x": 6, "y": 4}
@@ -18,18 +18,18 @@ class Gaussian(nn.Linear):
         return dist.Normal(super().forward(z), SCALE).to_event(1)
 
 
-def build(variables, generative, inference, dims, wishes=(), dataset_size=None):
-    """A model and its guide; wishes are names, targets, weights and further settings of penalties."""
+def build(variables, generative, inference, dims, targets=()):
+    """A model, and its guide with penalties; targets are names, networks, weights and further settings of penalties."""
     torch.manual_seed(1)
     g, q = (BayesianNetwork.parse(text, variables) for text in (generative, inference))
-    penalties = [Penalty(name, q, BayesianNetwork.parse(text, variables), weight, **more) for name, text, weight, more in wishes]
+    penalties = [Penalty(name, q, BayesianNetwork.parse(text, variables), weight, **more) for name, text, weight, more in targets]
     widths = {
         view: sum(dims[z] for z in variables.shared) + sum(dims[u] for u, owner in variables.private.items() if owner == view)
         for view in variables.observed
     }
     model = StructuredVAE(g, dims, {view: Gaussian(width, SIZES[view]) for view, width in widths.items()})
     encoders = {view: nn.Linear(SIZES[view], 2 * width) for view, width in widths.items()}
-    return model.double(), StructuredGuide(q, dims, encoders, penalties, dataset_size).double()
+    return model.double(), Penalised(StructuredGuide(q, dims, encoders), penalties).double()
 
 
 def views(*names):
@@ -58,7 +58,7 @@ def assert_same(loss, expected, module):
 
 
 def expert(guide, view, batch, part):
-    out = guide.encoders[view](batch[view])
+    out = guide.guide.encoders[view](batch[view])
     half = out.shape[1] // 2
     return out[:, :half][:, part], out[:, half:][:, part].exp()  # mean and variance
 
@@ -114,9 +114,10 @@ def test_beta_vae(beta):
 def test_beta_tcvae(size):
     """[1, C_1] and [beta - 1, G^p], one node for each coordinate: Chen et al.'s ELBO + (beta - 1) TC."""
     names = Variables(("x",), private={"u": "x", "v": "x", "w": "x"})
-    dims, form = {"u": 1, "v": 1, "w": 1}, {"form": "conditional"}
-    wishes = [("independent", "u, v, w -> x", 5.0, form)]
-    model, guide = build(names, "u, v, w -> x", "x -> u, v, w", dims, wishes, size)
+    dims, terms = {"u": 1, "v": 1, "w": 1}, ("I(v; u)", "I(w; u, v)")
+    settings = {"form": "conditional", "estimators": dict.fromkeys(terms, TotalCorrelation(size))}
+    targets = [("independent", "u, v, w -> x", 5.0, settings)]
+    model, guide = build(names, "u, v, w -> x", "x -> u, v, w", dims, targets)
     batch = views("x")
     q = product(expert(guide, "x", batch, ALL))
     z = draw(q, torch.cat(noises(1, 1, 1), dim=1))
@@ -157,25 +158,25 @@ def test_mvae():
     model, guide = build(TWO, "z -> x, y", "x, y -> z", {"z": 3})
     batch, module = views("x", "y"), NegativeELBO(model, guide)
     loss, expected = 0.0, 0.0
-    for heard in (("x", "y"), ("x",), ("y",)):
+    for given in (("x", "y"), ("x",), ("y",)):
         torch.manual_seed(3)
-        loss = loss + module(**batch, present=torch.tensor([view in heard for view in SIZES]).expand(5, -1))[0]
-        q = product(*(expert(guide, view, batch, ALL) for view in heard))
+        loss = loss + module(**batch, present=torch.tensor([view in given for view in SIZES]).expand(5, -1))[0]
+        q = product(*(expert(guide, view, batch, ALL) for view in given))
         z = draw(q, *noises(3))
-        expected = expected + kl(q) + sum(distortion(model, view, batch[view], z) for view in heard)
+        expected = expected + kl(q) + sum(distortion(model, view, batch[view], z) for view in given)
     assert_same(loss, expected, module)
 
 
 def test_ours_mm():
-    """L_x + L_u + L_z of section 4.2, L_z with unit weights: the KL of q(z | x, y) to the prior and to each view's belief."""
+    """L_x + L_u + L_z of section 4.2, L_z with unit weights: the KL of q(z | x, y) to the prior and to each view's posterior."""
     names = Variables(("x", "y"), shared=("z",), private={"u": "x", "v": "y"})
-    wishes = [(f"cross({a})", f"{a} -> z -> {b}; x -> u; y -> v", 1.0, {}) for a, b in (("x", "y"), ("y", "x"))]
-    model, guide = build(names, "z, u -> x; z, v -> y", "x, y -> z; x -> u; y -> v", {"z": 3, "u": 2, "v": 1}, wishes)
+    targets = [(f"cross({a})", f"{a} -> z -> {b}; x -> u; y -> v", 1.0, {}) for a, b in (("x", "y"), ("y", "x"))]
+    model, guide = build(names, "z, u -> x; z, v -> y", "x, y -> z; x -> u; y -> v", {"z": 3, "u": 2, "v": 1}, targets)
     batch = views("x", "y")
     experts = {view: expert(guide, view, batch, slice(0, 3)) for view in ("x", "y")}
     own = {view: product(expert(guide, view, batch, slice(3, None))) for view in ("x", "y")}
     q = product(*experts.values())
-    z, u, v = (draw(belief, noise) for belief, noise in zip((q, own["x"], own["y"]), noises(3, 2, 1), strict=True))
+    z, u, v = (draw(each, noise) for each, noise in zip((q, own["x"], own["y"]), noises(3, 2, 1), strict=True))
     cost = distortion(model, "x", batch["x"], torch.cat([z, u], 1)) + distortion(model, "y", batch["y"], torch.cat([z, v], 1))
     expected = cost + kl(own["x"]) + kl(own["y"]) + kl(q) + sum(kl(q, product(experts[view])) for view in ("x", "y"))
     agree(NegativeELBO(model, guide), batch, expected)

@@ -1,7 +1,5 @@
-import copy
 import itertools
 import math
-import pickle
 
 import pyro
 import pyro.distributions as dist
@@ -11,19 +9,30 @@ from pyro import poutine
 from torch import nn
 from tvae_step import handwritten_loss
 
-from pyzoo.guides.tvae import TVAEGuide, tvae_guide
+from pyzoo.errors import UsageError
+from pyzoo.guides.tvae import TVAEGuide
 from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood, squared_mmd
-from pyzoo.models.tvae import TVAE, Additive, Matrix, tvae, vae
-from pyzoo.testing import check_elbo, check_svi
+from pyzoo.models.tvae import TVAE, Additive, Matrix, TVAENetworks, VAENetworks
+from pyzoo.testing import PairTests
 
 MAPS = {"additive": Additive(), "matrix": Matrix()}
 VIEWS = {"inverse": {}, "three": {"num_views": 3, "inverse_views": False}, "one": {"num_views": 1, "inverse_views": False}}
 
 
-def pair(z_dim=3, model_of=tvae, **settings):
+def sized(kind=TVAENetworks, **sizes):
+    tiny = {"z_dim": 3, "encoder_channels": (6, 6, 8, 8), "decoder_channels": (8, 8, 6, 6)}
+    tiny |= {"hidden_dim": 20} if kind is TVAENetworks else {}
+    return kind(**{**tiny, **sizes})
+
+
+def pair_of(networks):
+    model = networks.model()
+    return model, networks.guide(model)
+
+
+def pair(kind=TVAENetworks, **sizes):
     torch.manual_seed(1)
-    model = model_of(z_dim, channels=(8, 8, 6, 6), **settings)
-    return model, tvae_guide(model, channels=(6, 6, 8, 8), hidden_dim=20)
+    return pair_of(sized(kind, **sizes))
 
 
 def images(size=5, views=2, seed=0):
@@ -40,8 +49,7 @@ def count(module):
 
 @pytest.mark.parametrize("z_dim", [10, 100])
 def test_sizes_of_appendix_b(z_dim):
-    model = tvae(z_dim)
-    guide = tvae_guide(model)
+    model, guide = pair_of(TVAENetworks(z_dim))
 
     def convolution(i, o):
         return 16 * i * o + o
@@ -54,14 +62,13 @@ def test_sizes_of_appendix_b(z_dim):
         assert count(module) == sum(convolution(i, o) for i, o in itertools.pairwise(widths))
     assert count(guide.fuse) == linear(2 * z_dim, 1000) + linear(1000, 1000) + linear(1000, 2 * z_dim)
     assert count(guide.transformation) == linear(2 * z_dim, 1000) + linear(1000, z_dim)
-    plain = vae(z_dim)
-    assert count(plain) + count(tvae_guide(plain)) == count(guide.encoder) + count(model.decoder)
+    assert sum(map(count, pair_of(VAENetworks(z_dim)))) == count(guide.encoder) + count(model.decoder)
 
 
 @pytest.mark.parametrize("latent_map", MAPS)
 @pytest.mark.parametrize("views", VIEWS)
 def test_generates_views_of_one_latent(latent_map, views):
-    model, _ = pair(latent_map=MAPS[latent_map], **VIEWS[views])
+    model, _ = pair(latent_map=latent_map, **VIEWS[views])
     trace = pyro.poutine.trace(model).get_trace(size=4)
     z, T = trace.nodes["z"]["value"], trace.nodes["T"]["value"]
     assert torch.equal(trace.nodes["z_0"]["value"], z)
@@ -92,8 +99,7 @@ def test_a_matrix_of_the_papers_size_is_gentle_and_learns(z_dim):
     z = torch.randn(20, z_dim)
     moved = Matrix()(z, torch.randn(20, z_dim, z_dim))
     assert 0.2 < (moved.norm(dim=1) / z.norm(dim=1)).mean() < 5
-    model = tvae(z_dim, Matrix(), channels=(8, 8, 6, 6), coherence="conditional")
-    guide = tvae_guide(model, channels=(6, 6, 8, 8), hidden_dim=40)
+    model, guide = pair(z_dim=z_dim, latent_map="matrix", coherence="conditional", hidden_dim=40)
     terms = TraceKL_ELBO().terms(model, guide, **images())
     (gradient,) = torch.autograd.grad(terms["penalty/coherence/z_1"], guide.transformation[0].weight)
     assert gradient.norm() > 0.05
@@ -110,21 +116,43 @@ def test_discrepancies_and_matrices_keep_their_precision_under_autocast():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("sizes", "message"),
     [
+        ({"coherence": "paired"}, "--coherence must be one of marginal, conditional, got paired"),
+        ({"latent_map": "affine"}, "--latent-map must be one of additive, matrix"),
+        ({"coherence_weight": -1.0}, "--coherence-weight must be at least 0"),
+        ({"prior_weight": math.nan}, "--prior-weight must be finite, got nan"),
+        ({"transformation_weight": -0.5}, "--transformation-weight must be at least 0"),
+        ({"decoder_channels": (4, 4)}, "--decoder-channels must"),
+        ({"z_dim": 0}, "--z-dim must be at least 1"),
+        ({"num_views": 0}, "--num-views must be at least 1"),
+        ({"x_shape": (1, 30, 30)}, "images of 30 x 30 pixels don't fit"),
+        ({"x_shape": (1, 28, 32)}, "images of 28 x 32 pixels don't fit"),
+        ({"x_shape": (1, 12, 12)}, "at least 16"),
+    ],
+)
+def test_sizes_that_are_not_allowed(sizes, message):
+    with pytest.raises(UsageError, match=message):
+        sized(**sizes)
+
+
+def test_a_model_of_ones_own_networks_checks_its_settings():
+    for settings, message in (
         ({"num_views": 3}, "give two views, not 3"),
         ({"num_views": 0, "inverse_views": False}, "at least 1, got 0"),
         ({"coherence": "paired"}, "'paired'"),
-        ({"coherence_weight": -1.0}, "at least 0"),
         ({"prior_weight": math.nan}, "at least 0"),
-        ({"transformation_weight": -0.5}, "at least 0"),
-        ({"channels": (4, 4)}, "4 hidden layers, not 2"),
-        ({"z_dim": 0}, "z_dim must be at least 1"),
-    ],
-)
-def test_bad_settings(settings, message):
-    with pytest.raises(ValueError, match=message):
-        tvae(**settings)
+    ):
+        with pytest.raises(ValueError, match=message):
+            TVAE(nn.Linear(3, 4), 3, Additive(), **settings)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 32, 32), (1, 48, 48)])
+def test_images_of_other_sizes(shape):
+    model, guide = pair(x_shape=shape)
+    x, views = model(size=2)
+    assert (x.shape, views.shape) == ((2, *shape), (2, 2, *shape))
+    assert NegativeELBO(model, guide)(x=x, views=views)[0].isfinite()
 
 
 def test_bad_images():
@@ -157,7 +185,7 @@ def test_loss_equals_a_handwritten_one():
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("latent_map", MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("latent_map", MAPS)
 @pytest.mark.parametrize("views", VIEWS)
 def test_a_transformation_is_scored_by_its_prior(latent_map, views):
     model, guide = pair(latent_map=latent_map, transformation_weight=2.0, **VIEWS[views])
@@ -171,7 +199,7 @@ def test_a_transformation_is_scored_by_its_prior(latent_map, views):
 
 def test_without_transformation_it_is_a_standard_vae():
     x = images(views=0)["x"].double()
-    for model, guide in (pair(model_of=vae), pair()):  # and a T-VAE, given x alone
+    for model, guide in (pair(VAENetworks), pair()):  # and a T-VAE, given x alone
         model, guide = model.double(), guide.double()
         torch.manual_seed(3)
         loss, terms = NegativeELBO(model, guide)(x=x)
@@ -179,20 +207,20 @@ def test_without_transformation_it_is_a_standard_vae():
         noise = [torch.empty(5, 3, dtype=torch.float64).normal_()]
         torch.testing.assert_close(loss, handwritten_loss(model, guide, x, None, noise), rtol=1e-12, atol=1e-12)
         assert set(terms) == {"z_0", "x"}
-    assert pair(model_of=vae)[0](size=4).shape == (4, 1, 28, 28)
+    assert pair(VAENetworks)[0](size=4).shape == (4, 1, 28, 28)
 
 
 def test_views_need_their_images_and_a_latent_map():
     batch = images()
     for model, arguments in (
-        (pair(model_of=vae)[0], batch),
+        (pair(VAENetworks)[0], batch),
         (pair()[0], {"views": batch["views"]}),
         (pair()[0], {"x": batch["x"][:3], "views": batch["views"]}),
     ):
         with pytest.raises(ValueError, match="together with their images"):
             model(**arguments)
     with pytest.raises(ValueError, match="takes 0 views, not 2"):
-        pair(model_of=vae)[1](**batch)
+        pair(VAENetworks)[1](**batch)
     with pytest.raises(ValueError, match="2 views of an image, not 1"):
         pair()[0](x=batch["x"], views=batch["views"][:, :1])
     with pytest.raises(ValueError, match="images like x"):
@@ -252,42 +280,45 @@ def test_likelihood_agrees_with_integration():
     torch.testing.assert_close(log_likelihood(model, guide, {"x": x}, 20_000), exact, atol=0.05, rtol=0)
 
 
-# Citizens of Pyro -----------------------------------------------------------------------------------------------------
+# What every pair passes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("latent_map", MAPS)
-@pytest.mark.parametrize("views", VIEWS)
-def test_plain_svi(latent_map, views):
-    for _ in range(2):
-        model, guide = pair(latent_map=MAPS[latent_map], **VIEWS[views])
-        check_svi(model, guide, images(views=model.num_views))
-    check_svi(*pair(model_of=vae), images(views=0))
+class TestPair(PairTests):
+    num_views = 2
+    elbo_samples = 60
+
+    def make(self):
+        return pair()
+
+    def batch(self):
+        return images(size=3, views=self.num_views)
+
+    def generate(self, model):  # an image and its views are drawn together
+        model(size=3)
 
 
-@pytest.mark.parametrize("latent_map", MAPS)
-def test_two_instances_train_as_modules(latent_map):
-    for _ in range(2):
-        module = NegativeELBO(*pair(latent_map=MAPS[latent_map]))
-        before = copy.deepcopy(module.state_dict())
-        optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
-        module(**images())[0].backward()
-        optimizer.step()
-        assert all(not torch.equal(before[name], value) for name, value in module.state_dict().items())
+class TestPairWithMatrices(TestPair):
+    def make(self):
+        return pair(latent_map="matrix", coherence="conditional", transformation_weight=2.0)
 
 
-def test_analytic_mark_is_valid():
-    torch.manual_seed(0)
-    check_elbo(*pair(), images(3), num_samples=60)
+class TestPairWithOneView(TestPair):
+    num_views = 1
+
+    def make(self):
+        return pair(**VIEWS["one"])
 
 
-def test_copies_and_types():
-    model, guide = pair()
-    for other in (copy.deepcopy((model, guide)), pickle.loads(pickle.dumps((model, guide)))):
-        torch.manual_seed(0)
-        loss, _ = NegativeELBO(model, guide)(**images())
-        torch.manual_seed(0)
-        assert NegativeELBO(*other)(**images())[0] == loss
-    assert isinstance(model, TVAE)
-    for dtype in (torch.float32, torch.float64):
-        loss, terms = NegativeELBO(model.to(dtype), guide.to(dtype))(**{k: v.to(dtype) for k, v in images().items()})
-        assert {loss.dtype, *(term.dtype for term in terms.values())} == {dtype}
+class TestPairWithThreeViews(TestPair):
+    num_views = 3
+
+    def make(self):
+        return pair(**VIEWS["three"])
+
+
+class TestVAE(PairTests):
+    def make(self):
+        return pair(VAENetworks)
+
+    def batch(self):
+        return images(size=3, views=0)

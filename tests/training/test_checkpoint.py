@@ -7,7 +7,18 @@ import torch
 from pyzoo.errors import UsageError
 from pyzoo.training.checkpoint import CheckpointFolder
 
-STATE = {"recipe": "r", "step": 1, "objectives": [{"a": torch.arange(3)}]}
+STATE = {
+    "recipe": "r",
+    "step": 1,
+    "steps": 300,
+    "seconds": 0.5,
+    "best": -3.0,
+    "waited": 0,
+    "values": {"loss": torch.ones(2)},
+    "model": {},
+    "guide": {},
+    "objectives": [{"a": torch.arange(3)}],
+}
 
 
 @pytest.fixture
@@ -22,6 +33,26 @@ def test_round_trip_and_only_the_newest_are_kept(folder):
     loaded = folder.load()
     assert loaded["step"] == 300
     assert torch.equal(loaded["objectives"][0]["a"], torch.arange(3))
+
+
+def test_the_newest_step_and_the_best_checkpoint(folder):
+    assert folder.newest_step() == 0
+    folder.save(3, {**STATE, "step": 3})
+    assert folder.load(best=True)["step"] == 3  # no other was kept
+    folder.save(3, {**STATE, "step": 3}, best=True)
+    for step in (4, 5, 6):
+        folder.save(step, {**STATE, "step": step})
+    assert folder.newest_step() == 6
+    assert folder.load()["step"] == 6
+    assert folder.load(best=True)["step"] == 3
+    assert folder.best.name not in [path.name for path in folder.files()]
+
+
+def test_a_checkpoint_of_another_version_is_said_to_be(folder):
+    folder.path.mkdir()
+    torch.save({"recipe": "r", "step": 1, "objectives": []}, folder.path / "step-00000001.pt")
+    with pytest.raises(UsageError, match=r"is damaged \(it is not a pyzoo checkpoint of this version\)"):
+        folder.load()
 
 
 def test_no_partial_file_is_left(folder):

@@ -1,9 +1,10 @@
 import math
+import sys
 
 import pytest
 
 from pyzoo.errors import UsageError
-from pyzoo.training import RunFolder
+from pyzoo.training import Busy, RunFolder
 
 
 def test_config_and_results_round_trip(tmp_path):
@@ -84,3 +85,58 @@ def test_a_file_is_no_folder(tmp_path):
             RunFolder.create(path, {})
         with pytest.raises(UsageError, match="not a run folder"):
             RunFolder.open(path)
+
+
+def test_who_holds_the_lock_may_take_it_again(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    with run.lock(), run.lock(), pytest.raises(Busy, match="another process is training in"), RunFolder(run.path).lock():
+        pass
+    with RunFolder(run.path).lock():
+        pass
+
+
+def test_data_for_a_new_run_may_be_there(tmp_path):
+    (tmp_path / "data.npz").touch()
+    RunFolder.require_free(tmp_path)
+    RunFolder.create(tmp_path, {"recipe": "r"})
+    with pytest.raises(UsageError, match="pyzoo resume"):
+        RunFolder.require_free(tmp_path)
+
+
+def test_the_log_and_a_new_config(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {"steps": 3})
+    run.log("one")
+    run.log("two")
+    assert (run.path / "log.txt").read_text() == "one\ntwo\n"
+    run.write_config({"steps": 4})
+    assert run.config() == {"steps": 4}
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "log.txt"}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_a_damaged_config(tmp_path, content):
+    run = RunFolder.create(tmp_path / "run", {})
+    (run.path / "config.json").write_text(content)
+    with pytest.raises(UsageError, match=r"config\.json"):
+        run.config()
+    (run.path / "results.json").write_text(content)
+    assert run.results() == {}
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunFolder.create(tmp_path / "run", {})
+    run.write_tensorboard({"step": 5, "loss": 2.0})
+    run.write_tensorboard({"step": 10, "loss": 1.0, "held_out_elbo": -3.0})
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert sorted(events.Tags()["scalars"]) == ["held_out_elbo", "loss"]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(5, 2.0), (10, 1.0)]
+
+
+def test_tensorboard_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    run = RunFolder.create(tmp_path / "run", {})
+    with pytest.raises(UsageError, match="needs the package tensorboard: pip install tensorboard"):
+        run.write_tensorboard({"step": 5, "loss": 2.0})

@@ -1,0 +1,77 @@
+"""What serves any model and its guide: shares of the ELBO, likelihoods, posterior means, reconstructions, samples.
+
+All expect programs in evaluation mode and draw from the global random state.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
+
+__all__ = ["blocks", "generate", "mean_log_likelihood", "posterior_means", "reconstruct", "site_terms"]
+
+
+def blocks(batch: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
+    """The examples of a batch, at most so many at a time."""
+    count = len(next(iter(batch.values())))
+    for start in range(0, count, rows):
+        yield {name: value[start : start + rows] for name, value in batch.items()}
+
+
+@torch.no_grad()
+def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 1000) -> dict[str, float]:
+    """Each site's share of the negative ELBO, in nats per example; minus their sum is the ELBO.
+
+    Args:
+        model: the generative program.
+        guide: the inference program, without penalties, which are no part of a bound.
+        batch: their keyword arguments, the examples along each first dimension.
+        rows: examples in a call.
+
+    Example:
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x, 1.0), infer={"kl": "analytic"})
+        >>> round(site_terms(model, guide, {"x": torch.tensor([1.0, -1.0])})["z"], 3)
+        0.5
+    """
+    count, total = len(next(iter(batch.values()))), {}
+    for block in blocks(batch, rows):
+        for name, term in TraceKL_ELBO().terms(model, guide, **block).items():
+            total[name] = total.get(name, 0.0) + term.item() / count
+    return total
+
+
+def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num_samples: int, max_rows: int = 4096) -> float:
+    """The mean of :func:`pyzoo.infer.log_likelihood` over the examples of a batch, in nats."""
+    return log_likelihood(model, guide, batch, num_samples, max_rows).double().mean().item()
+
+
+@torch.no_grad()
+def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[str]) -> dict[str, Tensor]:
+    """Each latent's mean given the batch, and given the means of the sites that the guide draws before it."""
+    with AtMean(sites):
+        trace = pyro.poutine.trace(guide).get_trace(**batch)
+    return {name: trace.nodes[name]["value"] for name in sites}
+
+
+@torch.no_grad()
+def reconstruct(model: Any, guide: Any, batch: Mapping[str, Tensor], site: str = "x") -> Tensor:
+    """The mean of p(x | latents) at a draw of the latents given the batch."""
+    drawn = pyro.poutine.trace(guide).get_trace(**batch)
+    return pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch).nodes[site]["fn"].mean
+
+
+@torch.no_grad()
+def generate(model: Any, site: str = "x", **arguments: Any) -> dict[str, Tensor]:
+    """Draws from a model: ``x``, and the mean of p(x | latents) that each was drawn from."""
+    found = pyro.poutine.trace(model).get_trace(**arguments).nodes[site]
+    return {"x": found["value"], "mean": found["fn"].mean}

@@ -1,0 +1,115 @@
+"""Settings as flags of the command, by tyro: parsing, short help and full help."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import shutil
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from pyzoo.errors import UsageError
+from pyzoo.settings import Field, Settings, walk
+
+__all__ = ["parse", "peek", "plain"]
+
+_ORDER = ("training", "data", "model", "table", "run", "hardware")
+"""The headings of the help, in this order; others come after them."""
+
+
+def parse(
+    prog: str,
+    arguments: Sequence[str],
+    settings: Sequence[Settings],
+    description: str = "",
+    common: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """The values that the arguments change, by the settings' flat names.
+
+    Args:
+        prog: the command, as the usage line has it.
+        arguments: flags with their values. ``--help`` and ``--help-all`` print the help and end the process.
+        settings: what there are flags for, with the default values. No two have a name in common.
+        description: what the help begins with, paragraph by paragraph; the short one with the first and the last.
+        common: names that ``--help`` shows, with ``--help-all`` for all; by default there is one help.
+
+    Raises:
+        UsageError: a flag is unknown, or a value is of another type than the setting's hint.
+    """
+    fields = [field for one in settings for _, field in walk(one) if field.has_flag]
+    fields.sort(key=lambda field: _ORDER.index(field.group) if field.group in _ORDER else len(_ORDER))
+    if "--help-all" in arguments:
+        arguments = ["--help"]
+    elif common is not None and ("--help" in arguments or "-h" in arguments):
+        arguments, count = ["--help"], len(fields)
+        fields = [dataclasses.replace(field, group="common") for field in fields if field.name in common]
+        paragraphs = description.split("\n\n")
+        note = f"These are the flags that one changes first; --help-all shows all {count}."
+        description = "\n\n".join(dict.fromkeys([paragraphs[0], paragraphs[-1], note]))
+    groups: dict[str, list[Field]] = {}
+    for field in fields:
+        groups.setdefault(field.group, []).append(field)
+    kind = dataclasses.make_dataclass("flags", [(name, _group(name, members)) for name, members in groups.items()])
+    output, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            parsed = tyro.cli(kind, args=list(arguments), prog=prog)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            _print_help(output.getvalue(), description)
+            raise
+        raise UsageError(f"{_first_paragraph(errors.getvalue())} (see {prog} --help)") from None
+    values = {field.name: getattr(getattr(parsed, field.group), field.name) for field in fields}
+    return {field.name: values[field.name] for field in fields if values[field.name] != field.value}
+
+
+def _group(name: str, fields: Sequence[Field]) -> Any:
+    """A dataclass of some fields, which tyro shows under one heading."""
+    made = []
+    for field in fields:
+        hint = Annotated[field.hint, tyro.conf.arg(help=plain(field.help))]
+        made.append((field.name, hint, dataclasses.field(default=field.value)))
+    kind = dataclasses.make_dataclass(name, made)
+    kind.__doc__ = ""  # tyro would show the one that dataclasses make
+    return tyro.conf.OmitArgPrefixes[kind]
+
+
+def _print_help(text: str, description: str) -> None:
+    """Prints tyro's help with a description below the usage line, wrapped to the terminal, which tyro would not wrap."""
+    usage, _, flags = text.strip().partition("\n\n")
+    columns = shutil.get_terminal_size().columns
+    paragraphs = [textwrap.fill(part, columns, break_on_hyphens=False) for part in description.split("\n\n") if part]
+    print("\n\n".join([usage, *paragraphs, flags]))
+
+
+def _first_paragraph(box: str) -> str:
+    """The first message of the box in which tyro prints errors, as one line."""
+    lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in box.splitlines()[1:]]
+    lines = [line for line in lines if not re.fullmatch(r"[-+=]{3,}", line)]  # the box, where the output is not UTF-8
+    end = next((i for i, line in enumerate(lines) if not line), len(lines))
+    return " ".join(lines[:end])
+
+
+def peek(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag that must be known before the others can be read; the last one counts."""
+    value = None
+    for index, argument in enumerate(arguments):
+        if argument.startswith(flag + "="):
+            value = argument.removeprefix(flag + "=")
+        elif argument == flag and index + 1 < len(arguments):
+            value = arguments[index + 1]
+    return value
+
+
+def plain(docstring: str | None) -> str:
+    """A docstring as the help shows it: without markup, each paragraph in one line.
+
+    Example:
+        >>> plain("Trains :class:`~pyzoo.models.tvae.TVAE`,\\n    with ``T``.")
+        'Trains TVAE, with T.'
+    """
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", docstring or "").replace("``", "")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text.strip()))

@@ -1,0 +1,73 @@
+"""What a guide infers from a batch, for penalties."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+__all__ = ["Beliefs"]
+
+
+class Beliefs:
+    """What a guide infers from a batch: draws of the latents, and normal posteriors given sets of views.
+
+    A guide of one's own makes one from what it has computed; a guide that can condition on any set of views overrides
+    :meth:`given`.
+
+    Args:
+        draws: of each latent by name, (batch, features).
+        posteriors: for sets of views, as tuples of names, the normal posterior of each latent given those, over (batch,
+            features). The largest set is that of all views; the empty set gives the prior, which is N(0, I) by default.
+        views: the observed views by name, for estimators that take their likelihood.
+
+    Example:
+        >>> q = dist.Normal(torch.zeros(4, 2), 1.0)
+        >>> beliefs = Beliefs({"z": q.sample()}, {("x", "y"): {"z": q}, ("x",): {"z": q}})
+        >>> beliefs.given(("x",))["z"].loc.shape, beliefs.given(())["z"].loc.shape
+        (torch.Size([4, 2]), torch.Size([4, 2]))
+    """
+
+    def __init__(
+        self,
+        draws: Mapping[str, Tensor],
+        posteriors: Mapping[tuple[str, ...], Mapping[str, Normal]] | None = None,
+        views: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._draws = draws
+        self._posteriors = {frozenset(names): found for names, found in (posteriors or {}).items()}
+        self.views = dict(views or {})
+
+    @property
+    def draws(self) -> Mapping[str, Tensor]:
+        """Of each latent by name, (batch, features), drawn from its posterior given all views."""
+        return self._draws
+
+    @property
+    def rows(self) -> int:
+        """Number of examples."""
+        return len(next(iter(self.draws.values())))
+
+    def given(self, names: Collection[str] | None) -> Mapping[str, Normal]:
+        """The posterior of each latent given a set of views, over (batch, features); None for all views.
+
+        Raises:
+            ValueError: the guide has none given these.
+        """
+        wanted = max(self._posteriors, key=len) if names is None else frozenset(names)
+        if wanted in self._posteriors:
+            return self._posteriors[wanted]
+        if not wanted:
+            return {name: Normal(torch.zeros_like(draw), torch.ones_like(draw)) for name, draw in self.draws.items()}
+        known = "; ".join(", ".join(sorted(found)) for found in self._posteriors)
+        raise ValueError(f"The guide has no posterior given {', '.join(sorted(wanted))}: it has those given {known}.")
+
+    def complete(self, names: Collection[str]) -> Tensor | None:
+        """The examples that have all of these views, (batch,), boolean; None where none is missing."""
+        return None
+
+    def joined(self, names: Collection[str]) -> tuple[Normal, Tensor]:
+        """The posterior of several latents side by side, and its draw, in alphabetical order."""
+        beliefs, names = self.given(None), sorted(names)
+        q = Normal(*(torch.cat([getattr(beliefs[name], part) for name in names], -1) for part in ("loc", "scale")))
+        return q, torch.cat([self.draws[name] for name in names], -1)

@@ -1,0 +1,63 @@
+"""The sizes of a pair's networks, as one value that builds the pair."""
+
+import dataclasses
+import importlib
+from typing import Any
+
+from pyro.nn import PyroModule
+
+from pyzoo.errors import UsageError
+from pyzoo.settings import Settings, flat
+
+__all__ = ["Networks"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks(Settings):
+    """Sizes and switches of a model's and its guide's networks; stands beside the model.
+
+    A subclass adds fields, the paper's values as their defaults, and writes the two methods.
+
+    Example:
+        >>> from pyzoo.models.tvae import VAENetworks
+        >>> networks = VAENetworks(z_dim=3, encoder_channels=(4, 4, 4, 4), decoder_channels=(4, 4, 4, 4))
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+    """
+
+    def model(self) -> PyroModule:
+        """The generative program."""
+        raise NotImplementedError
+
+    def guide(self, model: Any) -> PyroModule:
+        """The inference program of a model that :meth:`model` made."""
+        raise NotImplementedError
+
+    def described(self) -> dict[str, Any]:
+        """Its class and values, for a file; :meth:`restored` takes it back."""
+        kind = type(self)
+        return {"class": f"{kind.__module__}:{kind.__qualname__}", **flat(self)}
+
+    @staticmethod
+    def restored(description: dict[str, Any]) -> "Networks":
+        """From what :meth:`described` returned, with lists for tuples as JSON has them.
+
+        Raises:
+            UsageError: the class is not there or is no such class, or a value is not allowed.
+        """
+        values = dict(description)
+        module, _, name = str(values.pop("class", "")).partition(":")
+        try:
+            kind = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UsageError(f"there are no networks '{module}:{name}': {error}") from error
+        if not (isinstance(kind, type) and issubclass(kind, Networks)):
+            raise UsageError(f"'{module}:{name}' is not a class of networks")
+        try:
+            return kind(**{key: _as_tuple(value) for key, value in values.items()})
+        except TypeError as error:
+            raise UsageError(f"'{module}:{name}' has other settings than the file: {error}") from error
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

@@ -1,0 +1,118 @@
+"""The front door from Python: ``pyzoo.train`` and ``pyzoo.load``."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pyzoo.errors import UsageError
+from pyzoo.training.hardware import Hardware
+from pyzoo.training.recipe import Recipe, find_recipe
+from pyzoo.training.run import Run, run_name
+from pyzoo.training.run_folder import RunFolder
+
+__all__ = ["load", "train"]
+
+
+def train(
+    recipe: str | Recipe,
+    preset: str | None = None,
+    *,
+    data: str | Path | Tensor | tuple[Tensor, Tensor] | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    engine: Literal["auto", "eager", "traced", "compiled"] = "auto",
+    progress: bool = True,
+    evaluate: bool = True,
+    figures: bool = True,
+    **settings: Any,
+) -> Run:
+    """Trains a recipe, measures and draws it, as ``pyzoo train`` does; returns the run.
+
+    Args:
+        recipe: its name, or a recipe with all its settings.
+        preset: where to start from; by default the recipe's first preset.
+        data: for recipes of images: the name of a set, a folder, a file, or a tensor of images, (images, height, width) or
+            (images, channels, height, width), alone or with labels, (images,). Tensors are kept in the run's folder.
+        out: the run's folder, which must not exist or be empty; by default ``runs/`` and a name that says what differs from the
+            preset.
+        device: as torch spells it; "auto" takes a GPU where there is one.
+        precision: "bf16" computes the networks' products in bfloat16.
+        engine: how a step is run; "auto" is the recipe's choice.
+        progress: show a progress bar, and print what the run reports.
+        evaluate: measure at the end.
+        figures: draw at the end.
+        **settings: the recipe's settings that differ from the preset, by the names of the command's flags.
+
+    Raises:
+        UsageError: there is no such recipe, preset or setting, a value is not allowed, or data are missing; a ValueError.
+        NonFiniteLoss: a loss is not finite; names the term.
+
+    Example:
+        >>> import pyzoo
+        >>> run = pyzoo.train("compvae-sines", steps=2000)  # doctest: +SKIP
+        >>> run.metrics["reconstruction_r2"]  # doctest: +SKIP
+        0.93
+    """
+    hardware = Hardware(device, precision, engine=engine)
+    say = print if progress else None
+    if isinstance(recipe, Recipe):
+        if settings or preset or data is not None:
+            raise UsageError("a recipe that is made already takes no preset, data or settings")
+        made, preset = recipe, next(iter(type(recipe).presets))
+    else:
+        kind = find_recipe(recipe)
+        preset = preset or next(iter(kind.presets))
+        if isinstance(data, (str, Path)):
+            settings["data"] = str(data)
+        elif isinstance(data, Tensor) or (isinstance(data, tuple) and len(data) == 2):
+            return _with_tensors(kind, preset, data, out, hardware, settings, say).train(
+                progress=progress, evaluate=evaluate, figures=figures
+            )
+        elif data is not None:
+            raise UsageError(f"data must be a name, a path, a tensor or (images, labels), got {type(data).__name__}")
+        made = kind.preset(preset, **settings)
+    return Run.create(made, preset, hardware, out, say).train(progress=progress, evaluate=evaluate, figures=figures)
+
+
+def _with_tensors(
+    kind: type[Recipe], preset: str, data: Any, out: Any, hardware: Hardware, settings: dict[str, Any], say: Any
+) -> Run:
+    """A run on images that were given as tensors, which its folder keeps."""
+    name = run_name(kind.preset(preset, **settings), preset)
+    path = Path(out) if out is not None else Path("runs") / name.replace(f"-{preset}-", f"-{preset}-images-", 1)
+    RunFolder.require_free(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
+        file = kind.keep_data(path.absolute(), *(data if isinstance(data, tuple) else (data,)), **settings)
+        return Run.create(kind.preset(preset, **settings, data=str(file)), preset, hardware, path, say)
+    except BaseException:  # leave nothing behind
+        with contextlib.suppress(OSError):
+            (path / "data.npz").unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def load(path: str | Path) -> Run:
+    """A trained run: its model and guide, metrics, samples and figures.
+
+    Args:
+        path: the run's folder.
+
+    Raises:
+        UsageError: it is no run folder, or it is damaged; a ValueError.
+
+    Example:
+        >>> import pyzoo
+        >>> run = pyzoo.load("runs/compvae-sines-small-seed0")  # doctest: +SKIP
+        >>> model, guide = run.pair()  # doctest: +SKIP
+    """
+    return Run(path)

@@ -1,0 +1,116 @@
+"""Where and how precisely to compute."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+
+from pyzoo.errors import UsageError
+from pyzoo.settings import AtLeast, Count, Settings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Hardware", "find_device", "using_threads"]
+
+
+def find_device(text: str) -> torch.device:
+    """The device of a name as torch spells it, such as "cpu", "cuda:1" or "mps"; "auto" takes a GPU where there is one.
+
+    Raises:
+        UsageError: there is no such device, or this machine has none.
+    """
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except (RuntimeError, TypeError):
+        raise UsageError(f"--device must be auto, cpu, cuda, cuda:1, mps or the like, got {text}") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"--device {text}: this machine, or this build of torch, has no CUDA device")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise UsageError(f"--device {text}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise UsageError(f"--device {text}: this machine, or this build of torch, has no MPS device")
+    elif device.type != "cpu":
+        raise UsageError(f"--device must be auto, cpu, cuda, cuda:1, mps or the like, got {text}")
+    return device
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """The context to compute in with so many threads on a CPU; 0 leaves their number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware(Settings):
+    """Where and how precisely to compute."""
+
+    group: ClassVar[str] = "hardware"
+
+    device: str = "auto"
+    """Device as torch spells it: cpu, cuda, cuda:1, mps. auto takes a GPU where there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 computes the networks' products in bfloat16; likelihoods and KLs stay in float32."""
+    devices: Count = 1
+    """Processes or GPUs on each machine; each takes its slice of the batch."""
+    num_nodes: Count = 1
+    """Machines."""
+    threads: Annotated[int, AtLeast(0)] = 0
+    """Threads on a CPU. 0 takes the number that is fastest when the run starts; the run then keeps it, since the last digits of
+    sums depend on it."""
+    engine: Literal["auto", "eager", "traced", "compiled"] = "auto"
+    """How a step is run; auto is the recipe's choice. eager runs model and guide as they stand, as several processes do in any
+    case. traced records the arithmetic of their first run and repeats it, bit-identical, but without Python code that would
+    change. compiled compiles that record, which takes minutes and pays in long runs."""
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self.devices * self.num_nodes
+
+    def find(self) -> torch.device:
+        """The device.
+
+        Raises:
+            UsageError: this machine has none of the kind.
+        """
+        return find_device(self.device)
+
+    def fabric(self) -> "Fabric":
+        """The launcher: devices, processes, and autocast on a GPU."""
+        from lightning_fabric import Fabric  # takes a second to import, and only training needs it
+
+        device = self.find()
+        precision = "bf16-mixed" if self.precision == "bf16" and device.type == "cuda" else "32-true"
+        chosen = [device.index] if device.index is not None and device.type != "cpu" and self.devices == 1 else self.devices
+        strategy = "ddp" if self.processes > 1 else "auto"
+        return Fabric(accelerator=device.type, devices=chosen, num_nodes=self.num_nodes, precision=precision, strategy=strategy)
+
+    def require_equal_shares(self, batch_size: int) -> None:
+        """Raises a UsageError unless each process gets as many examples as the others, and so as much weight."""
+        if batch_size % self.processes:
+            raise UsageError(f"--batch-size {batch_size} can't be shared equally by {self.processes} processes")
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """The context to compute in: on a CPU, bf16 means that matrices in float32 are multiplied in bfloat16.
+
+        That is as fast there as autocast, keeps no copies of the weights, and leaves everything but the products alone.
+        """
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium" if self.precision == "bf16" and self.find().type == "cpu" else before)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

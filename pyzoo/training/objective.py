@@ -1,0 +1,63 @@
+"""What training makes small, and by which parameters."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pyzoo.training.schedules import Schedule
+
+__all__ = ["Objective"]
+
+
+@dataclasses.dataclass
+class Objective:
+    """One loss, the parameters that it moves, and how.
+
+    Args:
+        module: its ``forward(**batch)`` returns the loss, 0-dim, and a dict of named 0-dim terms to log; a checkpoint holds its
+            buffers and parameters.
+        optimizer: a factory, from parameters to the optimizer: ``partial(torch.optim.Adam, lr=1e-3, fused=True)``.
+        moves: the parameters that this objective moves, or dicts of optimizer options that each have "params"; by default all
+            of the module's.
+        scheduler: a factory, from the optimizer to the scheduler of its learning rate, which is stepped after each step.
+        schedules: buffers that change with the training step: KL weights, temperatures.
+        name: put before the names of its terms in metrics.csv, where there is more than one objective.
+        every: takes a step every so many training steps.
+        clip_norm: largest norm of the gradient, or None.
+        after_step: called after each step of the optimizer with the loss and its terms, detached, on the device.
+
+    Example:
+        >>> from functools import partial
+        >>> objective = Objective(torch.nn.Linear(2, 1), partial(torch.optim.Adam, lr=1e-3))
+        >>> len(objective.parameters)
+        2
+    """
+
+    module: nn.Module
+    optimizer: Callable[[Any], Optimizer]
+    moves: Sequence[nn.Parameter] | Sequence[Mapping[str, Any]] | None = None
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    schedules: Sequence[Schedule] = ()
+    name: str = ""
+    every: int = 1
+    clip_norm: float | None = None
+    after_step: Callable[[Tensor, Mapping[str, Tensor]], None] | None = None
+
+    @property
+    def groups(self) -> list[Any]:
+        """What an optimizer is made from: copies, since torch writes the options of a group into its dict."""
+        moves = self.module.parameters() if self.moves is None else self.moves
+        return [dict(group) if isinstance(group, Mapping) else group for group in moves]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that it moves."""
+        return [p for group in self.groups for p in (group["params"] if isinstance(group, Mapping) else [group])]
+
+    def column(self, name: str) -> str:
+        """The column of metrics.csv for one of its terms."""
+        return f"{self.name}/{name}" if self.name else name

@@ -1,0 +1,462 @@
+"""The life of a run: train, measure, draw, sample, load."""
+
+import contextlib
+import dataclasses
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pyzoo.errors import UsageError
+from pyzoo.infer import evaluating
+from pyzoo.nn import Networks
+from pyzoo.random import derive_seed
+from pyzoo.settings import changed, flat, restored, shown, walk
+from pyzoo.threads import SPIN_COUNT, available_cores, spins_freely
+from pyzoo.training.hardware import Hardware, find_device, using_threads
+from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
+from pyzoo.training.report import Report
+from pyzoo.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pyzoo.training.trainer import Trainer
+
+__all__ = ["FORMAT", "Run", "run_name"]
+
+FORMAT = 2
+"""Of config.json. Format 1 had no number."""
+
+
+def run_name(recipe: Recipe, preset: str) -> str:
+    """What a run's folder is called by default: recipe, preset, what differs from it, and the seed.
+
+    Example:
+        >>> from pyzoo.recipes.compvae.recipe import CompVAESines
+        >>> run_name(CompVAESines.preset("small", parts=6, seed=1), "small")
+        'compvae-sines-small-parts6-seed1'
+    """
+    settings, plain = flat(recipe), flat(type(recipe).preset(preset))
+    start = plain
+    if "data" in settings:  # a preset may have other settings for some data: these are its own
+        start = {**flat(type(recipe).preset(preset, data=settings["data"])), "data": plain["data"]}
+    texts = [
+        f"{field.name.replace('_', '-')}{_short(field.value)}"
+        for _, field in walk(recipe)
+        if field.has_flag and field.name not in {"seed", *recipe.incidental} and field.value != start[field.name]
+    ]
+    return f"{'-'.join([recipe.name, preset, *texts])[:180]}-seed{recipe.seed}"
+
+
+def _short(value: Any) -> str:
+    """A value as a part of a folder's name."""
+    if isinstance(value, bool):
+        return "-on" if value else "-off"
+    if isinstance(value, (str, Path)):
+        return "-" + re.sub(r"[^\w.]+", "-", Path(value).stem if "/" in str(value) else str(value)).strip("-")
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return re.sub(r"[^\w.-]+", "-", str(value))
+
+
+class Run:
+    """A run's folder with all that one does with it.
+
+    Args:
+        path: the folder of an existing run; :meth:`create` makes a new one.
+        say: what to do with each line that reports progress, besides writing it to the run's log.
+
+    Raises:
+        UsageError: it is no run folder, or its config.json is damaged or of another version.
+    """
+
+    def __init__(self, path: str | Path, say: Callable[[str], None] | None = None) -> None:
+        self.folder = RunFolder.open(Path(path))
+        self._say = say
+        self._loaded: dict[str, tuple[Pair, int]] = {}
+        config = self.folder.config()
+        file = self.folder.path / "config.json"
+        if config.get("format") != FORMAT:
+            raise UsageError(f"{file} is of format {config.get('format', 1)}, this version reads format {FORMAT}: train it again")
+        for name in ("recipe", "preset"):
+            if not isinstance(config.get(name), str):
+                raise UsageError(f"{file} does not describe a run: it has no {name}")
+        for name in ("settings", "networks", "hardware"):
+            if not isinstance(config.get(name), dict):
+                raise UsageError(f"{file} does not describe a run: it has no {name}")
+        self.config = config
+        self.preset: str = config["preset"]
+        try:
+            self.hardware: Hardware = restored(Hardware, config["hardware"])
+            self.networks = Networks.restored(config["networks"])
+        except UsageError as error:
+            raise UsageError(f"{file} does not describe a run: {error}") from error
+
+    @classmethod
+    def create(
+        cls,
+        recipe: Recipe,
+        preset: str,
+        hardware: Hardware | None = None,
+        path: str | Path | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> "Run":
+        """Makes the folder of a new run, with its config.json.
+
+        Args:
+            recipe: what to train.
+            preset: the preset that it was made from.
+            hardware: where to train it.
+            path: the folder, which must not exist or be empty; by default ``runs/`` and :func:`run_name`.
+            say: as for the class.
+
+        Raises:
+            UsageError: data are missing or don't fit the settings, or the folder can't be made.
+        """
+        hardware = hardware or Hardware()
+        hardware.require_equal_shares(recipe.batch_size)
+        hardware.find()
+        recipe.prepare()
+        if recipe.patience or recipe.keep_best:  # before there is a folder
+            with torch.random.fork_rng():
+                require_held_out(recipe, recipe.report(recipe.programs(), torch.device("cpu")))
+        path = Path(path) if path is not None else Path("runs") / run_name(recipe, preset)
+        return cls(RunFolder.create(path, _config(recipe, preset, hardware)).path, say)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder.path
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with its settings.
+
+        Raises:
+            UsageError: the recipe is not installed, or has other settings than the run.
+        """
+        sizes = {name: value for name, value in self.config["networks"].items() if name != "class"}
+        try:
+            return restored(find_recipe(self.config["recipe"]), {**self.config["settings"], **sizes})
+        except UsageError as error:
+            raise UsageError(f"{self.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        hardware: Hardware | None = None,
+        progress: bool = True,
+        evaluate: bool = True,
+        figures: bool = True,
+        full: bool = False,
+    ) -> "Run":
+        """Trains to the end from where the folder stands, then measures and draws.
+
+        Args:
+            hardware: where to compute; by default where the run was begun.
+            progress: show a progress bar.
+            evaluate: measure at the end.
+            figures: draw at the end.
+            full: also measure what takes long.
+
+        Raises:
+            NonFiniteLoss: a loss is not finite; names the term.
+            Stopped: SIGINT or SIGTERM came; the run can be resumed.
+            UsageError: a checkpoint is damaged or can't be written, or another process trains in the folder.
+        """
+        from pyzoo.training.trainer import NonFiniteLoss, Trainer
+
+        recipe = self.recipe
+        trainer = Trainer(recipe, self.folder, hardware or self.hardware, progress)
+        trained, first = trainer.step, trainer.fabric.is_global_zero
+        self._loaded.clear()
+        if trainer.finished and first:
+            self.say(f"already trained to {trained} steps")
+        if first and not trainer.finished:
+            self._choose_threads(trainer)
+        try:
+            trainer.train()
+        except NonFiniteLoss as error:
+            self.folder.log(str(error))
+            raise
+        if first:
+            if trainer.stopped_early:
+                self.say(
+                    f"the held-out ELBO has not improved for {recipe.patience} measurements: stopped after {trainer.step} steps"
+                )
+            if trainer.step > trained:
+                self.say(f"trained {trainer.step} steps in {trainer.seconds:.0f} s")
+            device = str(trainer.device)
+            if evaluate:
+                self.measure(full, device)
+            if figures:
+                self.draw(device)
+        return self
+
+    def _choose_threads(self, trainer: "Trainer") -> None:
+        """Has the trainer choose its number of threads, and keeps the choice."""
+        with self.folder.lock():
+            chosen = trainer.choose_threads()
+            if trainer.device.type == "cpu" and not self.hardware.threads:
+                self.hardware = dataclasses.replace(self.hardware, threads=trainer.threads)
+                self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
+                self.folder.write_config(self.config)
+        if chosen:
+            self.say(chosen)
+        if trainer.device.type == "cpu" and trainer.threads > 1 and spins_freely():
+            self.say(
+                "torch was imported before pyzoo could limit how long its threads wait for each other: beside busy processes "
+                f"set GOMP_SPINCOUNT={SPIN_COUNT} before Python starts, or take one thread"
+            )
+
+    def extend(self, steps: int) -> None:
+        """Makes the run longer, or shorter than planned: the next :meth:`train` goes up to so many steps.
+
+        Raises:
+            UsageError: it has been trained further than that.
+        """
+        trained = self.folder.checkpoints.newest_step()
+        if steps < max(1, trained):
+            raise UsageError(f"--steps must be at least {max(1, trained)}, which {self.path} is trained to, got {steps}")
+        recipe = changed(self.recipe, {"steps": steps})
+        with self.folder.lock():
+            self.config = {**self.config, "settings": _settings(recipe)}
+            self.folder.write_config(self.config)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has been trained to its end, and measured since."""
+        results = self.folder.results()
+        same_end = results.get("steps") == self.config["settings"].get("steps")
+        return bool(results.get("finished")) and same_end and results.get("trained") == self.folder.checkpoints.newest_step()
+
+    def _is_trained(self) -> bool:
+        """Whether the newest checkpoint is of the run's end: its last step, or where patience ran out."""
+        settings, newest = self.config["settings"], self.folder.checkpoints.newest_step()
+        if newest == 0 or newest >= settings["steps"] or not settings.get("patience"):
+            return newest >= settings["steps"]
+        state = self.folder.checkpoints.load()
+        return state["steps"] == settings["steps"] and state["waited"] >= settings["patience"]
+
+    # The trained pair -----------------------------------------------------------------------------------------------
+
+    def pair(self, device: str = "auto") -> Pair:
+        """The trained model and guide in evaluation mode: of the best checkpoint if that was kept, else of the newest.
+
+        Raises:
+            UsageError: there is no checkpoint yet, it is damaged, or it does not fit config.json.
+        """
+        return self._load(device)[0]
+
+    @property
+    def model(self) -> Any:
+        """The trained model."""
+        return self.pair().model
+
+    @property
+    def guide(self) -> Any:
+        """The trained guide."""
+        return self.pair().guide
+
+    @property
+    def step(self) -> int:
+        """How many steps the pair was trained for."""
+        return self._load("auto")[1]
+
+    def _load(self, device: str) -> tuple[Pair, int]:
+        place = find_device(device)
+        if str(place) not in self._loaded:
+            if not self.folder.checkpoints.files():
+                raise UsageError(f"{self.path} has no checkpoint yet: train it with 'pyzoo resume {self.path}'")
+            state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
+            if state["recipe"] != self.config["recipe"]:
+                raise UsageError(f"the checkpoint in {self.path} is of recipe {state['recipe']}, not of {self.config['recipe']}")
+            with torch.random.fork_rng():
+                model = self.networks.model()
+                pair = Pair(model, self.networks.guide(model))
+            try:
+                pair.model.load_state_dict(state["model"])
+                pair.guide.load_state_dict(state["guide"])
+            except (RuntimeError, TypeError, AttributeError) as error:
+                raise UsageError(f"the checkpoint in {self.path} does not fit the networks in its config.json") from error
+            self._loaded[str(place)] = pair.to(place).eval(), state["step"]
+        return self._loaded[str(place)]
+
+    @contextlib.contextmanager
+    def _report(self, device: str, purpose: str, *more: int) -> Iterator[tuple[Report, Recipe]]:
+        """The report of what was trained so far, with a seed for a purpose."""
+        pair, step = self._load(device)
+        recipe = self.recipe
+        recipe = changed(recipe, {"steps": max(1, min(recipe.steps, step))})
+        threads = min(self.hardware.threads, available_cores())
+        with torch.random.fork_rng(), evaluating(nn.ModuleList(pair)), using_threads(threads):
+            torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
+            yield recipe.report(pair, find_device(device)), recipe
+
+    # Measuring, drawing, sampling -----------------------------------------------------------------------------------
+
+    def measure(self, full: bool = False, device: str = "auto") -> dict[str, float]:
+        """Measures the trained pair and writes results.json; returns the metrics.
+
+        Args:
+            full: also measure what takes long.
+            device: where to compute.
+        """
+        started = time.monotonic()
+        pair, step = self._load(device)
+        with self._report(device, "evaluate") as (report, recipe):
+            metrics = report.metrics(full)
+        before = self.folder.results()
+        if not full and before.get("full") and before.get("step") == step:  # what took long still holds
+            metrics, full = {**before["metrics"], **metrics}, True
+        rows = self.history
+        results = {
+            "metrics": metrics,
+            "full": full,
+            "note": recipe.note,
+            "step": step,
+            "trained": self.folder.checkpoints.newest_step(),
+            "steps": self.config["settings"].get("steps"),
+            "finished": self._is_trained(),
+            "training_seconds": round(rows[-1]["seconds"], 1) if rows else None,
+            "hardware": self.config["hardware"],
+            "parameters": pair.num_parameters,
+            "versions": versions(),
+            "machine": f"{platform.machine()}, {find_device(device)}",
+        }
+        self.folder.write_results(results)
+        width = max(map(len, metrics), default=0)
+        for name, value in metrics.items():
+            self.say(f"  {name:{width}}  {value:,.0f}" if float(value).is_integer() else f"  {name:{width}}  {value:.4g}")
+        if recipe.note:
+            self.say(f"  ({recipe.note})")
+        self.say(f"measured in {time.monotonic() - started:.0f} s; wrote {self.path / 'results.json'}")
+        return metrics
+
+    def figures(self, device: str = "auto") -> "Figures":
+        """Draws the figures of the trained pair; by name, to look at in a notebook."""
+        with self._report(device, "figures") as (report, _):
+            return Figures(report.figures(self.history))
+
+    def draw(self, device: str = "auto") -> list[Path]:
+        """Draws the figures into the run's folder; returns the files."""
+        self.folder.figures.mkdir(exist_ok=True)
+        files = [self.folder.figures / f"{name}.png" for name in self._save_figures(device)]
+        if files:
+            self.say(f"drew {len(files)} figures in {self.folder.figures}")
+        return files
+
+    def _save_figures(self, device: str) -> Iterator[str]:
+        with self._report(device, "figures") as (report, _):
+            for name, figure in report.figures(self.history):
+                figure.savefig(self.folder.figures / f"{name}.png", dpi=150)
+                yield name
+
+    def sample(
+        self, count: int = 8, given: Mapping[str, Any] | None = None, seed: int = 0, device: str = "auto"
+    ) -> dict[str, Tensor]:
+        """Draws from the trained model: named tensors with ``count`` rows, of which ``x`` is what is drawn.
+
+        Args:
+            count: how many to draw.
+            given: views or parts to condition on, by name: ``{"label": 3}``, ``{"parts": [1, 4]}``.
+            seed: the draws follow from it.
+            device: where to compute.
+
+        Raises:
+            UsageError: the count is below 1, or there is no view or part of a name.
+        """
+        if count < 1:
+            raise UsageError(f"--count must be at least 1, got {count}")
+        with self._report(device, "sample") as (report, _):
+            torch.manual_seed(seed)
+            return report.sample(count, seed, given)
+
+    def picture(self, samples: Mapping[str, Tensor], device: str = "auto") -> "Figure":
+        """A figure of what :meth:`sample` returned."""
+        with self._report(device, "sample") as (report, _):
+            return report.picture(samples)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last evaluation, by name; empty if there was none."""
+        return self.folder.results().get("metrics", {})
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv; an empty cell is nan."""
+        return self.folder.metrics()
+
+    # What it says ---------------------------------------------------------------------------------------------------
+
+    def say(self, line: str) -> None:
+        """Writes a line into the run's log, and reports it."""
+        self.folder.log(line)
+        if self._say is not None:
+            self._say(line)
+
+    def require_same(self, recipe: Recipe, hardware: Hardware) -> None:
+        """Raises a UsageError that names what differs, if the run was made with settings that make its numbers other ones."""
+        mine = {**flat(self.recipe), "precision": self.hardware.precision}
+        theirs = {**flat(recipe.sized()), "precision": hardware.precision}
+        for name in sorted(theirs.keys() - recipe.incidental):
+            if mine.get(name) != theirs[name]:
+                text = f"--{name.replace('_', '-')} {shown(mine.get(name))}, not {shown(theirs[name])}"
+                raise UsageError(f"{self.path} was made with {text}: choose another --out")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+class Figures(dict[str, "Figure"]):
+    """Figures by name, which a notebook shows."""
+
+    def _repr_html_(self) -> str:
+        import base64
+        import io
+
+        parts = []
+        for name, figure in self.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=100)
+            data = base64.b64encode(buffer.getvalue()).decode()
+            parts.append(f'<p>{name}</p><img alt="{name}" src="data:image/png;base64,{data}">')
+        return "\n".join(parts)
+
+
+def _config(recipe: Recipe, preset: str, hardware: Hardware) -> dict[str, Any]:
+    recipe = recipe.sized()
+    return {
+        "format": FORMAT,
+        "recipe": recipe.name,
+        "preset": preset,
+        "settings": _settings(recipe),
+        "networks": recipe.networks.described(),
+        "hardware": dataclasses.asdict(hardware),
+        "versions": versions(),
+    }
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """All values but those of the networks, which stand beside them."""
+    sizes = flat(recipe.networks)
+    return {name: value for name, value in flat(recipe).items() if name not in sizes}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide a run's numbers."""
+    names = ("pyzoo", "torch", "pyro-ppl", "lightning-fabric")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def described(hardware: Hardware) -> str:
+    """The hardware in one line."""
+    return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(hardware).items())

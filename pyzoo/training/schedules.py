@@ -1,0 +1,104 @@
+"""Numbers that change as training goes on: KL weights, temperatures, floors."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+__all__ = ["Schedule", "constant", "cosine", "geometric", "linear", "warmup"]
+
+Value = Callable[[int], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Moves buffers of a module as a function of the training step.
+
+    Numbers that change are buffers, so that a checkpoint holds them and a traced step reads them.
+
+    Args:
+        module: the module that owns the buffers.
+        buffers: their names within the module, which all get the same value.
+        value: the value as a function of the training step.
+        name: the column of metrics.csv; by default the first buffer's name.
+
+    Example:
+        >>> module = torch.nn.Module()
+        >>> module.register_buffer("kl_weight_z", torch.tensor(0.0))
+        >>> schedule = Schedule(module, "kl_weight_z", linear(5, 1, steps=100))
+        >>> schedule.apply(50)
+        >>> module.kl_weight_z
+        tensor(3.)
+    """
+
+    module: nn.Module
+    buffers: str | Sequence[str]
+    value: Value
+    name: str = ""
+
+    @property
+    def _buffers(self) -> list[torch.Tensor]:
+        names = [self.buffers] if isinstance(self.buffers, str) else self.buffers
+        return [self.module.get_buffer(name) for name in names]
+
+    @property
+    def column(self) -> str:
+        """Its column in metrics.csv."""
+        return self.name or (self.buffers if isinstance(self.buffers, str) else self.buffers[0])
+
+    def apply(self, step: int) -> None:
+        """Gives the buffers their value at a step."""
+        value = self.value(step)
+        for buffer in self._buffers:
+            buffer.fill_(value)
+
+    def current(self) -> float:
+        """What the buffers hold."""
+        return self._buffers[0].item()
+
+
+def progress(step: int, steps: float, start: float = 0.0) -> float:
+    """How much of a schedule has passed, from 0 to 1; one without steps does not begin."""
+    return min(1.0, max(0.0, (step - start) / steps)) if steps else 0.0
+
+
+def constant(value: float) -> Value:
+    """The same at every step."""
+    return lambda step: value
+
+
+def linear(first: float, last: float, steps: float, start: float = 0.0) -> Value:
+    """From one value to another, from step ``start`` on, over so many steps; with 0 steps it stays at the first.
+
+    Example:
+        >>> [linear(5, 1, steps=10)(step) for step in (0, 5, 20)]
+        [5.0, 3.0, 1.0]
+    """
+    return lambda step: first + (last - first) * progress(step, steps, start)
+
+
+def warmup(steps: float) -> Value:
+    """From 0 to 1 over so many steps; with 0 steps it is 1 throughout."""
+    return linear(0.0, 1.0, steps) if steps else constant(1.0)
+
+
+def geometric(first: float, last: float, steps: float) -> Value:
+    """From one positive value to another by equal factors; with 0 steps it stays at the first.
+
+    Example:
+        >>> [round(geometric(1, 0.01, steps=10)(step), 4) for step in (0, 5, 20)]
+        [1.0, 0.1, 0.01]
+    """
+
+    def value(step: int) -> float:
+        share = progress(step, steps)
+        return first ** (1 - share) * last**share
+
+    return value
+
+
+def cosine(first: float, last: float, steps: float) -> Value:
+    """From one value to another along half a period of a cosine."""
+    return lambda step: last + (first - last) * (1 + math.cos(math.pi * progress(step, steps))) / 2

@@ -1,0 +1,165 @@
+"""One step of training behind one protocol: gradient, clipping and optimizer, by different engines.
+
+Nothing here waits for the device. A loss or gradient that is not finite is found on the device and keeps the optimizer from
+moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from pyzoo.infer import TracedStep
+from pyzoo.training.objective import Objective
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Compiled", "Eager", "Step", "Traced", "make_step"]
+
+
+class Step(Protocol):
+    """Takes steps of one objective."""
+
+    objective: Objective
+    optimizer: Optimizer
+    skipped: Tensor
+    """How many steps did not move the optimizer, 0-dim, on the device."""
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Takes a step; returns the loss and its terms, detached."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of module, optimizer and scheduler."""
+
+    def load_state_dict(self, state: dict[str, Any], steps_changed: int | None = None) -> None:
+        """Takes back what :meth:`state_dict` returned; see :meth:`Eager.load_state_dict`."""
+
+
+class Eager:
+    """Runs model and guide as they stand.
+
+    Args:
+        objective: what to make small.
+        fabric: the launcher, which places the module and, with several processes, averages gradients.
+        one_of_several: whether other objectives share the module's parameters. They can't each be wrapped for several
+            processes: then the gradients of those that this one moves are averaged here.
+    """
+
+    def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
+        self.objective = objective
+        self.fabric = fabric
+        self.module: nn.Module = objective.module.to(fabric.device)
+        self.parameters = [parameter for parameter in objective.parameters if parameter.requires_grad]
+        self._shared = one_of_several and fabric.world_size > 1
+        self.forward = self.module if self._shared else fabric.setup_module(self.module)
+        self.optimizer = objective.optimizer(objective.groups)
+        self.scheduler = objective.scheduler(self.optimizer) if objective.scheduler else None
+        self.skipped = torch.zeros((), device=fabric.device)
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = self.gradients(batch)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        finite = loss.isfinite()
+        if self.objective.clip_norm is not None:
+            norm = get_total_norm(gradients)
+            clip_grads_with_norm_(self.parameters, self.objective.clip_norm, norm)
+            finite = finite & norm.isfinite()
+        elif gradients:
+            # The largest entry, not the Euclidean norm, whose squares may overflow where no entry does.
+            finite = finite & torch.stack(torch._foreach_norm(gradients, ord=float("inf"))).isfinite().all()
+        bad = (~finite).to(torch.float32)
+        self.skipped += bad
+        self._move(bad)
+        if self.objective.after_step is not None:
+            self.objective.after_step(loss, terms)
+        return loss, terms
+
+    def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Leaves the gradient at the parameters; returns the loss and its terms, detached."""
+        self.optimizer.zero_grad()
+        if self._shared:
+            with self.fabric.autocast():
+                loss, terms = self.forward(**batch)
+            loss.backward(inputs=self.parameters)
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
+        else:
+            loss, terms = self.forward(**batch)
+            inputs = {"inputs": self.parameters} if self.fabric.world_size == 1 else {}
+            self.fabric.backward(loss, **inputs)
+        loss = loss.detach()
+        if self.fabric.world_size > 1:  # all log the same, and all skip the step where one's loss is not finite
+            loss, terms = (self.fabric.all_reduce(value, reduce_op="mean") for value in (loss, terms))
+        return loss, terms
+
+    def _move(self, bad: Tensor) -> None:
+        if any(group.get("fused") for group in self.optimizer.param_groups):
+            # Fused optimizers read the flag on the device, as they do for a gradient scaler.
+            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bad:  # others have no such flag: this waits for the device
+            self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        scheduler = {"scheduler": self.scheduler.state_dict()} if self.scheduler is not None else {}
+        return {"module": self.objective.module.state_dict(), "optimizer": self.optimizer.state_dict(), **scheduler}
+
+    def load_state_dict(self, state: dict[str, Any], steps_changed: int | None = None) -> None:
+        """Takes back what :meth:`state_dict` returned.
+
+        Args:
+            state: the state.
+            steps_changed: the training steps that were taken, if the run's length is not what it was: then the learning rate is
+                that of a run of the new length, whose scheduler is brought to this step from the start.
+        """
+        self.objective.module.load_state_dict(state["module"])
+        if self.scheduler is None or steps_changed is None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(state["scheduler"])
+            return
+        fresh = self.objective.optimizer(self.objective.groups)
+        self.scheduler = self.objective.scheduler(fresh)
+        fresh._opt_called = True  # no warning that the scheduler went first
+        for _ in range(-(-steps_changed // self.objective.every)):
+            self.scheduler.step()
+        rates = [group["lr"] for group in fresh.param_groups]
+        fresh.load_state_dict(state["optimizer"])
+        for group, rate in zip(fresh.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.optimizer = fresh
+
+
+class Traced(Eager):
+    """Runs the arithmetic of a traced step: on a CPU bit-identical to :class:`Eager`, without the Python of model and guide."""
+
+    compiled = False
+
+    def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
+        super().__init__(objective, fabric, one_of_several)
+        self._traced = TracedStep(self.module, self.compiled, fabric.autocast, self.parameters)
+
+    def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._traced(batch)
+
+
+class Compiled(Traced):
+    """Runs a traced step that ``torch.compile`` has compiled: takes minutes to start, and pays in long runs."""
+
+    compiled = True
+
+
+_ENGINES: dict[str, type[Eager]] = {"eager": Eager, "traced": Traced, "compiled": Compiled}
+
+
+def make_step(objective: Objective, engine: str, fabric: "Fabric", one_of_several: bool = False) -> Eager:
+    """The step of an objective by an engine; several processes run eagerly in any case."""
+    kind = _ENGINES[engine] if fabric.world_size == 1 else Eager
+    return kind(objective, fabric, one_of_several)

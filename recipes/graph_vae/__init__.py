@@ -1,0 +1,16 @@
+"""Graph VAE (He et al. 2019) and the fixed structures that it is compared with."""
+
+from pyzoo.about import About
+
+_PAPER = "He et al. 2019"
+_DATA = "MNIST, Fashion-MNIST, Omniglot, CIFAR-10, digits, own images"
+_MINUTES = {"small": 10, "digits": 1, "paper": None, "paper-omniglot": None, "paper-cifar10": None}
+
+ABOUT = {
+    "graph-vae": About(_PAPER, "which latent depends on which, learned with the networks", _DATA, _MINUTES),
+    "fc-vae": About(_PAPER, "each latent depends on all above it: Graph VAE's first baseline", _DATA, _MINUTES),
+    "ladder-vae": About(_PAPER, "latents in a chain: Graph VAE's second baseline", _DATA, _MINUTES),
+    "vae": About(_PAPER, "independent latents: Graph VAE's third baseline", _DATA, _MINUTES),
+    "graph-vae-table1": About(_PAPER, "VAE, Ladder VAE, FC-VAE and Graph VAE by their likelihoods"),
+    "graph-vae-figure4": About(_PAPER, "Graph VAE by its number of nodes and latent dimensions"),
+}

@@ -1,0 +1,99 @@
+import dataclasses
+from importlib.metadata import EntryPoint
+
+import pytest
+import torch
+
+from pyzoo.about import About, about_all, entries
+from pyzoo.errors import UsageError
+from pyzoo.recipes.compvae.recipe import CompVAESines
+from pyzoo.recipes.graph_vae.recipe import FCVAE, GraphVAERecipe
+from pyzoo.training import Report, find_recipe, find_table
+from pyzoo.training.recipe import load_entry
+from tiny import graph, sines
+from toy import toy
+
+
+def test_recipes_and_tables_are_found_by_name():
+    assert find_recipe("graph-vae") is GraphVAERecipe
+    with pytest.raises(UsageError, match="unknown recipe 'graph'; there are compvae-colors, compvae-sines, fc-vae"):
+        find_recipe("graph")
+    assert find_table("graph-vae-table1").name == "graph-vae-table1"
+    with pytest.raises(UsageError, match="unknown table 'table1'; there are graph-vae-figure4"):
+        find_table("table1")
+
+
+@pytest.mark.parametrize("value", ["nowhere.at_all:Recipe", "pyzoo.training:NoRecipe"])
+def test_an_entry_point_that_leads_nowhere(value):
+    with pytest.raises(UsageError, match=f"'x' of the package {value} can't be imported"):
+        load_entry(EntryPoint("x", value, "pyzoo.recipes"))
+
+
+@pytest.mark.parametrize("group", ["pyzoo.recipes", "pyzoo.tables"])
+def test_the_list_says_of_each_what_it_itself_says(group):
+    found = about_all(group)
+    assert found.keys() == entries(group).keys()
+    for name, entry in entries(group).items():
+        assert found[name] == entry.load().about
+        assert isinstance(found[name], About)
+
+
+def test_what_differs_between_recipes():
+    recipe = sines(w_dim=9, steps=7)
+    assert recipe.changes_to(sines()) == {"w_dim": 9, "steps": 7}
+    assert recipe.changes_to(recipe) == {}
+    assert "w_dim" in recipe.changes_to(graph())
+
+
+@pytest.mark.parametrize(
+    ("settings", "interval"),
+    [
+        ({"steps": 1000, "log_every": 50}, 100),
+        ({"steps": 1000, "log_every": 30}, 90),
+        ({"steps": 10, "log_every": 50}, 50),
+        ({"steps": 1000, "log_every": 50, "validate_every": 7}, 7),
+    ],
+)
+def test_held_out_examples_are_measured_ten_times_in_whole_rows(settings, interval):
+    assert sines(**{"validate_every": 0, **settings}).validation_interval == interval
+
+
+def test_a_recipe_without_a_report_has_nothing_to_show():
+    recipe = toy(lambda pair: [])
+    pair = recipe.programs()
+    report = Report()
+    assert (report.monitor(1), report.validate(1), report.metrics(), report.can_validate) == ({}, {}, {}, False)
+    assert list(report.figures([])) == []
+    with pytest.raises(UsageError, match="no samples to draw"):
+        report.sample(3, 0)
+    with pytest.raises(UsageError, match="no picture of its samples"):
+        report.picture({})
+    assert recipe.note == ""
+    assert pair.num_parameters == 4
+
+
+def test_a_pair_counts_shared_parameters_once_and_moves_together():
+    pair = graph().programs()
+    gates = sum(p.numel() for p in pair.model.gates.parameters())
+    alone = [sum(p.numel() for p in program.parameters()) for program in pair]
+    assert pair.num_parameters == sum(alone) - gates
+    moved = pair.to("cpu")
+    assert moved.model is pair.model
+    assert not moved.eval().guide.training
+
+
+def test_programs_are_as_the_seed_says():
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        states.append(sines().programs().model.state_dict())
+    same = [all(torch.equal(states[0][name], other[name]) for name in other) for other in states[1:]]
+    assert same == [True, False]
+
+
+def test_recipes_are_frozen_and_comparable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        sines().steps = 3
+    assert sines() == sines()
+    assert sines() != sines(seed=1)
+    assert CompVAESines.preset() != FCVAE.preset()
