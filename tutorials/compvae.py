@@ -9,8 +9,8 @@
 # %% [markdown]
 # # CompVAE: taking a curve apart
 #
-# Berger and Sebag (2019) ask for a generative model that is told what a whole is made of. A household's electricity
-# consumption is a curve; a town's is some aggregate of many such curves. Told which kinds of household there are, the
+# Berger and Sebag (2019) ask for a generative model that is conditioned on what a whole is made of. A household's electricity
+# consumption is a curve; a town's is some aggregate of many such curves. Given which kinds of household there are, the
 # model should draw the town's curve, and given the town's curve, it should say what each household did. In this
 # tutorial the kinds are frequencies, a part is a sine with its own amplitude and phase, and the whole is a saturating
 # function of their sum.
@@ -18,7 +18,7 @@
 # You need some Pyro: `pyro.sample`, `pyro.plate`, SVI. By the end you have trained the model, looked inside, and
 # changed one thing. As a script it takes about four minutes on two cores: `python tutorials/compvae.py`. Its pictures
 # go to the folder `tutorial-compvae` where you run it. With [jupytext](https://jupytext.readthedocs.io) it opens as a
-# notebook.
+# notebook. (`PYZOO_TUTORIAL_STEPS=100` in the environment makes it short.)
 
 # %%
 import os
@@ -32,9 +32,9 @@ from torch.distributions import kl_divergence
 from pyzoo.data.sines import Sines
 from pyzoo.distributions import CorrelatedNormal
 from pyzoo.evaluation import pooled_r2
-from pyzoo.guides.compvae import CompVAEGuide, compvae_sines_guide
+from pyzoo.guides.compvae import CompVAEGuide, sines_guide
 from pyzoo.infer import AtMean, NegativeELBO
-from pyzoo.models.compvae import compvae_sines
+from pyzoo.models.compvae import SinesNetworks
 from pyzoo.plotting import figure_grid, show_curves
 from pyzoo.training import keep_freed_memory
 
@@ -70,11 +70,23 @@ figure.savefig(OUT / "1_data.png", dpi=120)
 # \qquad \tilde w = \sum_i w_i$$
 #
 # Open `models/compvae.py`: its `forward` is this line, one `pyro.sample` for each factor, in the same order. The
-# parts meet only in their sum, so neither their order nor their number is built into any network.
+# parts meet only in their sum, so neither their order nor their number is built into any network. The sizes of all
+# networks are one value, `SinesNetworks`, which makes the model and its guide; left alone they are the paper's.
 
 # %%
-sizes = {"w_dim": 64, "z_dim": 8}
-model = compvae_sines(**sizes, prior_width=128, decoder_width=200, foreign_scale=0.2)
+networks = SinesNetworks(
+    w_dim=64,
+    z_dim=8,
+    prior_width=128,
+    decoder_width=200,
+    encoder_width=200,
+    z_width=128,
+    graph_widths=(256,),
+    label_dim=64,
+    foreign_scale=0.2,
+    relative_guide=True,
+)
+model = networks.model()
 trace = pyro.poutine.trace(model).get_trace(parts=curves.parts)
 print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if site["type"] == "sample"})
 
@@ -112,9 +124,9 @@ for logit in (-4.0, 0.0, 4.0):
 # `Trace_ELBO()` works too.)
 #
 # Three settings decide whether the parts come out clean. `foreign_scale=0.2` above starts the prior from a division of
-# labour: each frequency varies in features of its own. z's weight starts at 5, so that what belongs to a part goes
-# into w and not into z. And the guide gives w relative to the model's prior: with `w_prior` its networks say how far
-# w is from the mean of p(w | l), in standard deviations, so that the likelihood trains the prior along with the guide.
+# labor: each frequency varies in features of its own. z's weight starts at 5, so that what belongs to a part goes
+# into w and not into z. And the guide gives w relative to the model's prior: with `relative_guide` its networks say how
+# far w is from the mean of p(w | l), in standard deviations, so that the likelihood trains the prior along with the guide.
 
 
 # %%
@@ -137,9 +149,7 @@ def train(model, guide, steps):
     return module
 
 
-guide_sizes = {"encoder_width": 200, "z_width": 128, "graph_widths": (256,), "label_dim": 64}
-guide = compvae_sines_guide(**sizes, **guide_sizes, w_prior=model.w_prior)
-module = train(model, guide, STEPS)
+module = train(model, networks.guide(model), STEPS)
 
 # %% [markdown]
 # ## 5. Drawing from it
@@ -216,9 +226,8 @@ class IndependentGuide(CompVAEGuide):
         return dist.Normal(loc, scale).to_event(2)
 
 
-fresh = compvae_sines(**sizes, prior_width=128, decoder_width=200, foreign_scale=0.2)
-guide = compvae_sines_guide(**sizes, **guide_sizes, w_prior=fresh.w_prior, kind=IndependentGuide)
-independent = train(fresh, guide, STEPS)
+fresh = networks.model()
+independent = train(fresh, sines_guide(networks, fresh, kind=IndependentGuide), STEPS)
 
 # %% [markdown]
 # Compare the two on 500 fresh curves: the reconstruction, and two of three parts, from means and from samples.
@@ -243,11 +252,11 @@ picture(independent, "The same curve taken apart, with independent normals").sav
 # %% [markdown]
 # In our run the bound was -129.5 nats with the correlated guide and -149.9 with independent normals, while the R2 of
 # parts differed by less than 0.01. So the correlation tightens the bound; that parts come out clean is owed to the
-# settings of section 4. Without `w_prior` alone, two parts have an R2 of 0.78 from means and 0.64 from samples.
+# settings of section 4. Without `relative_guide` alone, two parts have an R2 of 0.78 from means and 0.64 from samples.
 
 # %% [markdown]
 # ## What next
 #
 # - `pyzoo train compvae-sines --help` lists everything that can be changed without touching code.
-# - Take `foreign_scale` back to 1, or z's weight, or leave out `w_prior`, and watch the parts blur.
-# - `pyzoo train compvae-colors` composes images instead. `recipes/compvae.py` shows how a recipe is put together.
+# - Take `foreign_scale` back to 1, or z's weight, or leave out `relative_guide`, and watch the parts blur.
+# - `pyzoo train compvae-colors` composes images instead. `recipes/compvae/` shows how a recipe is put together.

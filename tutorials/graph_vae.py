@@ -16,7 +16,8 @@
 # You need some Pyro, and to know what a VAE is. By the end you have trained four structures with one model and one guide,
 # looked at the gates' two gradients, and plugged in a structure of your own. As a script it takes about
 # five minutes on two cores: `python tutorials/graph_vae.py`. Its pictures go to the folder `tutorial-graph-vae` where
-# you run it. With [jupytext](https://jupytext.readthedocs.io) it opens as a notebook.
+# you run it. With [jupytext](https://jupytext.readthedocs.io) it opens as a notebook. (`PYZOO_TUTORIAL_STEPS=100`
+# in the environment makes it short.)
 
 # %%
 import os
@@ -26,11 +27,11 @@ import pyro
 import torch
 
 from pyzoo.data.images import ImageSource, binarized, load_images
-from pyzoo.guides.graph_vae import fuse, graph_vae_guide
+from pyzoo.guides.graph_vae import fuse
 from pyzoo.infer import NegativeELBO, TracedStep, log_likelihood
-from pyzoo.models.graph_vae import Gates, graph_vae
+from pyzoo.models.graph_vae import Gates, GraphVAENetworks
 from pyzoo.plotting import figure_grid, image_sheet
-from pyzoo.recipes.graph_vae_figures import graph_picture
+from pyzoo.recipes.graph_vae.figures import graph_picture
 from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
@@ -58,28 +59,30 @@ image_sheet(test[:20], "Twenty test images").savefig(OUT / "1_data.png", dpi=120
 # $$p(x, z) = p(x \mid z) \prod_{n=N}^{1} p(z_n \mid z_{pa(n)})$$
 #
 # In a ladder the only parent of node n is node n + 1. Open `models/graph_vae.py`: its `forward` is the line above,
-# from the topmost node down. Which node may hear which is the business of a `Gates` object, a matrix whose entry
-# [i, j] says whether node i + 1 speaks to node j + 1. Here are four nodes of four dimensions.
+# from the topmost node down. Which node depends on which is the business of a `Gates` object, a matrix whose entry
+# [i, j] says whether node i + 1 is a parent of node j + 1. Here are four nodes of four dimensions. The sizes of all
+# networks are one value, `GraphVAENetworks`, which makes the model and its guide.
 
 # %%
-NODES, NODE_DIM = 4, 4
-SIZES = {"node_dim": NODE_DIM, "hidden_dim": 32}
+NODES = 4
 
 
-def pair(gates, **guide_options):
-    """A model and its guide with these gates, and small networks."""
-    model = graph_vae(gates, **SIZES, decoder_widths=(64, 128))
-    return model, graph_vae_guide(gates, **SIZES, encoder_widths=(128, 64), feature_dim=32, **guide_options)
+def pair(structure="learned", gates=None, **settings):
+    """A model and its guide with small networks, and with gates of a structure or of one's own."""
+    sizes = {"latent_dim": 4 * NODES, "widths": (128, 64), "hidden_dim": 32}
+    networks = GraphVAENetworks(nodes=NODES, structure=structure, **sizes, **settings)
+    model = networks.model(gates)
+    return model, networks.guide(model)
 
 
-print(Gates(NODES, "chain")())
-model, guide = pair(Gates(NODES, "chain"))
+model, guide = pair("chain")
+print(model.gates())
 trace = pyro.poutine.trace(model).get_trace(size=2)
 print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if site["type"] == "sample"})
 
 # %% [markdown]
-# The guide asks x and the parents alike. From below comes a normal that the encoder made of x, from above one that
-# the parents predict, and the two are multiplied: where both are sure, their product is surer than either.
+# The guide combines x and the parents. From below comes a normal that the encoder made of x, from above one that
+# the parents predict, and the two are multiplied: where both are certain, their product is more certain than either.
 
 # %%
 below, above = (torch.tensor(0.0), torch.tensor(0.0)), (torch.tensor(1.0), torch.tensor(-2.0))  # mean, log-variance
@@ -90,7 +93,7 @@ print(f"N(0, 1) and N(1, {torch.tensor(-2.0).exp():.2f}) fuse to N({loc:.2f}, {l
 # ## 3. Gates
 #
 # With all gates possible, each is a coin of its own, tossed once for a whole batch. A coin has no gradient, so in
-# training it is a *relaxed* coin, a number between 0 and 1 that multiplies what the parent says. As the temperature
+# training it is a *relaxed* coin, a number between 0 and 1 that multiplies the parent's value. As the temperature
 # falls it becomes a coin again. Model and guide share the toss, so the gates add no term to the bound.
 
 # %%
@@ -114,16 +117,18 @@ figure.savefig(OUT / "2_gates.png", dpi=120)
 #
 # `NegativeELBO` returns the loss and each node's share of it. `TracedStep` records its arithmetic once and runs it
 # twice as fast; that is allowed because nothing in a step is Python that changes: temperature and KL weights are
-# buffers. The weight of the KLs grows from 0 to 1 over the first half. Without that, latents that say nothing yet are
-# cheaper than latents that say something, and many stay silent for good. (`pyzoo train graph-vae` does all this with
+# buffers. The weight of the KLs grows from 0 to 1 over the first half. Without that, latents that carry no information yet
+# cost less than latents that do, and many stay unused for good. (`pyzoo train graph-vae` does all this with
 # checkpoints, metrics and pictures.)
 
 
 # %%
-def train(gates, steps=STEPS, num_particles=1, **guide_options):
+def train(structure="learned", steps=STEPS, **settings):
     """Trains a pair; returns the module that holds both, and the edges' probabilities as they went."""
     torch.manual_seed(1)
-    module = NegativeELBO(*pair(gates, **guide_options), {f"z_{n + 1}": 1.0 for n in range(NODES)}, num_particles)
+    model, guide = pair(structure, **settings)
+    gates = model.gates
+    module = NegativeELBO(model, guide, {f"z_{n + 1}": 1.0 for n in range(NODES)})
     networks = [p for p in module.parameters() if p is not getattr(gates, "logits", None)]
     groups = [{"params": networks}] + ([{"params": [gates.logits], "lr": 1e-2}] if gates.learned else [])
     optimizer = torch.optim.Adam(groups, lr=1e-3, fused=True)
@@ -152,14 +157,15 @@ def measure(name, module):
 
 trained = {}
 for structure in ("none", "chain", "full", "learned"):
-    trained[structure], history = train(Gates(NODES, structure))
+    trained[structure], history = train(structure)
     measure(structure, trained[structure])
 
 # %% [markdown]
 # All four end within about a nat of each other. Nearly all of the 282 nats are the noise of drawing black and white
-# from grey, and what is left of 1,437 blurred digits gives a graph little to explain. It takes more images for the
+# from gray, and what is left of 1,437 blurred digits gives a graph little to explain. It takes more images for the
 # dependencies to show: on MNIST the plain VAE is 2.2 nats behind the ladder, the ladder 0.3 behind the full graph, and
-# there the topmost node learns to say most and the others to add to it (RESULTS.md has the table and the figures).
+# there the topmost node learns to carry most of the information and the others to add to it (RESULTS.md has the table
+# and the figures).
 
 # %%
 learned = trained["learned"].model.gates
@@ -184,13 +190,12 @@ with torch.no_grad():
 # %% [markdown]
 # ## 5. Change one thing: a structure of your own
 #
-# Any matrix below the diagonal will do. Here one node on top speaks to all the others, and they not to each other: a
-# star.
+# Any matrix below the diagonal will do. Here the topmost node is the only parent of all the others: a star.
 
 # %%
 star = torch.zeros(NODES, NODES)
 star[NODES - 1, : NODES - 1] = 1
-trained["star"], _ = train(Gates(NODES, star))
+trained["star"], _ = train(gates=Gates(NODES, star))
 measure("star", trained["star"])
 
 # %% [markdown]
@@ -198,7 +203,7 @@ measure("star", trained["star"])
 # than sharing them; here it makes no difference that one could tell from one run.
 
 # %%
-trained["open guide"], _ = train(Gates(NODES, "learned"), guide_gates="full")
+trained["open guide"], _ = train("learned", guide_gates="full")
 measure("open guide", trained["open guide"])
 
 # %% [markdown]
@@ -214,8 +219,9 @@ PARTICLES, DRAWS = 4, min(STEPS, 100)
 spread = {}
 for estimator, particles in (("relaxed", 1), ("hard", PARTICLES)):
     torch.manual_seed(2)
-    gates = Gates(NODES, "learned", estimator)
-    module = NegativeELBO(*pair(gates), num_particles=particles)
+    model, guide = pair("learned", gate_estimator=estimator)
+    gates = model.gates
+    module = NegativeELBO(model, guide, num_particles=particles)
     module.load_state_dict(trained["learned"].state_dict(), strict=False)  # networks as trained
     with torch.no_grad():
         gates.logits.zero_()

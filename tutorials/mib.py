@@ -9,15 +9,16 @@
 # %% [markdown]
 # # MIB: draw a network, get the training objective
 #
-# *What these two views share should stand in one latent, and what is each one's own in another.* A wish like that is a
-# statement about what depends on what, and a Bayesian network is how such statements are drawn. Zhang, Koyama and
-# Ishiguro (2020) take this at its word: a network is a penalty, the distance of the model's own distribution to the
-# nearest one that the network allows.
+# *What these two views share should be in one latent, and what is specific to each view in another.* A requirement like
+# that is a statement about what depends on what, and a Bayesian network is how such statements are drawn. In the
+# framework of Zhang, Koyama and Ishiguro (2020) a network becomes a penalty: the distance of the guide's distribution to
+# the nearest one that the network allows.
 #
-# You need some Pyro, and to know what a VAE is. By the end you have drawn three networks, read off what they cost,
+# You need some Pyro, and to know what a VAE is. By the end you have drawn three networks, derived their penalties,
 # trained a model of digits and their labels, and turned labels into pictures and back. As a script it takes about
 # three minutes on two cores: `python tutorials/mib.py`. Its pictures go to the folder `tutorial-mib` where you run it.
 # With [jupytext](https://jupytext.readthedocs.io) it opens as a notebook.
+# (`PYZOO_TUTORIAL_STEPS=100` in the environment makes it short.)
 
 # %%
 import os
@@ -27,12 +28,11 @@ import torch
 
 from pyzoo.data.multimodal import PairSource, load_pairs
 from pyzoo.evaluation import class_probabilities, train_classifier
-from pyzoo.guides.mib import structured_guide
-from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalty, Variables, evaluating, projection
-from pyzoo.models.mib import structured_vae
+from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalised, Penalty, TotalCorrelation, evaluating, projection
+from pyzoo.models.mib import ViewNetworks
 from pyzoo.plotting import draw_network, figure_grid
-from pyzoo.recipes.mib_figures import cross_generation, exchange
-from pyzoo.training import keep_freed_memory
+from pyzoo.recipes.mib.figures import cross_generation, exchange
+from pyzoo.training import Pair, keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 1500))
 OUT = Path("tutorial-mib")
@@ -43,15 +43,24 @@ torch.manual_seed(0)
 # %% [markdown]
 # ## 1. Names, and what may depend on what
 #
-# Two views are observed: the image of a digit, and its label. Both are to come from a shared latent z; the image has
-# a latent of its own, u, for what the label does not say: how it is written. `generative` is the model's network and
-# `inference` the guide's. Text goes in, and a drawing comes out.
+# Two views are observed: the image of a digit, and its label. Both depend on a shared latent z; the image also has a
+# private latent u, for what the label does not say: how the digit is written. `generative` is the model's network,
+# `inference` the guide's, and `target` is a network that the guide's distribution should obey.
 
 # %%
-names = Variables(("digit", "label"), shared=("z",), private={"u": "digit"})
-generative = BayesianNetwork.parse("z, u -> digit; z -> label", names)
-inference = BayesianNetwork.parse("digit, label -> z; digit -> u", names)
-wish = BayesianNetwork.parse("label -> z -> digit; digit -> u", names)
+DIMS = {"z": 8, "u": 4}
+networks = ViewNetworks(
+    observed=("digit", "label"),
+    shared=("z",),
+    private=(("u", "digit"),),
+    dims=tuple(DIMS.items()),
+    generative="z, u -> digit; z -> label",
+    inference="digit, label -> z; digit -> u",
+    hidden_dim=256,
+)
+names = networks.variables
+generative, inference = networks.network(networks.generative), networks.network(networks.inference)
+target = networks.network("label -> z -> digit; digit -> u")
 
 
 def draw(networks, path):
@@ -62,39 +71,41 @@ def draw(networks, path):
     figure.savefig(path, dpi=120)
 
 
-draw({"the model": generative, "the guide": inference, "the wish": wish}, OUT / "1_networks.png")
+draw({"the model": generative, "the guide": inference, "the target": target}, OUT / "1_networks.png")
 print(inference.inference_mask())  # M^q of the paper, from views to shared latents
 
 # %% [markdown]
-# ## 2. A wish, and what it costs
+# ## 2. A target, and its penalty
 #
-# The third network reads: *the label tells z, and z is all that the digit knows of the label.* The guide's
-# distribution need not obey. How far it is from obeying is a sum of informations, and each of them is something that
-# we can bound or estimate:
+# The third network reads: *z follows from the label alone, and given z, the digit is independent of the label.* The
+# guide's distribution need not obey it. Its distance to the network is a sum of informations, and each of them can be
+# bounded or estimated:
 
 # %%
-print([str(term) for term in projection(inference, wish)])
-from_label = Penalty("label tells z", inference, wish)
-from_digit = Penalty("digit tells z", inference, BayesianNetwork.parse("digit -> z -> label; digit -> u", names))
+print([str(term) for term in projection(inference, target)])
+from_label = Penalty("z from the label", inference, target)
+from_digit = Penalty("z from the digit", inference, BayesianNetwork.parse("digit -> z -> label; digit -> u", names))
 print(from_label)
 print(from_digit)
 
 # %% [markdown]
-# `I(z; digit | label)` is what the digit still says of z when the label is known. Its upper bound is
+# `I(z; digit | label)` is the information that the digit adds about z when the label is known. Its upper bound is
 # KL(q(z | digit, label) || q(z | label)), where both sides come from the same two encoders: q(z | digit, label) is a
 # product of experts, one for each view, and an absent view just takes no part. The other term is bounded from below
-# by zero. An upper and a lower bound make the whole an upper bound, and the penalty says so. With both wishes, z is to
-# hold what *either* view can tell: the class.
+# by zero. An upper and a lower bound make the whole an upper bound, and the penalty says so. With both penalties, z can
+# hold only what *either* view determines: the class.
 #
-# One more wish. Nothing so far forbids u to hold the class as well. Let z and u be independent:
+# One more target. Nothing so far keeps the class out of u. Let z and u be independent:
 
 # %%
+train, test = load_pairs("digits-label", "train"), load_pairs("digits-label", "test")
 independent = Penalty(
     "independent",
     inference,
-    BayesianNetwork.parse("z, u -> digit, label; digit -> label", names),
+    networks.network("z, u -> digit, label; digit -> label"),
     weight=3.0,
     form="conditional",
+    estimators={"I(u; z)": TotalCorrelation(len(train))},
 )
 print(independent)
 
@@ -103,21 +114,19 @@ print(independent)
 #
 # ## 3. Training
 #
-# Model and guide are Pyro programs, and the penalties are `pyro.factor` sites in the guide. So the loss is one ELBO,
-# and every wish shows up beside it, in nats.
+# Model and guide are Pyro programs. `Penalised` wraps the guide and adds the penalties as `pyro.factor` sites, so the
+# loss is one ELBO, in which every penalty is a term in nats. The bare guide has none: likelihoods are estimated with it.
 
 # %%
-DIMS = {"z": 8, "u": 4}
-train, test = load_pairs("digits-label", "train"), load_pairs("digits-label", "test")
 source = PairSource(train, seed=0)
 
 
 def trained(penalties, steps=STEPS):
-    """A model and guide with some wishes, trained."""
+    """A model and its guide, trained with some penalties."""
     torch.manual_seed(1)
-    model = structured_vae(generative, DIMS, hidden_dim=256)
-    guide = structured_guide(inference, DIMS, hidden_dim=256, penalties=penalties, dataset_size=len(train))
-    module = NegativeELBO(model, guide, {"label": 50.0})  # a label is a few nats beside an image's hundreds
+    model = networks.model()
+    guide = networks.guide(model)
+    module = NegativeELBO(model, Penalised(guide, penalties), {"label": 50.0})  # a label is a few nats, an image hundreds
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in range(steps):
@@ -128,15 +137,15 @@ def trained(penalties, steps=STEPS):
         schedule.step()
     for name, term in terms.items():
         print(f"  {name:50} {term.item():8.2f}")
-    return module
+    return Pair(model, guide)
 
 
-print("without wishes")
+print("without penalties")
 plain = trained([])
-print("with both wishes")
+print("with both penalties on z")
 both = trained([from_label, from_digit])
 print("with all three")
-module = trained([from_label, from_digit, independent])
+pair = trained([from_label, from_digit, independent])
 
 # %% [markdown]
 # ## 4. From label to digit, and from digit to label
@@ -147,39 +156,41 @@ module = trained([from_label, from_digit, independent])
 # %%
 judge = train_classifier(lambda step: (lambda b: (b["digit"], b["label"].argmax(1)))(source.batch(step, 128)), max(5, STEPS // 4))
 views = test.views(slice(None), torch.Generator().manual_seed(0))
-for name, each in {"without wishes": plain, "with both": both, "with all three": module}.items():
-    with evaluating(each):
+for name, each in {"no penalties": plain, "both on z": both, "all three": pair}.items():
+    with evaluating(torch.nn.ModuleList(each)):
         z = {latent: q.sample() for latent, q in each.guide.posteriors({"label": views["label"]}).items()}
         digits = each.model.likelihood("digit", z).mean
         z = {latent: q.sample() for latent, q in each.guide.posteriors({"digit": views["digit"]}).items()}
         labels = each.model.likelihood("label", z).mean
     right = [(found.argmax(1) == test.labels).float().mean().item() for found in (class_probabilities(judge, digits), labels)]
-    print(f"{name:16} label to digit {right[0]:.3f}   digit to label {right[1]:.3f}")
+    print(f"{name:12} label to digit {right[0]:.3f}   digit to label {right[1]:.3f}")
 
 # %% [markdown]
-# Without wishes z is told by both views together, and nothing has made either learn to do it alone. The two wishes do;
-# and when u is kept apart from z as well, a digit drawn with any u is of its label's class. Now look at the pictures:
-# each row begins with a label, and goes on with eight digits drawn given it, each with a u of its own.
+# Without penalties z is always inferred from both views together, and nothing has trained inference from one of them
+# alone. The two penalties on z do; and when u is independent of z as well, a digit drawn with any u is of its label's
+# class. In the pictures each row begins with a label, followed by eight digits drawn given it, each with another u.
 
 # %%
 first = [(test.labels == label).nonzero()[0].item() for label in range(10)]
 views = {name: view[first] for name, view in views.items()}
-cross_generation(module, views, "label", "digit", rows=10).savefig(OUT / "2_digits_given_labels.png", dpi=120)
-cross_generation(module, views, "digit", "label", rows=10).savefig(OUT / "3_labels_given_digits.png", dpi=120)
+cross_generation(pair, views, "label", "digit", rows=10).savefig(OUT / "2_digits_given_labels.png", dpi=120)
+cross_generation(pair, views, "digit", "label", rows=10).savefig(OUT / "3_labels_given_digits.png", dpi=120)
 
 # %% [markdown]
 # ## 5. What is shared and what is private
 #
-# In the next picture each row has the z of the digit on its left, and each column the u of the digit above. Down a
-# column the class changes and the hand stays; along a row it is the other way round.
+# In the next picture each row has the z of the digit on its left, and each column the u of the digit above. Along a row
+# the class should stay while slant and stroke change with the column. Where a whole row is of another class than the
+# digit on its left, z was inferred wrongly from that digit; u did not change it.
 
 # %%
-exchange(module, "digit", views["digit"][:8]).savefig(OUT / "4_exchange.png", dpi=120)
+exchange(pair, "digit", views["digit"][:8]).savefig(OUT / "4_exchange.png", dpi=120)
 
 # %% [markdown]
-# ## 6. Your own wish
+# ## 6. Your own target
 #
-# Change `wish` above: draw `digit -> z; digit -> u`, say, and see which term appears. If an estimator is missing, the
-# error says which term wants one, and which would suit. Or change the data: `load_pairs("digits-numbers", ...)` pairs
-# the digits with house numbers in colour (add `"v": "number"` to `private`), and `pyzoo train mib-multimodal` trains on
-# those. `recipes/mib.py` holds eleven methods, old and new, each a declaration like the one above.
+# Change `target` above: to `digit -> z; digit -> u`, say, and see which term appears. If no estimator suits a term, the
+# error names the term. An estimator of your own is a class with three members, see `pyzoo.infer.Estimator`. Or change
+# the data: `load_pairs("digits-numbers", ...)` pairs the digits with house numbers in color, and
+# `pyzoo train mib-multimodal` trains on those. `recipes/mib/methods.py` holds eleven methods, old and new, each a
+# declaration like the one above.

@@ -17,6 +17,7 @@
 # trained it, moved images by a transformation that was read off other images, and put in another latent map. As a
 # script it takes about eight minutes on two cores: `python tutorials/tvae.py`. Its pictures go to the folder
 # `tutorial-tvae` where you run it. With [jupytext](https://jupytext.readthedocs.io) it opens as a notebook.
+# (`PYZOO_TUTORIAL_STEPS=100` in the environment makes it short.)
 
 # %%
 import os
@@ -29,12 +30,11 @@ from pyzoo.data.affnist import at_mnists_size, fit_to_28, load_affnist
 from pyzoo.data.images import ImageSource, load_images
 from pyzoo.data.transformations import FAMILIES, AugmentedSource, ViewSource
 from pyzoo.evaluation import knn_accuracy
-from pyzoo.guides.tvae import tvae_guide
 from pyzoo.infer import NegativeELBO
-from pyzoo.models.tvae import Additive, Matrix, tvae, vae
-from pyzoo.recipes.tvae_figures import image_rows, interpolation, transfer
-from pyzoo.recipes.tvae_metrics import embed, rotation_error
-from pyzoo.training import keep_freed_memory
+from pyzoo.models.tvae import Matrix, TVAENetworks, VAENetworks
+from pyzoo.recipes.tvae.figures import image_rows, interpolation, transfer
+from pyzoo.recipes.tvae.report import embed, rotation_error
+from pyzoo.training import Pair, keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 1500))
 OUT = Path("tutorial-tvae")
@@ -66,20 +66,29 @@ image_rows(rows, "Images, and their views by a transformation and its inverse").
 # $$z_0 = z, \qquad z_1 = z + T, \qquad z_2 = z - T$$
 #
 # Open `models/tvae.py`: z is drawn, then T; the three latents follow, and each is decoded to its image. T = 0 is the
-# identity and -T the inverse of T, whatever T is. The model is never told what f was, or even that it is a rotation.
+# identity and -T the inverse of T, whatever T is. The model never sees what f was, or even that it is a rotation. The
+# sizes of all networks are one value, `TVAENetworks`, which makes the model and its guide.
 
 # %%
 Z_DIM = 16
-NETWORKS = {"encoder": (16, 16, 32, 64), "decoder": (64, 32, 16, 16), "hidden_dim": 200}
+SIZES = {"z_dim": Z_DIM, "encoder_channels": (16, 16, 32, 64), "decoder_channels": (64, 32, 16, 16)}  # half the paper's
 
 
-def pair(model_of=tvae, **settings):
-    """A model and its guide, with smaller networks than the paper's."""
-    model = model_of(Z_DIM, channels=NETWORKS["decoder"], **settings)
-    return model, tvae_guide(model, channels=NETWORKS["encoder"], hidden_dim=NETWORKS["hidden_dim"])
+def pair(latent_map=None, **settings):
+    """A T-VAE and its guide; z + T is the latent map if no other is given."""
+    networks = TVAENetworks(**SIZES, hidden_dim=200, **settings)
+    model = networks.model(latent_map)
+    return Pair(model, networks.guide(model))
 
 
-model, guide = pair(latent_map=Additive())
+def vae_pair():
+    """The VAE with the same encoder and decoder."""
+    networks = VAENetworks(**SIZES)
+    model = networks.model()
+    return Pair(model, networks.guide(model))
+
+
+model, guide = pair()
 trace = pyro.poutine.trace(model).get_trace(size=2)
 print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if site["type"] == "sample"})
 
@@ -90,15 +99,15 @@ print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if
 # there are two stories about z_1: that it is the code of f(x), and that it is z + T. Eq. 3 asks for coherence, that
 # the two agree. Here is each term, in nats per image:
 #
-# - `x`, `x_1`, `x_2`: what it costs to decode the three images from their codes.
+# - `x`, `x_1`, `x_2`: the cost of decoding the three images from their codes.
 # - `z_0`: the KL of the code of x, as in any VAE.
 # - `penalty/indirect/x`: the cost of x when it is decoded from z, which has only seen the views.
-# - `penalty/coherence/z_1`: how far z_1 is from z + T. Neither's density is at hand, but samples are, and a kernel
-#   compares them: the maximum mean discrepancy. It is no number of nats; its weight makes it one.
+# - `penalty/coherence/z_1`: how far z_1 is from z + T. Neither density is known, but there are samples, and a kernel
+#   compares them: the maximum mean discrepancy. It is not in nats; its weight is in nats.
 
 # %%
 settings = {"coherence": "conditional", "coherence_weight": 100.0, "prior_weight": 1.0}
-loss, terms = NegativeELBO(*pair(latent_map=Additive(), **settings))(**views.batch(step=0, size=100))
+loss, terms = NegativeELBO(*pair(**settings))(**views.batch(step=0, size=100))
 for name, term in terms.items():
     print(f"{name:26} {term.item():8.2f}")
 
@@ -114,10 +123,11 @@ for name, term in terms.items():
 
 
 # %%
-def train(pair_of, source, steps=STEPS):
-    """Trains a model and its guide; returns the module that holds both."""
+def train(make, source, steps=STEPS):
+    """Makes a pair and trains it."""
     torch.manual_seed(1)
-    module = NegativeELBO(*pair_of())
+    trained = make()
+    module = NegativeELBO(*trained)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     with pyro.validation_enabled(False):
@@ -127,13 +137,13 @@ def train(pair_of, source, steps=STEPS):
             loss.backward()
             optimizer.step()
             cosine.step()
-    return module
+    return trained
 
 
 trained = {
-    "VAE": train(lambda: pair(vae), ImageSource(train_images, "no", seed=0)),
-    "VAE+": train(lambda: pair(vae), AugmentedSource(views)),
-    "T-VAE": train(lambda: pair(latent_map=Additive(), **settings), views),
+    "VAE": train(vae_pair, ImageSource(train_images, "no", seed=0)),
+    "VAE+": train(vae_pair, AugmentedSource(views)),
+    "T-VAE": train(lambda: pair(**settings), views),
 }
 
 # %% [markdown]
@@ -145,11 +155,11 @@ trained = {
 affnist = [load_affnist(split, origin="digits") for split in ("train", "test")]
 affnist = [(fit_to_28(images), labels) for images, labels in affnist]
 x = test_images / 255
-for name, module in trained.items():
-    same = knn_accuracy(embed(module, train_images, CPU), train_labels, embed(module, test_images, CPU), test_labels)
+for name, each in trained.items():
+    same = knn_accuracy(embed(each.guide, train_images, CPU), train_labels, embed(each.guide, test_images, CPU), test_labels)
     (a, a_labels), (b, b_labels) = affnist
-    moved = knn_accuracy(embed(module, a, CPU), a_labels, embed(module, b, CPU), b_labels)
-    error = rotation_error(module, x[:10], x[10:30])
+    moved = knn_accuracy(embed(each.guide, a, CPU), a_labels, embed(each.guide, b, CPU), b_labels)
+    error = rotation_error(each, x[:10], x[10:30])
     print(
         f"{name:6} k-NN: same digits {100 * same:5.1f} %, moved digits {100 * moved:5.1f} %; rotation error {error:4.1f} degrees"
     )
@@ -172,7 +182,7 @@ with torch.no_grad():
     half_way = {name: trained[name] for name in ("VAE", "VAE+", "T-VAE")}
     interpolation(x[:10], turned, half_way).savefig(OUT / "3_half_way.png", dpi=120)
 
-trained["marginal"] = train(lambda: pair(latent_map=Additive(), **{**settings, "coherence": "marginal"}), views)
+trained["marginal"] = train(lambda: pair(**{**settings, "coherence": "marginal"}), views)
 print(f"with marginal coherence: rotation error {rotation_error(trained['marginal'], x[:10], x[10:30]):.1f} degrees")
 
 # %% [markdown]
@@ -200,11 +210,11 @@ for latent_map in (Matrix(), Planes()):
     there_and_back = latent_map(latent_map(z, T), -T)
     print(f"{type(latent_map).__name__:7} inverse to {(there_and_back - z).abs().max():.0e}")
 
-trained["planes"] = train(lambda: pair(latent_map=Planes(), **settings), views)
+trained["planes"] = train(lambda: pair(Planes(), **settings), views)
 print(f"turning in planes: rotation error {rotation_error(trained['planes'], x[:10], x[10:30]):.1f} degrees")
 
 # %% [markdown]
-# It trains, and carries over next to nothing: lengths are where this map cannot go, and a shift of a digit is no turn of its
+# It trains, and carries over next to nothing: this map keeps lengths, and a shift of a digit is not a rotation of its
 # latent. Which map suits which family of transformations is an open question; try `FAMILIES["rotation"]` alone.
 
 # %% [markdown]
