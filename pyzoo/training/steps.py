@@ -4,7 +4,7 @@ Nothing here waits for the device. A loss or gradient that is not finite is foun
 moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -68,9 +68,8 @@ class Eager:
             norm = get_total_norm(gradients)
             clip_grads_with_norm_(self.parameters, self.objective.clip_norm, norm)
             finite = finite & norm.isfinite()
-        elif gradients:
-            # The largest entry, not the Euclidean norm, whose squares may overflow where no entry does.
-            finite = finite & torch.stack(torch._foreach_norm(gradients, ord=float("inf"))).isfinite().all()
+        else:
+            finite = finite & are_finite(gradients)
         bad = (~finite).to(torch.float32)
         self.skipped += bad
         self._move(bad)
@@ -154,6 +153,21 @@ class Compiled(Traced):
     """Runs a traced step that ``torch.compile`` has compiled: takes minutes to start, and pays in long runs."""
 
     compiled = True
+
+
+def are_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """Whether all entries of some tensors are finite, 0-dim, on their device.
+
+    By their extremes: squares, as of the Euclidean norm, may overflow where no entry does.
+    """
+    tensors = [tensor for tensor in tensors if tensor.numel()]
+    if not tensors:
+        return torch.tensor(True)
+    if tensors[0].device.type == "cpu":  # where the norm takes ten times as long
+        extremes = [extreme for tensor in tensors for extreme in tensor.aminmax()]
+    else:  # one kernel for all
+        extremes = torch._foreach_norm(tensors, ord=float("inf"))
+    return torch.stack(extremes).isfinite().all()
 
 
 _ENGINES: dict[str, type[Eager]] = {"eager": Eager, "traced": Traced, "compiled": Compiled}
