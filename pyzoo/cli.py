@@ -217,7 +217,7 @@ def _train(arguments: list[str]) -> int:
     kind = find_recipe(name)
     preset, recipe, hardware = _start(kind, rest)
     flags = TrainFlags(preset=preset)
-    about = f"{plain(kind.__doc__)}\n\nP{_presets(kind.about)[1:]}. Minutes are those of two cores."
+    about = f"{plain(kind.__doc__)}\n\nP{_presets(kind.about)[1:]}. The times are those on two cores."
     common = (*kind.common, "preset", "out", "device")
     changes = parse(f"pyzoo train {name}", rest, [recipe, hardware, flags], about, common)
     data = {} if "data" not in changes or peek(rest, "--like") else {"data": changes["data"]}

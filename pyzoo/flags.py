@@ -7,12 +7,12 @@ import re
 import shutil
 import textwrap
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import tyro
 
 from pyzoo.errors import UsageError
-from pyzoo.settings import Field, Settings, walk
+from pyzoo.settings import Field, Settings, alternatives, walk
 
 __all__ = ["parse", "peek", "plain"]
 
@@ -70,11 +70,24 @@ def _group(name: str, fields: Sequence[Field]) -> Any:
     """A dataclass of some fields, which tyro shows under one heading."""
     made = []
     for field in fields:
-        hint = Annotated[field.hint, tyro.conf.arg(help=plain(field.help))]
-        made.append((field.name, hint, dataclasses.field(default=field.value)))
+        default = None if field.value is not None else ""  # tyro's "(default: ...)", but not of None
+        shown = tyro.conf.arg(help=plain(field.help), metavar=_placeholder(field.hint), help_behavior_hint=default)
+        made.append((field.name, Annotated[field.hint, shown], dataclasses.field(default=field.value)))
     kind = dataclasses.make_dataclass(name, made)
     kind.__doc__ = ""  # tyro would show the one that dataclasses make
     return tyro.conf.OmitArgPrefixes[kind]
+
+
+def _placeholder(hint: Any) -> str | None:
+    """What stands for the value in the help, where tyro's would show that None or an empty list is allowed too."""
+    kinds = [kind for kind in alternatives(hint) if kind is not type(None)]
+    if len(kinds) != 1:
+        return None
+    (kind,) = kinds
+    if get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,):
+        (inner,) = alternatives(get_args(kind)[0])
+        return f"{inner.__name__.upper()} ..."
+    return kind.__name__.upper() if len(kinds) < len(alternatives(hint)) and isinstance(kind, type) else None
 
 
 def _print_help(text: str, description: str) -> None:

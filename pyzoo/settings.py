@@ -286,24 +286,24 @@ def restored(kind: type, values: Mapping[str, Any]) -> Any:
 
 def _fitted(value: Any, hint: Any) -> Any:
     """A value as its hint has it, where a list stands for a tuple or a text for a path."""
-    alternatives = _alternatives(hint)
+    allowed = alternatives(hint)
     if isinstance(value, list):
-        kinds = [one for one in alternatives if one is tuple or get_origin(one) is tuple]
+        kinds = [one for one in allowed if one is tuple or get_origin(one) is tuple]
         inner = get_args(kinds[0]) if kinds else ()
         if Ellipsis in inner or len(inner) != len(value):
             inner = (inner[0] if inner else Any,) * len(value)
         return tuple(map(_fitted, value, inner)) if kinds else value
-    if isinstance(value, str) and Path in alternatives and str not in alternatives:
+    if isinstance(value, str) and Path in allowed and str not in allowed:
         return Path(value)
     return value
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
+def alternatives(hint: Any) -> tuple[Any, ...]:
     """The types that a hint allows, without annotations."""
     if get_origin(hint) is Annotated:
-        return _alternatives(hint.__origin__)
+        return alternatives(hint.__origin__)
     if get_origin(hint) in (Union, types.UnionType):
-        return tuple(one for part in get_args(hint) for one in _alternatives(part))
+        return tuple(one for part in get_args(hint) for one in alternatives(part))
     return (hint,)
 
 
