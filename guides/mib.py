@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
 from pyzoo.models.mib import PairNetworks, ViewNetworks, check_complete, those_given, view_dim, without_absent
-from pyzoo.nn import ImageCheck, he_initialised, scale_from_log_variance
+from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["Quotient", "StructuredGuide", "encoder", "view_guide"]
 
@@ -240,7 +240,7 @@ def encoder(networks: ViewNetworks, view: str, width: int) -> nn.Module:
     else:
         layers = [ImageCheck(networks.x_shape), nn.Flatten(), nn.Linear(math.prod(networks.x_shape), hidden_dim), nn.ReLU()]
         layers += [nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
-    return he_initialised(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width), Quotient()))
+    return he_initialized(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width), Quotient()))
 
 
 class Quotient(nn.Module):

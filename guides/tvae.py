@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pyzoo.infer import analytic
 from pyzoo.models.tvae import TVAE, TVAENetworks, VAENetworks
-from pyzoo.nn import ImageCheck, he_initialised, scale_from_log_variance
+from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["TVAEGuide", "tvae_guide"]
 
@@ -111,7 +111,7 @@ def tvae_guide(networks: TVAENetworks, model: TVAE) -> TVAEGuide:
     transformation = nn.Sequential(
         nn.Linear(views_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, math.prod(T_shape)), nn.Unflatten(1, T_shape)
     )
-    return TVAEGuide(encoder(networks), he_initialised(fuse), he_initialised(transformation), model.num_views)
+    return TVAEGuide(encoder(networks), he_initialized(fuse), he_initialized(transformation), model.num_views)
 
 
 def encoder(networks: VAENetworks) -> nn.Sequential:
@@ -127,4 +127,4 @@ def encoder(networks: VAENetworks) -> nn.Sequential:
     for i, (kernel, stride, padding) in enumerate([*[(4, 2, 1)] * 4, last]):
         layers += [nn.ReLU()] if i else []
         layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride=stride, padding=padding))
-    return he_initialised(nn.Sequential(*layers, nn.Flatten()))
+    return he_initialized(nn.Sequential(*layers, nn.Flatten()))

@@ -345,7 +345,7 @@ class GraphVAENetworks(Networks):
         """The generative program.
 
         Args:
-            gates: a structure of one's own, with as many nodes; by default that of ``structure``.
+            gates: your own structure, with as many nodes; by default that of ``structure``.
         """
         if gates is None:
             gates = Gates(self.nodes, self.structure, self.gate_estimator, self.initial_gate)

@@ -24,7 +24,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.infer import BayesianNetwork, FixedMask, Variables
-from pyzoo.nn import Networks, he_initialised
+from pyzoo.nn import Networks, he_initialized
 from pyzoo.settings import AtLeast, Count, NoFlag, Positive
 
 __all__ = ["PairNetworks", "StructuredVAE", "ViewNetworks", "check_complete", "those_given", "view_dim", "without_absent"]
@@ -184,7 +184,7 @@ class PixelDecoder(nn.Sequential):
     def __init__(self, width: int, hidden_dim: int, x_shape: tuple[int, int, int]) -> None:
         layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
         super().__init__(*layers, nn.Linear(hidden_dim, math.prod(x_shape)), nn.Unflatten(1, x_shape))
-        he_initialised(self)
+        he_initialized(self)
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:
         return dist.Bernoulli(logits=super().forward(latents), validate_args=False).to_event(3)
@@ -195,7 +195,7 @@ class LabelDecoder(nn.Sequential):
 
     def __init__(self, width: int, hidden_dim: int, num_classes: int) -> None:
         super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes))
-        he_initialised(self)
+        he_initialized(self)
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:
         return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
@@ -209,7 +209,7 @@ class NumberDecoder(nn.Sequential):
     def __init__(self, width: int, hidden_dim: int, scale: float) -> None:
         layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
         super().__init__(*layers, nn.Linear(hidden_dim, sum(self._SIZES)), nn.Sigmoid())
-        he_initialised(self)
+        he_initialized(self)
         self.scale = scale
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from pyzoo.errors import UsageError
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
-from pyzoo.nn import Networks, he_initialised
+from pyzoo.nn import Networks, he_initialized
 from pyzoo.settings import Count, Length, NoFlag, Weight
 
 __all__ = ["LATENT_MAPS", "TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "TVAENetworks", "VAENetworks"]
@@ -219,7 +219,7 @@ class TVAE(PyroModule):
     def likelihoods(self, *latents: Tensor) -> list[dist.TorchDistribution]:
         """p(x | z) for each of several latents, (batch, z_dim); one call of the decoder, which is faster than one for each."""
         logits = self.decoder(torch.cat(latents)).split([len(z) for z in latents])
-        # Gray pixels are allowed: their cross-entropy is the mean of log p over binarisations of the image.
+        # Gray pixels are allowed: their cross-entropy is the mean of log p over binarizations of the image.
         return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
 
 
@@ -236,7 +236,7 @@ def decoder(z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int] =
     for i, (kernel, stride, padding) in enumerate([(first, 1, 0), (4, 1, 0), (4, 1, 1), (4, 2, 2), (4, 2, 1)]):
         layers += [nn.ReLU()] if i else []
         layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel, stride=stride, padding=padding))
-    return he_initialised(nn.Sequential(*layers))
+    return he_initialized(nn.Sequential(*layers))
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class TVAENetworks(VAENetworks):
         """The generative program.
 
         Args:
-            latent_map: a map of one's own; by default that of ``latent_map``'s name.
+            latent_map: your own map; by default that of ``latent_map``'s name.
         """
         return TVAE(
             decoder(self.z_dim, self.decoder_channels, self.x_shape),

@@ -150,7 +150,7 @@ def draw_network(
         style = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 15, "shrinkB": 15, "color": "black"}
         axes.add_patch(FancyArrowPatch(places[parent], places[child], connectionstyle=bend, **style))
     for name, (x, y) in places.items():
-        axes.scatter([x], [y], s=520, color="lightgrey" if name in observed else "white", edgecolors="black", zorder=3)
+        axes.scatter([x], [y], s=520, color="lightgray" if name in observed else "white", edgecolors="black", zorder=3)
         axes.text(x, y, name, ha="center", va="center", fontsize=9 if len(name) <= 4 else 6, zorder=4)
     width = max(map(len, layers)) / 2
     axes.set_xlim(-width - 0.2, width + 0.2)

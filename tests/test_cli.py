@@ -363,10 +363,10 @@ def test_compare(trained, tmp_path, capsys):
     assert "can't write" in bad(capsys, "compare", *runs, "--out", tmp_path / "no" / "x.png")
 
 
-# Images of one's own --------------------------------------------------------------------------------------------------
+# Your own images --------------------------------------------------------------------------------------------------
 
 
-def test_one_flag_trains_on_images_of_ones_own(tmp_path, capsys):
+def test_one_flag_trains_on_your_own_images(tmp_path, capsys):
     image = pytest.importorskip("PIL.Image")
     generator = torch.Generator().manual_seed(0)
     for name in ("cats", "dogs"):

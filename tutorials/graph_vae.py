@@ -68,7 +68,7 @@ NODES = 4
 
 
 def pair(structure="learned", gates=None, **settings):
-    """A model and its guide with small networks, and with gates of a structure or of one's own."""
+    """A model and its guide with small networks, and with the gates of a structure, or with your own."""
     sizes = {"latent_dim": 4 * NODES, "widths": (128, 64), "hidden_dim": 32}
     networks = GraphVAENetworks(nodes=NODES, structure=structure, **sizes, **settings)
     model = networks.model(gates)

@@ -12,7 +12,7 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     .. math:: \mathrm{JS}^G_*(p_1, \ldots, p_N) = \sum_i w_i\, \mathrm{KL}(g \| p_i) = -\log \int \prod_i p_i(z)^{w_i} dz,
         \qquad g \propto \prod_i p_i^{w_i}, \quad w_i \ge 0, \quad \sum_i w_i = 1
 
-    The second form shows that it is the negative logarithm of the mean's normaliser; g is normal too. It is zero only if the
+    The second form shows that it is the negative logarithm of the mean's normalizer; g is normal too. It is zero only if the
     normals of positive weight are one.
 
     Source: Nielsen (2019), "On the Jensen-Shannon Symmetrization of Distances Relying on Abstract Means", definition 8 with

@@ -12,7 +12,7 @@ __all__ = ["WeightedProductOfExperts"]
 
 
 class WeightedProductOfExperts(dist.Normal):
-    r"""The normalised product of a normal prior and of experts' normal densities, each to the power of its weight.
+    r"""The normalized product of a normal prior and of experts' normal densities, each to the power of its weight.
 
     .. math:: q(z) = \frac{1}{C}\, p_0(z) \prod_{i=1}^{N} \tilde q_i(z)^{m_i}, \qquad
         \frac{1}{\sigma^2} = \frac{1}{\sigma_0^2} + \sum_i \frac{m_i}{\sigma_i^2}, \qquad

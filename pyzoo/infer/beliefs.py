@@ -12,7 +12,7 @@ __all__ = ["Beliefs"]
 class Beliefs:
     """What a guide infers from a batch: draws of the latents, and normal posteriors given sets of views.
 
-    A guide of one's own makes one from what it has computed; a guide that can condition on any set of views overrides
+    Your own guide makes one from what it has computed; a guide that can condition on any set of views overrides
     :meth:`given`.
 
     Args:

@@ -1,6 +1,6 @@
 """Estimators of the informations that penalties are made of, each one class.
 
-An estimator of one's own has the three members of :class:`Estimator`, and is handed to a :class:`pyzoo.infer.Penalty`.
+Your own estimator has the three members of :class:`Estimator`, and is handed to a :class:`pyzoo.infer.Penalty`.
 """
 
 from collections.abc import Mapping

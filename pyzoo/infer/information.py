@@ -169,7 +169,7 @@ class MINE(nn.Module):
 
     .. math:: I(z; u) \ge E_{q(z, u)} T - \log E_{q(z) q(u)} e^T
 
-    For a fixed T and many examples that is a lower bound; but T learns on the examples that it judges, and what a model minimises
+    For a fixed T and many examples that is a lower bound; but T learns on the examples that it judges, and what a model minimizes
     of it is not bounded by it. Train T to make it large, as an objective of its own, and the model to make it small.
 
     Source: Belghazi et al. (2018), "Mutual Information Neural Estimation", eq. 10.

@@ -113,7 +113,7 @@ class Trainer:
         free = min(free_cores(), self.threads)
         if free == 1 or self.recipe.steps - self.step < WORTH_MEASURING:
             self.threads = free
-            return f"computing with {free} {'thread' if free == 1 else 'threads'}: as many cores are free"
+            return f"computing with {threads(free)}: as many cores are free"
         before = [copy.deepcopy(step.state_dict()) for step in self.step_of]
         source, seconds = self.recipe.source(self.device), {}
         with torch.random.fork_rng(), pyro.validation_enabled(False), self.hardware.arithmetic():
@@ -126,8 +126,8 @@ class Trainer:
             step.load_state_dict(state)
             step.skipped.zero_()
         self.threads = min(seconds, key=lambda count: seconds[count])
-        measured = ", ".join(f"with {count} {1e3 * value:.0f} ms" for count, value in seconds.items())
-        return f"computing with {self.threads} {'thread' if self.threads == 1 else 'threads'}: a step takes {measured}"
+        measured = ", ".join(f"{1e3 * value:.0f} ms with {threads(count)}" for count, value in seconds.items())
+        return f"computing with {threads(self.threads)}: a step takes {measured}"
 
     def seconds_of_step(self, source: Source) -> float:
         """The shortest time of a few steps, after a first one that may have to prepare something."""
@@ -351,3 +351,8 @@ class Trainer:
             return self._signal is not None
         mine = torch.tensor(float(self._signal is not None), device=self.device)
         return bool(self.fabric.all_reduce(mine, reduce_op="sum") > 0)
+
+
+def threads(count: int) -> str:
+    """So many threads, in words."""
+    return "1 thread" if count == 1 else f"{count} threads"

@@ -9,7 +9,7 @@ _MINUTES = {"small": 6, "digits": 1, "digits-numbers": 6}
 _SHORT = {"small": 2, "digits": 1, "digits-numbers": 2}
 
 ABOUT = {
-    "mib-multimodal": About(_PAPER, "what two views share, told apart from what is each one's own", _PAIRS, _MINUTES),
+    "mib-multimodal": About(_PAPER, "what two views share, apart from what is specific to each", _PAIRS, _MINUTES),
     "mib-jmvae": About(_PAPER, "two views from one shared latent, inferred from either (JMVAE)", _PAIRS, _MINUTES),
     "mib-mvae": About(_PAPER, "two views from one shared latent, an ELBO for each subset (MVAE)", _PAIRS, _MINUTES),
     "mib-telbo": About(_PAPER, "the same with larger weights of single views (TELBO)", _PAIRS, _MINUTES),

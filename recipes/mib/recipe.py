@@ -241,7 +241,7 @@ _OURS_WITH_NUMBERS = {
 
 @dataclasses.dataclass(frozen=True)
 class MultimodalRecipe(PairRecipe):
-    """Two views with shared and private latents (OURS-MM): what the views have in common, told apart from what is each one's own.
+    """Two views (OURS-MM): shared latents hold what they have in common, private latents what is specific to each.
 
     It trains L_x + L_u + L_z of section 4.2. Its presets add to that bound: crossed costs; with labels, a penalty on the
     dependence of shared and private latents; and with house numbers, KL weights that start large for the digit's private latent,

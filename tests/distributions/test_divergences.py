@@ -21,10 +21,10 @@ def test_equals_the_mean_kl_of_the_geometric_mean(weighted):
     z = torch.linspace(-15, 15, 30_001, dtype=torch.float64)
     log_mean = (shares.unsqueeze(-1) * dist.Normal(loc.unsqueeze(-1), scale.unsqueeze(-1)).log_prob(z)).sum(1)
     step = 30 / 30_000
-    normaliser = (log_mean.logsumexp(-1).exp() * step).unsqueeze(-1)
+    normalizer = (log_mean.logsumexp(-1).exp() * step).unsqueeze(-1)
     found = dual_geometric_jensen_shannon(loc, scale, weights)
-    torch.testing.assert_close(found, -normaliser.squeeze(-1).log(), rtol=1e-6, atol=1e-6)
-    density = log_mean.exp() / normaliser
+    torch.testing.assert_close(found, -normalizer.squeeze(-1).log(), rtol=1e-6, atol=1e-6)
+    density = log_mean.exp() / normalizer
     mean = (density * z).sum(-1) * step
     variance = (density * (z - mean.unsqueeze(-1)).square()).sum(-1) * step
     kls = kl_divergence(dist.Normal(mean.unsqueeze(1), variance.sqrt().unsqueeze(1)), dist.Normal(loc, scale))

@@ -137,7 +137,7 @@ def test_kl_is_that_of_a_normal():
     torch.testing.assert_close(kl_divergence(q.to_event(1), p.to_event(1)), kl_divergence(same, p).sum(-1))
 
 
-def test_normaliser_is_expanded_and_copied():
+def test_normalizer_is_expanded_and_copied():
     loc, scale, weights = experts()
     q = WeightedProductOfExperts(loc, scale, weights)
     wide = q.expand([4, 5, 2])

@@ -7,8 +7,8 @@ from pyzoo.evaluation import few_label_accuracy, knn_accuracy
 def clusters(per_class=30, seed=0):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(4).repeat_interleave(per_class)
-    centres = 4 * torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    return centres[labels] + torch.randn(4 * per_class, 2, generator=generator), labels
+    centers = 4 * torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    return centers[labels] + torch.randn(4 * per_class, 2, generator=generator), labels
 
 
 def by_hand(train, train_labels, test, test_labels, neighbors):

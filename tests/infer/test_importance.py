@@ -52,12 +52,12 @@ def test_agrees_with_pyros_renyi_elbo_of_one_example():
 
 
 def test_penalties_are_left_out():
-    def penalised(x):
+    def penalized(x):
         guide(x)
         pyro.factor("penalty/g/rate", torch.tensor(100.0), has_rsample=True)
 
     torch.manual_seed(0)
-    with_penalty = log_likelihood(model, penalised, {"x": X}, 50)
+    with_penalty = log_likelihood(model, penalized, {"x": X}, 50)
     torch.manual_seed(0)
     torch.testing.assert_close(with_penalty, log_likelihood(model, guide, {"x": X}, 50))
 

@@ -1,4 +1,4 @@
-"""D(q || G) against the least KL to a distribution of G that an optimiser finds, on normals and on tables."""
+"""D(q || G) against the least KL to a distribution of G that an optimizer finds, on normals and on tables."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def least_kl(kl, parameters):
 
 
 class Normals:
-    """A random linear normal of a network, its informations by determinants, its least KL by an optimiser."""
+    """A random linear normal of a network, its informations by determinants, its least KL by an optimizer."""
 
     def __init__(self, network, seed):
         generator = torch.Generator().manual_seed(seed)

@@ -129,7 +129,7 @@ def test_bad_gates(arguments, message):
         Gates(**{"num_nodes": 3, **arguments})
 
 
-def test_a_structure_of_ones_own():
+def test_your_own_structure():
     matrix = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0]])
     gates = Gates(4, matrix)
     assert torch.equal(Gates(4, matrix.tolist())(), matrix.float())

@@ -50,7 +50,7 @@ def pair(inference=INFERENCE, generative=GENERATIVE, guide_mask=None, model_mask
     return model, StructuredGuide(inference, DIMS, encoders, guide_mask)
 
 
-def penalised(bare):
+def with_penalties(bare):
     """A guide with a penalty of each kind of estimator that it can have."""
     model, guide = bare
     independent = BayesianNetwork.parse("z, s, u, v -> x, y, w; x -> y, w; y -> w", NAMES)
@@ -118,7 +118,7 @@ class TestPairWithSeveralInferenceNetworks(TestPair):
 
 class TestPenalisedPair(TestPair):
     def make(self):
-        return penalised(pair())
+        return with_penalties(pair())
 
 
 class TestPairWithLearnedMasks(TestPair):
@@ -286,7 +286,7 @@ def test_penalties_are_of_the_guides_network():
 
 def test_the_bare_guide_knows_nothing_of_its_penalties():
     model, guide = pair()
-    _, wrapped = penalised((model, guide))
+    _, wrapped = with_penalties((model, guide))
     batch = views()
     torch.manual_seed(0)
     terms = TraceKL_ELBO().terms(model, wrapped, **batch)
@@ -439,7 +439,7 @@ def test_elbo_of_any_views_equals_a_handwritten_one(given):
 
 
 def test_not_a_number_in_an_absent_view_reaches_no_gradient():
-    for make in (pair, lambda: penalised(pair())):
+    for make in (pair, lambda: with_penalties(pair())):
         model, guide = make()
         batch = views()
         batch["x"][2] = math.nan
@@ -489,7 +489,7 @@ def test_analytic_marks_are_valid_if_views_are_missing():
 
 
 def test_copies():
-    for made in (pair(), penalised(pair())):
+    for made in (pair(), with_penalties(pair())):
         for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
             losses = []
             for programs in (made, other):

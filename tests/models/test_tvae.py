@@ -136,7 +136,7 @@ def test_sizes_that_are_not_allowed(sizes, message):
         sized(**sizes)
 
 
-def test_a_model_of_ones_own_networks_checks_its_settings():
+def test_a_model_of_your_own_networks_checks_its_settings():
     for settings, message in (
         ({"num_views": 3}, "give two views, not 3"),
         ({"num_views": 0, "inverse_views": False}, "at least 1, got 0"),

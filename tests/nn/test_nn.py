@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyzoo.nn import Head, ImageCheck, Residual, he_initialised, scale_from_log_variance
+from pyzoo.nn import Head, ImageCheck, Residual, he_initialized, scale_from_log_variance
 
 
 def test_residual_starts_from_its_input():
@@ -45,16 +45,16 @@ def test_head_keeps_its_precision_under_autocast():
         (nn.ConvTranspose2d(200, 30, 4), 3200),
     ],
 )
-def test_he_initialisation(layer, inputs):
-    he_initialised(nn.Sequential(layer))
+def test_he_initialization(layer, inputs):
+    he_initialized(nn.Sequential(layer))
     assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / inputs), rel=0.05)
     assert not layer.bias.any()
 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(30, 200, 4, stride=2), nn.ConvTranspose2d(200, 60, 4, stride=2)])
-def test_he_initialisation_keeps_the_signal_away_from_the_border(layer):
+def test_he_initialization_keeps_the_signal_away_from_the_border(layer):
     """Behind a ReLU of standard normals the mean square of what comes out is one."""
-    he_initialised(layer)
+    he_initialized(layer)
     with torch.no_grad():
         out = layer(torch.randn(8, layer.in_channels, 16, 16).relu())[..., 3:-3, 3:-3]
     assert out.square().mean().item() == pytest.approx(1.0, rel=0.15)

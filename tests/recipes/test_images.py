@@ -1,4 +1,4 @@
-"""Every recipe of images trains on images of one's own, whose shape, classes and split it reads from the files."""
+"""Every recipe of images trains on a user's images, whose shape, classes and split it reads from the files."""
 
 import math
 

@@ -233,7 +233,7 @@ def test_the_bare_guide_of_a_run_has_no_penalties():
     assert site_terms(*pair, recipe.source(CPU).batch(0, 6)).keys() == {"z", "u_digit", *VIEWS}
 
 
-# A row of one's own -----------------------------------------------------------------------------------------------------
+# Your own row -----------------------------------------------------------------------------------------------------
 
 
 class HSIC:
@@ -264,7 +264,7 @@ class OwnMethod(methods.Multimodal):
         return dataclasses.replace(row, targets=(*row.targets, own))
 
 
-def test_a_new_estimator_in_a_row_of_ones_own(tmp_path):
+def test_a_new_estimator_in_your_own_row(tmp_path):
     """A class for the estimator and one for the row: trained, traced and resumed as others are, without touching a file."""
     recipe = dataclasses.replace(mib(rows.MultimodalRecipe, steps=4), method=OwnMethod(z_dim=3, u_dim=2))
     trainer = trainer_of(recipe, tmp_path / "eager", "eager")

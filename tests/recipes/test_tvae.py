@@ -224,13 +224,13 @@ def test_rotation_error_is_that_of_a_known_transfer(turned_by, error):
 
 
 class Equivariant(nn.Module):
-    """An encoder to where the ink is, turned about the image's centre as the image is, and on to a decoder of a blob there."""
+    """An encoder to where the ink is, turned about the image's center as the image is, and on to a decoder of a blob there."""
 
     def forward(self, x):
         place = torch.linspace(-1, 1, 28)
         total = x.sum((1, 2, 3))
-        centre = torch.stack([(x.sum((1, 2)) * place).sum(-1) / total, (x.sum((1, 3)) * place).sum(-1) / total], dim=-1)
-        return torch.cat([centre, torch.full_like(centre, -50.0)], dim=-1)
+        center = torch.stack([(x.sum((1, 2)) * place).sum(-1) / total, (x.sum((1, 3)) * place).sum(-1) / total], dim=-1)
+        return torch.cat([center, torch.full_like(center, -50.0)], dim=-1)
 
 
 class Blob(nn.Module):
@@ -241,7 +241,7 @@ class Blob(nn.Module):
 
 
 def test_rotation_error_of_a_vae_whose_latents_turn_with_the_image(monkeypatch):
-    """A blob right of the centre: half the difference of its places when turned either way is a step up or down."""
+    """A blob right of the center: half the difference of its places when turned either way is a step up or down."""
     blob = torch.sigmoid(Blob()(torch.tensor([[0.5, 0.0]])))
     pair = Pair(TVAE(Blob(), 2), TVAEGuide(Equivariant()))
     assert rotation_error(pair, blob, blob) < 1.5

@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A run on images of one's own with labels, as tensors."""
+    """A run on a user's images with labels, as tensors."""
     images = torch.rand(80, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     data = (images, torch.arange(80) % 4)
     return pyzoo.train("graph-vae", data=data, out=folder / "own", **{**TINY, "steps": 10, "batch_size": 8}, **QUICK)
@@ -67,7 +67,7 @@ def test_three_lines_train_and_two_load_and_evaluate(tmp_path, monkeypatch, caps
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["graph-vae-digits-widths12x8-steps6-seed0"]
 
 
-def test_three_lines_train_on_images_of_ones_own(tmp_path, monkeypatch):
+def test_three_lines_train_on_your_own_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert lines(OWN) == 3
     names = {"torch": torch}
@@ -146,7 +146,7 @@ def test_it_gives_what_the_trainer_gives(tmp_path, monkeypatch):
     assert all(torch.equal(value, second.model.state_dict()[name]) for name, value in first.model.state_dict().items())
 
 
-def test_a_folder_and_a_file_of_ones_own(tmp_path, run):
+def test_your_own_folder_and_file(tmp_path, run):
     quick = {**TINY, "steps": 2, "batch_size": 8}
     shutil.copy(run.path / "data.npz", tmp_path / "mine.npz")
     found = pyzoo.train("graph-vae", data=tmp_path / "mine.npz", out=tmp_path / "run", evaluate=False, **quick, **QUICK)

@@ -52,7 +52,7 @@ def test_a_buffer_that_is_not_there():
         Schedule(Weighted(), "inner.wieght", constant(0.0)).apply(0)
 
 
-def test_a_schedule_of_ones_own_is_a_function():
+def test_your_own_schedule_is_a_function():
     module = Weighted()
     schedule = Schedule(module, "inner.weight", lambda step: step**2)
     schedule.apply(7)

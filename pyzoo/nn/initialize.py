@@ -5,11 +5,11 @@ import math
 import torch
 from torch import nn
 
-__all__ = ["he_initialised"]
+__all__ = ["he_initialized"]
 
 
 @torch.no_grad()
-def he_initialised(network: nn.Module) -> nn.Module:
+def he_initialized(network: nn.Module) -> nn.Module:
     r"""Draws the weights of linear and convolutional layers so that a ReLU network without padding keeps its signal's variance.
 
     .. math:: w \sim N(0, 2 / n), \qquad b = 0
@@ -27,7 +27,7 @@ def he_initialised(network: nn.Module) -> nn.Module:
         The network.
 
     Example:
-        >>> he_initialised(torch.nn.Linear(10_000, 4)).weight.std() < 0.015
+        >>> he_initialized(torch.nn.Linear(10_000, 4)).weight.std() < 0.015
         tensor(True)
     """
     for layer in network.modules():
