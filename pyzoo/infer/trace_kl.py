@@ -17,7 +17,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyzoo.infer.parameter_store import require_separate_parameters
+from pyzoo.infer.parameter_store import require_separate_parameters, without_parameter_store
 
 __all__ = ["NegativeELBO", "TraceKL_ELBO", "analytic"]
 
@@ -343,5 +343,6 @@ class NegativeELBO(nn.Module):
         if not given:
             raise ValueError("A batch needs at least one tensor, the examples along its first dimension.")
         size = len(given[0])
-        loss, terms = self.elbo.loss_and_terms(self.model, self.guide, **batch)
+        with without_parameter_store(self):
+            loss, terms = self.elbo.loss_and_terms(self.model, self.guide, **batch)
         return loss / size, {name: term.detach() / size for name, term in terms.items()}

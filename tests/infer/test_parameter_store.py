@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import gc
 import pickle
@@ -7,12 +8,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from pyro.nn import PyroModule, PyroParam
+from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyzoo.infer import NegativeELBO, TracedStep, TraceKL_ELBO, parameter_store
-from pyzoo.infer.parameter_store import name_conflict, require_separate_parameters
+from pyzoo.infer.parameter_store import name_conflict, require_separate_parameters, without_parameter_store
 
 X = torch.tensor([[0.5], [-1.0]])
 
@@ -206,3 +207,59 @@ def test_a_step_can_be_traced():
         make_fx(lambda p, x: torch.func.functional_call(shared, p, kwargs={"x": x})[0])(parameters, X)
     with pytest.raises(ValueError, match="share"):
         TracedStep(NegativeELBO(Model(), Guide()))({"x": X})
+
+
+# Without the store ----------------------------------------------------------------------------------------------------
+
+
+def announced(module, *args):
+    with pyro.poutine.trace(param_only=True) as found:
+        module(*args)
+    return sorted(found.trace.nodes.keys() - {"_INPUT", "_RETURN"})
+
+
+def test_without_the_store_the_numbers_are_the_same():
+    model, guide = Model("model"), Guide("guide")
+    pair = nn.ModuleList([model, guide])
+    losses, gradients = [], []
+    for context in (contextlib.nullcontext(), without_parameter_store(pair)):
+        torch.manual_seed(0)
+        with context:
+            loss = TraceKL_ELBO().differentiable_loss(model, guide, X)
+        losses.append(loss)
+        gradients.append(torch.autograd.grad(loss, list(pair.parameters())))
+    assert torch.equal(*losses)
+    assert all(map(torch.equal, *gradients))
+
+
+def test_a_training_loss_leaves_the_store_empty():
+    model, guide = Model("model"), Guide("guide")
+    pyro.clear_param_store()
+    NegativeELBO(model, guide)(x=X)
+    assert not list(pyro.get_param_store().keys())
+    assert announced(model, X) == ["model.layer$$$bias", "model.layer$$$weight"]  # afterwards as before
+
+
+def test_it_ends_where_a_program_fails():
+    guide = Guide("guide")
+    with pytest.raises(TypeError), without_parameter_store(guide):
+        guide()
+    assert announced(guide, X) == ["guide.layer$$$bias", "guide.layer$$$weight"]
+
+
+class Constrained(Model):
+    def __init__(self):
+        super().__init__("model")
+        self.scale = PyroParam(torch.ones(()), pyro.distributions.constraints.positive)
+        self.noise = PyroSample(dist.Normal(0.0, 1.0))
+
+    def forward(self, x):
+        return self.scale + self.noise, self.noise
+
+
+def test_pyros_own_attributes_go_on():
+    module = Constrained()
+    with without_parameter_store(module), pyro.poutine.trace() as found:
+        total, noise = module(X)
+    assert torch.equal(total, noise + 1)  # one draw for both accesses
+    assert {"model.scale", "model.noise"} <= found.trace.nodes.keys()
