@@ -9,6 +9,7 @@ Omniglot; Krizhevsky (2009), CIFAR-10; Alpaydin and Kaynak (1998), the digits of
 """
 
 import dataclasses
+import functools
 import gzip
 import hashlib
 import io
@@ -366,10 +367,16 @@ def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tens
 
 def _digits(split: Split) -> tuple[Tensor, Tensor]:
     """Digits of 8x8 pixels, enlarged; every fifth of the 1,797 is a test image."""
+    images, labels = _all_digits()
+    keep = (torch.arange(len(images)) % 5 == 0) == (split == "test")
+    return images[keep], labels[keep]
+
+
+@functools.cache
+def _all_digits() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) * (255 / 16)
     images = interpolate(images, size=(28, 28), mode="bilinear", antialias=True).round().to(torch.uint8)
-    keep = (torch.arange(len(images)) % 5 == 0) == (split == "test")
-    return images[keep], torch.from_numpy(labels).long()[keep]
+    return images, torch.from_numpy(labels).long()

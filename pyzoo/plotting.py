@@ -92,7 +92,11 @@ def _in_color(image: Tensor) -> Tensor:
 
 
 def image_grid(
-    cells: Sequence[Sequence[Tensor | str | None]], title: str, framed: Collection[tuple[int, int]] = (), side: float = 0.6
+    cells: Sequence[Sequence[Tensor | str | None]],
+    title: str,
+    framed: Collection[tuple[int, int]] = (),
+    side: float = 0.6,
+    labels: Sequence[str] = (),
 ) -> Figure:
     """A table of images in one picture, which is drawn much faster than axes for each.
 
@@ -101,6 +105,7 @@ def image_grid(
         title: of the figure.
         framed: rows and columns of cells that are set apart.
         side: inches of a cell.
+        labels: of the rows, on their left.
     """
     images = [cell for row in cells for cell in row if isinstance(cell, Tensor)]
     pixels = max([image.shape[-1] for image in images] + [image.shape[-2] for image in images], default=28)
@@ -116,6 +121,8 @@ def image_grid(
             elif cell is not None:
                 axes.text((j + 0.5) * pitch, (i + 0.5) * pitch, cell, ha="center", va="center", fontsize=9)
     show_image(axes, canvas)
+    axes.set_yticks([(i + 0.5) * pitch for i in range(len(labels))], labels, fontsize=8)
+    axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     for i, j in framed:
@@ -162,11 +169,8 @@ def draw_network(
 
 def image_sheet(images: Tensor, title: str) -> Figure:
     """Images, (images, channels, height, width), ten in a row."""
-    columns = min(10, len(images))
-    figure, axes = figure_grid(-(-len(images) // columns), columns, title, cell=(0.8, 0.8))
-    for cell, image in zip(first_cells(axes, len(images)), images, strict=True):
-        show_image(cell, image)
-    return figure
+    rows = [list(row) for row in images.split(10)]
+    return image_grid(rows, title, side=0.8)
 
 
 def loss_history(

@@ -45,8 +45,16 @@ def train(recipe, out, *more, **fields):
     return cli.main(["train", recipe, *arguments, "--device", "cpu", "--no-progress", "--out", str(out), *more])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_judges():
+    """What judges of MIB's images say is not looked at here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyzoo.recipes.mib.metrics.JUDGE_STEPS", 20)
+        yield
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, quick_judges):
     folder = tmp_path_factory.mktemp("runs")
     for recipe in TINY:
         assert train(recipe, folder / recipe) == 0

@@ -10,6 +10,8 @@ from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyzoo.infer.parameter_store import without_parameter_store
+
 __all__ = ["log_likelihood"]
 
 Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -70,7 +72,8 @@ def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows
     blocks = [{key: value[i : i + max_rows] for key, value in arguments.items()} for i in range(0, sizes.pop(), max_rows)]
     if not blocks:
         return torch.zeros(0, device=next(iter(arguments.values())).device)
-    return torch.cat([_block(model, guide, part, num_samples, max_rows) for part in blocks])
+    with without_parameter_store(model, guide):
+        return torch.cat([_block(model, guide, part, num_samples, max_rows) for part in blocks])
 
 
 def _named(batch: Batch) -> dict[int | str, Tensor]:

@@ -1,8 +1,10 @@
 """Pyro's parameter store: whether a model and a guide keep their parameters apart in it, and how to do without it."""
 
 import contextlib
+import itertools
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
@@ -112,15 +114,15 @@ def _join(prefix: str, name: str) -> str:
 
 
 @contextlib.contextmanager
-def without_parameter_store(module: nn.Module) -> Iterator[None]:
-    """The context to run programs in whose parameters are read from their modules, not from Pyro's store.
+def without_parameter_store(*programs: Any) -> Iterator[None]:
+    """The context to run programs in if their parameters are wanted from their modules, not from Pyro's store.
 
     Within a ``PyroModule``, each access to a layer announces all its parameters to the store and to every handler, which takes
     an eighth of a training step of Graph VAE. Whoever optimizes ``module.parameters()`` needs none of that. Modules with
     ``PyroParam`` or ``PyroSample`` attributes, which are announcements themselves, go on as they were.
 
     Args:
-        module: holds the programs.
+        programs: models and guides, or modules that hold some. What is no module has no parameters, and goes on as it was.
 
     Example:
         >>> program = pyro.nn.PyroModule("program")
@@ -131,9 +133,10 @@ def without_parameter_store(module: nn.Module) -> Iterator[None]:
         >>> list(trace.trace.param_nodes)
         []
     """
-    programs = [part for part in module.modules() if isinstance(part, PyroModule)]
-    announced = any(part._pyro_params or part._pyro_samples for part in programs)
-    contexts = set() if announced else {part._pyro_context for part in programs}
+    modules = [program.modules() for program in programs if isinstance(program, nn.Module)]
+    parts = [part for part in itertools.chain(*modules) if isinstance(part, PyroModule)]
+    announced = any(part._pyro_params or part._pyro_samples for part in parts)
+    contexts = set() if announced else {part._pyro_context for part in parts}
     before = [(context, type(context)) for context in contexts]
     for context in contexts:
         context.__class__ = _Quiet

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyzoo.data.colors import COLORS, Images
 from pyzoo.data.sines import Sines
-from pyzoo.plotting import figure_grid, loss_history, show_curves, show_image
+from pyzoo.plotting import figure_grid, image_grid, loss_history, show_curves, show_image
 from pyzoo.random import derive_seed
 from pyzoo.recipes.compvae.report import generate
 
@@ -162,12 +162,9 @@ def colors_figures(report: "ColorsReport", history: Sequence[Mapping[str, float]
 
 def colors_data(report: "ColorsReport") -> Figure:
     """Figure 3: examples of the data."""
-    figure, axes = figure_grid(4, 8, "Data: 1 to 4 colored sites, top to bottom (the paper's figure 3)", cell=(1.0, 1.0))
-    for count, line in enumerate(axes, start=1):
-        images = report.recipe.source(report.device).draw(len(line), count, derive_seed(report.recipe.seed, "figure3", count))
-        for cell, image in zip(line, images.x, strict=True):
-            show_image(cell, image)
-    return figure
+    source, seed = report.recipe.source(report.device), report.recipe.seed
+    rows = [list(source.draw(8, count, derive_seed(seed, "figure3", count)).x) for count in range(1, 5)]
+    return image_grid(rows, "Data: 1 to 4 colored sites, top to bottom (the paper's figure 3)", side=1.0)
 
 
 def colors_composition(report: "ColorsReport") -> Figure:
@@ -217,9 +214,4 @@ def colors_subsets(report: "ColorsReport") -> Figure:
         "half, model": report.decode((latents["w"] * keep.unsqueeze(1)).sum(-1)),
     }
     title = f"Images of {count} sites, reconstructed, and with {count - (count + 1) // 2} of the sites left out"
-    figure, axes = figure_grid(len(rows), 6, title, cell=(1.2, 1.1))
-    for line, (label, row) in zip(axes, rows.items(), strict=True):
-        for cell, image in zip(line, row, strict=True):
-            show_image(cell, image)
-        line[0].set_ylabel(label, fontsize=8)
-    return figure
+    return image_grid([list(row) for row in rows.values()], title, side=1.1, labels=list(rows))

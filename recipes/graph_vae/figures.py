@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from pyzoo.evaluation import generate, posterior_means, reconstruct
-from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
+from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae.report import GraphVAEReport
@@ -145,11 +145,7 @@ def likelihood_by_division(found: Mapping[int, Mapping[int, Sequence[float]]], t
 
 def reconstructions(x: Tensor, again: Tensor) -> Figure:
     """Images above the means of p(x | z), z drawn from q(z | x)."""
-    figure, axes = figure_grid(2, len(x), "Images (above) and their reconstructions", cell=(0.8, 0.8))
-    for row, images in zip(axes, (x, again), strict=True):
-        for cell, image in zip(row, images, strict=True):
-            show_image(cell, image)
-    return figure
+    return image_grid([list(x), list(again)], "Images (above) and their reconstructions", side=0.8)
 
 
 def embeddings(report: "GraphVAEReport", x: Tensor, labels: Tensor | None) -> Figure:

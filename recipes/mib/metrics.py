@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Judge", "JudgedViews", "code_information", "cross_accuracies", "draw", "drawn_given", "joint_coherence"]
 __all__ += ["sample_metrics", "separation", "share_right", "trained_judge"]
 
+JUDGE_STEPS = 1500
+"""Steps for which a judge is trained; fewer where the data are few."""
+
 _ROWS = 1000  # examples in a call
 
 Judge = Callable[[Tensor], Tensor]
@@ -66,7 +69,7 @@ def trained_judge(judged: JudgedViews) -> nn.Module:
         generator = torch.Generator(device).manual_seed(derive_seed(0, "judge", view, step))
         return pairs.views(rows, generator, (view,))[view], classes[rows]
 
-    return train_classifier(batch, min(1500, 40 * (len(pairs) // size)), pairs.num_classes)
+    return train_classifier(batch, min(JUDGE_STEPS, 40 * (len(pairs) // size)), pairs.num_classes)
 
 
 def share_right(probabilities: Tensor, classes: Tensor) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyzoo.data.transformations import FAMILIES, transformed
 from pyzoo.evaluation import generate
 from pyzoo.infer import evaluating
-from pyzoo.plotting import figure_grid, label_axes, loss_history, show_image
+from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history, show_image
 from pyzoo.recipes.tvae.report import LABELS, infer_transformation, transferred
 from pyzoo.training import Pair
 
@@ -50,12 +50,7 @@ def fixed_views(family: str, x: Tensor, num_views: int) -> list[Tensor]:
 
 def image_rows(rows: Mapping[str, Tensor], title: str) -> Figure:
     """Named rows of images, (images, 1, height, width) each."""
-    figure, axes = figure_grid(len(rows), max(map(len, rows.values())), title, cell=(0.8, 0.8))
-    for cells, (name, images) in zip(axes, rows.items(), strict=True):
-        for cell, image in zip(cells, images, strict=True):
-            show_image(cell, image)
-        cells[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-    return figure
+    return image_grid([list(images) for images in rows.values()], title, side=0.8, labels=list(rows))
 
 
 def transfer(pair: Pair, sources: Tensor, targets: Tensor, angle: float) -> Figure:
