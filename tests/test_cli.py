@@ -774,23 +774,24 @@ def parameters(run):
 
 def kill_and_resume(tmp_path, kills, steps):
     """Runs undisturbed and with SIGKILLs at random moments; the parameters of both."""
+    quiet = ("--no-progress", "--no-evaluate", "--no-figures")
     fields = flags({**SINES, "steps": steps})
-    assert cli.main(["train", "compvae-sines", *fields, "--no-progress", "--out", str(tmp_path / "undisturbed")]) == 0
+    assert cli.main(["train", "compvae-sines", *fields, *quiet, "--out", str(tmp_path / "undisturbed")]) == 0
     run = tmp_path / "killed"
-    process = start("train", "compvae-sines", *fields, "--no-progress", "--out", run)
+    process = start("train", "compvae-sines", *fields, *quiet, "--out", run)
     generator = torch.Generator().manual_seed(0)
     for _ in range(kills):
         wait_for(run, process)
         time.sleep(2.0 * torch.rand((), generator=generator).item())
         process.kill()
         process.communicate()
-        process = start("resume", run, "--no-progress")
+        process = start("resume", run, *quiet)
     assert process.wait(timeout=300) == 0, process.stdout.read()
     return parameters(tmp_path / "undisturbed"), parameters(run)
 
 
 def test_sigkill_and_resume_end_bit_identical(tmp_path):
-    first, second = kill_and_resume(tmp_path, kills=2, steps=300)
+    first, second = kill_and_resume(tmp_path, kills=2, steps=200)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

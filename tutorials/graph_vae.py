@@ -35,6 +35,7 @@ from pyzoo.recipes.graph_vae.figures import graph_picture
 from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
+SAMPLES = min(STEPS, 200)  # of the latents, for a likelihood
 OUT = Path("tutorial-graph-vae")
 OUT.mkdir(exist_ok=True)
 keep_freed_memory()
@@ -150,7 +151,7 @@ def train(structure="learned", steps=STEPS, **settings):
 def measure(name, module):
     """Prints the bound and an importance-weighted likelihood on test images."""
     terms = {site: term.item() for site, term in module(x=test)[1].items()}
-    likelihood = log_likelihood(module.model, module.guide, {"x": test}, num_samples=200).mean().item()
+    likelihood = log_likelihood(module.model, module.guide, {"x": test}, num_samples=SAMPLES).mean().item()
     nodes = " ".join(f"{terms[f'z_{node + 1}']:5.2f}" for node in reversed(range(NODES)))
     print(f"{name:12} likelihood {likelihood:8.2f}  ELBO {-sum(terms.values()):8.2f}  KL of z_{NODES} to z_1: {nodes}")
 
