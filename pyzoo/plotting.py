@@ -117,7 +117,9 @@ def image_grid(
             if isinstance(cell, Tensor):
                 image = _in_color(cell).detach().cpu()
                 top, left = (start * pitch + (pitch - size) // 2 for start, size in zip((i, j), image.shape[1:], strict=True))
-                canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+                bottom, right = top + image.shape[1], left + image.shape[2]
+                canvas[:, top - 1 : bottom + 1, left - 1 : right + 1] = 0.85  # a frame, without which white ends nowhere
+                canvas[:, top:bottom, left:right] = image
             elif cell is not None:
                 axes.text((j + 0.5) * pitch, (i + 0.5) * pitch, cell, ha="center", va="center", fontsize=9)
     show_image(axes, canvas)
