@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pyzoo.checks import as_indices
 from pyzoo.data.images import Epochs, ImageData, Split, load_images
 from pyzoo.data.street_numbers import street_numbers
 from pyzoo.data.svhn import load_svhn
@@ -81,7 +82,7 @@ class Label(Partner):
         self.num_classes = num_classes
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return one_hot(labels, self.num_classes).float()
+        return one_hot(as_indices(labels, "labels"), self.num_classes).float()
 
 
 class Numbers(Partner):
@@ -99,7 +100,7 @@ class ImagePartner(Partner):
     Args:
         name: name of the view.
         images: (images, channels, height, width), uint8.
-        labels: (images,), int64; each class needs at least one image.
+        labels: (images,), of any integer type; each class needs at least one image.
         offset: number of classes by which its class follows that of the first view; the first class follows the last.
         num_classes: number of classes.
 
@@ -111,6 +112,7 @@ class ImagePartner(Partner):
         self.name = name
         self.offset = offset
         self.num_classes = num_classes
+        labels = as_indices(labels, "labels")
         self.images, self.labels = images, labels
         self.counts = labels.bincount(minlength=num_classes)
         if not self.counts.all():
@@ -122,7 +124,7 @@ class ImagePartner(Partner):
         return ImagePartner(self.name, self.images.to(device), self.labels.to(device), self.offset, self.num_classes)
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        wanted = (labels + self.offset) % self.num_classes
+        wanted = (as_indices(labels, "labels") + self.offset) % self.num_classes
         place = torch.rand(len(labels), generator=generator, device=generator.device)
         return self.images[self.by_class[self.first[wanted] + (place * self.counts[wanted]).long()]] / 255
 
@@ -133,7 +135,7 @@ class PairSet:
 
     Args:
         images: the first views, (images, channels, height, width), uint8.
-        labels: their classes, (images,), int64.
+        labels: their classes, (images,), of any integer type; kept as int64.
         partner: draws the second views.
         first: name of the first view.
     """
@@ -142,6 +144,9 @@ class PairSet:
     labels: Tensor
     partner: Partner
     first: str = "digit"
+
+    def __post_init__(self) -> None:
+        self.labels = as_indices(self.labels, "labels")
 
     def __len__(self) -> int:
         return len(self.images)

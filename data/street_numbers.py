@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyzoo.checks import as_indices
 from pyzoo.data.transformations import Affine
 
 __all__ = ["street_numbers"]
@@ -27,21 +28,22 @@ def street_numbers(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Draws an image for each label.
 
     Args:
-        labels: digits from 0 to 9, (batch,), integer.
+        labels: digits from 0 to 9, (batch,), of any integer type.
         generator: draws everything else; the images are on its device.
 
     Returns:
         Images, (batch, 3, 32, 32), from 0 to 1.
 
     Raises:
-        ValueError: A label is not a digit.
+        ValueError: the labels are not integers in one dimension, or one is not a digit.
 
     Example:
         >>> street_numbers(torch.tensor([3, 1]), torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3, 32, 32])
     """
+    labels = as_indices(labels, "labels")
     device, batch = generator.device, len(labels)
-    if not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
+    if batch and not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
         raise ValueError(f"Labels must be digits from 0 to 9, not {int(labels.min())} to {int(labels.max())}.")
 
     def uniform(*shape: int) -> Tensor:

@@ -26,6 +26,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import as_indices
 from pyzoo.distributions import CorrelatedNormal
 from pyzoo.infer import analytic
 from pyzoo.models.compvae import ColorsNetworks, CompVAE, CompVAENetworks, PlaceEmbedding, SinesNetworks
@@ -83,6 +84,7 @@ class CompVAEGuide(PyroModule):
             x: the observed whole, (batch, ...).
             positions: where each part is, (batch, parts, 2), for parts that have a place.
         """
+        parts = as_indices(parts, "parts", dim=2)
         features = self.encoder(x)  # pre(x): (batch, features)
         with pyro.plate("data", len(parts)):
             z_loc, z_log_variance = self.whole_posterior(features).chunk(2, dim=-1)  # each (batch, z_dim)

@@ -24,6 +24,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import as_indices
 from pyzoo.nn import Head, Networks, Residual, scale_from_log_variance
 from pyzoo.settings import AtLeast, AtMost, Count, MultipleOf, NoFlag, Positive, Weight, Widths
 
@@ -67,6 +68,7 @@ class CompVAE(PyroModule):
             positions: where each part is, (batch, parts, 2), for parts that have a place.
             x: the observed whole, (batch, ...), or None to draw it.
         """
+        parts = as_indices(parts, "parts", dim=2)
         w_loc, w_scale = self.w_prior(parts, positions)
         with pyro.plate("data", len(parts)):
             w = pyro.sample("w", dist.Normal(w_loc, w_scale).to_event(2))  # p(w_i | l_i)

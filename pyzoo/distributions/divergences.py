@@ -28,17 +28,25 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
         In nats, the shape of loc without that dimension.
 
     Raises:
-        ValueError: a weight is negative, or they do not sum to 1.
+        ValueError: a weight is negative, or they do not sum to 1; a scale is not positive; loc or scale are not floating-point;
+            or there is no such dimension.
 
     Example:
         >>> dual_geometric_jensen_shannon(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
         tensor([0.5000])
     """
     loc, scale = torch.broadcast_tensors(loc, scale)
+    if not loc.is_floating_point() or not scale.is_floating_point():
+        raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
+    if not -loc.dim() <= dim < 0:
+        raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
+    if not (scale > 0).all():
+        raise ValueError(f"Scales must be positive, got {scale.min().item():.3g}.")
     if weights is None:
         weights = torch.full_like(loc, 1 / loc.shape[dim])
     loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
-    if (weights < 0).any() or ((weights.sum(dim) - 1).abs() > 1e-5).any():
+    tolerance = 1e-5 + 2 * loc.shape[dim] * torch.finfo(weights.dtype).eps  # each weight is rounded, and so is their sum
+    if not (weights >= 0).all() or not ((weights.sum(dim) - 1).abs() <= tolerance).all():
         raise ValueError("Weights must be at least 0 and sum to 1 along the dimension of the normals.")
     shares = weights / scale.square()
     precision = shares.sum(dim, keepdim=True)

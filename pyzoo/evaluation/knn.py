@@ -35,8 +35,11 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
     if missing:
         raise ValueError(f"There is no training example of the classes {missing}, which are tested.")
-    classifier = KNeighborsClassifier(neighbors, algorithm="brute").fit(train.cpu().numpy(), train_labels.cpu().numpy())
-    return float(classifier.score(test.cpu().numpy(), test_labels.cpu().numpy()))
+    # Distances come from squared norms, which swallow them where all points are far from the origin.
+    center = train.double().mean(0)
+    points, queries = ((part.double() - center).to(part.dtype).cpu().numpy() for part in (train, test))
+    classifier = KNeighborsClassifier(neighbors, algorithm="brute").fit(points, train_labels.cpu().numpy())
+    return float(classifier.score(queries, test_labels.cpu().numpy()))
 
 
 def few_label_accuracy(
@@ -92,6 +95,8 @@ def _check(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tenso
     for what, points, labels in (("training", train, train_labels), ("test", test, test_labels)):
         if points.dim() != 2 or labels.shape != points.shape[:1]:
             raise ValueError(f"The {what} embeddings are {tuple(points.shape)} and their labels {tuple(labels.shape)}.")
+        if not points.is_floating_point() or not torch.isfinite(points).all():
+            raise ValueError(f"The {what} embeddings must be finite floating-point numbers.")
     if train.shape[1] != test.shape[1]:
         raise ValueError(f"Embeddings have {train.shape[1]} features in training and {test.shape[1]} in test.")
     if not len(test):

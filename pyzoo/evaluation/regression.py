@@ -10,16 +10,27 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
 
     .. math:: R^2 = 1 - \frac{\sum_n |x_n - \hat x_n|^2}{\sum_n |x_n - \bar x|^2}
 
-    with the mean taken for each time step or pixel. (scikit-learn's ``r2_score(multioutput="variance_weighted")``.)
+    with the mean taken for each time step or pixel. (scikit-learn's ``r2_score(multioutput="variance_weighted")``, also in its
+    convention for a target that does not vary: 1 for a perfect estimate of it, else 0.)
 
     Args:
         target: x, (examples, ...).
         estimate: of the same shape.
+
+    Raises:
+        ValueError: the shapes differ, or there are no examples.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
         >>> pooled_r2(x, x), pooled_r2(x, x.mean(0).expand(2, 2))
         (1.0, 0.0)
     """
+    if target.shape != estimate.shape or not target.numel():
+        raise ValueError(
+            f"target and estimate must have one shape and examples, got {tuple(target.shape)} and {tuple(estimate.shape)}."
+        )
     target, estimate = target.double(), estimate.double()
-    return 1 - ((target - estimate).square().sum() / (target - target.mean(0)).square().sum()).item()
+    error, variance = (target - estimate).square().sum().item(), (target - target.mean(0)).square().sum().item()
+    if variance == 0:
+        return float(error == 0)
+    return 1 - error / variance

@@ -51,11 +51,15 @@ def squared_mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
     Returns:
         0-dim; not in nats.
 
+    Raises:
+        ValueError: a sample is empty or not (examples, features), or the numbers of features differ.
+
     Example:
         >>> x = torch.tensor([[0.0], [1.0]])
         >>> squared_mmd(x, x), squared_mmd(x, x + 100)
         (tensor(0.), tensor(1.6065))
     """
+    _check(x=x, y=y)
     return _mean_kernel(x, x, bandwidth) + _mean_kernel(y, y, bandwidth) - 2 * _mean_kernel(x, y, bandwidth)
 
 
@@ -74,20 +78,34 @@ def squared_mmd_to_normal(x: Tensor, bandwidth: float | None = None) -> Tensor:
     Returns:
         0-dim; not in nats.
 
+    Raises:
+        ValueError: the sample is empty or not (examples, features).
+
     Example:
         >>> squared_mmd_to_normal(torch.zeros(1, 1), bandwidth=1.0)
         tensor(0.1631)
     """
+    _check(x=x)
     square, half = _bandwidth(x, bandwidth) ** 2, x.shape[-1] / 2
     to_normal = (half * math.log(square / (1 + square)) - x.square().sum(-1) / (2 * (1 + square))).exp().mean()
     return _mean_kernel(x, x, bandwidth) + (square / (2 + square)) ** half - 2 * to_normal
 
 
+def _check(**samples: Tensor) -> None:
+    """Raises a ValueError unless all are samples, and of as many features."""
+    for name, sample in samples.items():
+        if sample.dim() != 2 or not sample.numel():
+            raise ValueError(f"{name} must be (examples, features) with at least one of each, got {tuple(sample.shape)}.")
+    if len({sample.shape[1] for sample in samples.values()}) > 1:
+        shapes = " and ".join(str(tuple(sample.shape)) for sample in samples.values())
+        raise ValueError(f"{' and '.join(samples)} must have as many features, got {shapes}.")
+
+
 def _bandwidth(x: Tensor, bandwidth: float | None) -> float:
     if bandwidth is None:
         return math.sqrt(x.shape[-1])
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be positive, got {bandwidth}.")
+    if not 0 < bandwidth < math.inf:
+        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}.")
     return bandwidth
 
 

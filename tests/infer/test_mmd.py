@@ -59,5 +59,5 @@ def test_gradients(function):
 
 
 def test_a_bandwidth_must_be_positive():
-    with pytest.raises(ValueError, match="bandwidth must be positive, got 0"):
+    with pytest.raises(ValueError, match="bandwidth must be positive and finite, got 0"):
         squared_mmd(points(3), points(3), bandwidth=0.0)
