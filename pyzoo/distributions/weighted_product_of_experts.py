@@ -1,6 +1,7 @@
 """A Gaussian belief put together from several experts' beliefs and a prior, each with a weight, some of them absent."""
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -40,8 +41,8 @@ class WeightedProductOfExperts(dist.Normal):
         validate_args: check arguments and values; the default is Pyro's.
 
     Raises:
-        ValueError: a weight is not between 0 and 1, the scale of a present expert is not positive, or ``dim`` is not negative
-            and among the dimensions of loc.
+        ValueError: a weight is not between 0 and 1, the scale of a present expert is not positive, or so small that its precision
+            overflows; loc or scale are not floating-point; or ``dim`` is not negative and among the dimensions of loc.
 
     Example:
         >>> loc, scale = torch.tensor([[[2.0], [-1.0]]]), torch.ones(1, 2, 1)  # one row, two experts, one feature
@@ -66,6 +67,8 @@ class WeightedProductOfExperts(dist.Normal):
         dim: int = -2,
         validate_args: bool | None = None,
     ) -> None:
+        if not (loc.is_floating_point() and scale.is_floating_point()):
+            raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
         if not -loc.dim() <= dim < 0:
             raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
         weights = torch.ones_like(loc) if weights is None else torch.as_tensor(weights, dtype=loc.dtype, device=loc.device)
@@ -92,10 +95,31 @@ class WeightedProductOfExperts(dist.Normal):
             densities.append(weight * (2 * deviation.log() + ((mean - prior_loc) / deviation).square() + math.log(2 * math.pi)))
         # One after the other, and relative to the prior: so zeros change no bit.
         total = 1 + sum(shares, start=none)
+        if validate_args is not False and self._validate_args and not total.isfinite().all():
+            smallest = f"{scale.min().item():.3g}"
+            raise ValueError(f"The precision of an expert of scale {smallest} overflows in {loc.dtype}, relative to the prior's.")
         shift = sum((share * mean for share, mean in zip(shares, means, strict=True)), start=none) / total
         product_scale = prior_scale / total.sqrt()
         self.log_normalizer = (total * (shift / prior_scale).square() - total.log() - sum(densities)) / 2
         super().__init__(prior_loc + shift, product_scale, validate_args=validate_args)
+
+    @classmethod
+    def infer_shapes(
+        cls,
+        loc: Sequence[int] = (),
+        scale: Sequence[int] = (),
+        weights: Sequence[int] = (),
+        present: Sequence[int] = (),
+        prior_loc: Sequence[int] = (),
+        prior_scale: Sequence[int] = (),
+        *,
+        dim: int = -2,
+    ) -> tuple[torch.Size, torch.Size]:
+        """Batch and event shape from the arguments' shapes, without making the distribution; ``dim`` as of the class."""
+        there = (*present, *(1,) * (-dim - 1)) if present else ()
+        experts = torch.broadcast_shapes(tuple(loc), tuple(scale), tuple(weights), there)
+        product = experts[:dim] + experts[len(experts) + dim + 1 :]
+        return torch.Size(torch.broadcast_shapes(product, tuple(prior_loc), tuple(prior_scale))), torch.Size()
 
     def expand(self, batch_shape, _instance=None):
         new = type(self).__new__(type(self)) if _instance is None else _instance

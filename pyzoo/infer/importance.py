@@ -45,8 +45,8 @@ def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows
         (examples,), in nats.
 
     Raises:
-        ValueError: a site is outside the plate over the examples, the batch's tensors differ in length, or num_samples or
-            max_rows is below 1.
+        ValueError: guide and model draw other latents, a site is outside the plate over the examples, the batch's tensors differ
+            in length, or num_samples or max_rows is below 1.
 
     Example:
         >>> def model(x):
@@ -112,8 +112,23 @@ def _log_weights(
     guide_trace = _call(trace(guide).get_trace, rows, encoded)
     model_trace = _call(trace(replay(model, trace=guide_trace)).get_trace, rows, {})
     plate = _plate([*_scored(model_trace), *_scored(guide_trace)], examples, repeats)
+    _require_same_latents(model_trace, guide_trace)
     size = examples * repeats
     return _joint(model_trace, plate, size) - _joint(guide_trace, plate, size)
+
+
+def _require_same_latents(model_trace, guide_trace) -> None:
+    """Raises a ValueError unless the guide draws the model's latents, and besides these auxiliary variables alone."""
+    ours, theirs = ({site["name"] for site in _scored(each) if _is_latent(site)} for each in (model_trace, guide_trace))
+    auxiliary = {site["name"] for site in _scored(guide_trace) if site["infer"].get("is_auxiliary")}
+    for names, problem in ((ours - theirs, "does not draw"), (theirs - ours - auxiliary, "draws, and the model does not,")):
+        if names:
+            raise ValueError(f"The guide {problem} {', '.join(map(repr, sorted(names)))}: the result would be no likelihood.")
+
+
+def _is_latent(site: Mapping[str, Any]) -> bool:
+    """Whether a site draws something whose density counts."""
+    return not (site["is_observed"] or site["mask"] is False or getattr(site["fn"], "_mask", None) is False)
 
 
 def _scored(program_trace) -> list[dict[str, Any]]:

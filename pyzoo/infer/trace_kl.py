@@ -1,5 +1,6 @@
 """An ELBO that says where its nats go, with closed-form KLs where the guide vouches for them."""
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -109,7 +110,7 @@ class TraceKL_ELBO(ELBO):
         if num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
-        self.kl_weights = dict(kl_weights or {})
+        self.kl_weights = {name: _checked_weight(name, weight) for name, weight in (kl_weights or {}).items()}
         self._warned_of_enumeration = False
 
     def terms(self, model, guide, *args, **kwargs) -> dict[str, Tensor]:
@@ -199,6 +200,19 @@ class TraceKL_ELBO(ELBO):
         return model_trace, guide_trace
 
 
+def _checked_weight(name: str, weight: float | Tensor) -> float | Tensor:
+    """The weight of a site's term, if it is one.
+
+    Raises:
+        ValueError: it is neither a number nor a 0-dim tensor, or not finite.
+    """
+    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    is_scalar = isinstance(weight, Tensor) and weight.dim() == 0 and weight.dtype != torch.bool
+    if not (is_number or is_scalar) or not math.isfinite(weight):
+        raise ValueError(f"The weight of '{name}' must be a finite number or a 0-dim tensor of one, got {weight!r}.")
+    return weight
+
+
 def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tensor]:
     """The sites' shares of one particle, in the order of the model's story, the guide's own sites last."""
     log_prob = partial(_log_prob, max_plate_nesting=max_plate_nesting)
@@ -269,6 +283,8 @@ def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor:
         raise NotImplementedError(
             f"The guide marks site '{q['name']}' as analytic, but no closed-form KL is registered from {kinds[0]} to {kinds[1]}."
         ) from None
+    if not isinstance(kl, Tensor):  # of a distribution that is masked out as a whole
+        return q["value"].new_zeros(())
     return scale_and_mask(kl, q["scale"], q["mask"]).sum()
 
 
@@ -331,10 +347,10 @@ class NegativeELBO(nn.Module):
         self.model = model
         self.guide = guide
         self.elbo = TraceKL_ELBO(num_particles)
-        self._fixed = dict(fixed_weights or {})
+        self._fixed = {name: _checked_weight(name, weight) for name, weight in (fixed_weights or {}).items()}
         self._weighted = tuple(kl_weights or {})
         for name, weight in (kl_weights or {}).items():
-            self.register_buffer(f"kl_weight_{name}", torch.tensor(float(weight)))
+            self.register_buffer(f"kl_weight_{name}", torch.tensor(float(_checked_weight(name, weight))))
 
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and each site's unweighted and detached share; both in nats per example."""

@@ -163,3 +163,28 @@ def test_bad_arguments(arguments, message):
         WeightedProductOfExperts(**{"loc": loc, "scale": scale, **arguments})
     if "dim" not in arguments:
         WeightedProductOfExperts(**{"loc": loc, "scale": scale, **arguments}, validate_args=False)
+
+
+def test_integers_and_scales_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="loc and scale must be floating-point tensors"):
+        WeightedProductOfExperts(torch.zeros(1, 2, 1).long(), torch.ones(1, 2, 1))
+    with pytest.raises(ValueError, match="The precision of an expert of scale 1e-20 overflows"):
+        WeightedProductOfExperts(torch.zeros(1, 1, 1), torch.full((1, 1, 1), 1e-20))
+    assert WeightedProductOfExperts(
+        torch.zeros(1, 1, 1).double(), torch.full((1, 1, 1), 1e-20).double()
+    ).stddev.item() == pytest.approx(1e-20)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dim"),
+    [
+        ({"loc": (3, 2, 4), "scale": (3, 2, 4)}, -2),
+        ({"loc": (3, 2, 4), "scale": (4,), "present": (3, 2)}, -2),
+        ({"loc": (2, 3), "scale": (2, 3), "weights": (2, 1), "prior_loc": (5, 3)}, -2),
+        ({"loc": (3, 2), "scale": (1,), "present": (3, 2)}, -1),
+    ],
+)
+def test_shapes_are_inferred_as_they_come_out(shapes, dim):
+    values = {name: torch.ones(shape, dtype=torch.bool if name == "present" else None) for name, shape in shapes.items()}
+    made = WeightedProductOfExperts(**values, dim=dim)
+    assert WeightedProductOfExperts.infer_shapes(**shapes, dim=dim) == (made.batch_shape, made.event_shape)

@@ -186,3 +186,20 @@ def test_memory_of_5000_samples_for_10000_images():
 
     assert torch.isfinite(log_likelihood(big_model, big_guide, {"x": images}, 5000)).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # kilobytes
+
+
+def test_a_guide_must_draw_the_models_latents():
+    def program(name="z", more="", auxiliary=False):
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample(name, dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+                if more:
+                    pyro.sample(more, dist.Normal(torch.zeros(len(x)), 1.0), infer={"is_auxiliary": auxiliary})
+
+        return guide
+
+    with pytest.raises(ValueError, match="The guide does not draw 'z': the result would be no likelihood"):
+        log_likelihood(model, program("zz"), {"x": X}, 3)
+    with pytest.raises(ValueError, match="The guide draws, and the model does not, 'w'"):
+        log_likelihood(model, program(more="w"), {"x": X}, 3)
+    assert log_likelihood(model, program(more="w", auxiliary=True), {"x": X}, 3).shape == (len(X),)

@@ -429,3 +429,18 @@ def test_two_instances_train_independently():
         module(x=X)[0].backward()
         optimizer.step()
         assert not torch.equal(before, module.guide.layer.weight)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, True, "1", torch.ones(2), torch.tensor(math.nan)])
+def test_a_weight_is_a_finite_number(weight):
+    for make in (lambda w: TraceKL_ELBO(kl_weights=w), lambda w: NegativeELBO(nn.Module(), nn.Module(), w)):
+        with pytest.raises(ValueError, match="The weight of 'z' must be a finite number or a 0-dim tensor of one"):
+            make({"z": weight})
+
+
+def test_a_site_that_is_masked_out_inside_has_no_analytic_kl():
+    def program(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).mask(False).to_event(1), infer=analytic)
+
+    assert TraceKL_ELBO().terms(program, program, torch.zeros(3))["z"] == 0
