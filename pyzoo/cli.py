@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError
-from pyzoo.settings import AtLeast, Group, Settings, changed
+from pyzoo.settings import AtLeast, Group, Settings, changed, flat
 from pyzoo.threads import limit_spinning
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class SampleFlags(_Flags):
     count: int = 8
     """How many to draw."""
     given: tuple[str, ...] | None = None
-    """Views or parts to condition on, each as NAME=VALUE: label=3 of a run of mib-multimodal, parts=1,4 of one of compvae-sines.
-    By default everything is drawn."""
+    """Views or parts to condition on, each as NAME=VALUE: label=3 for a class, parts=1,4 for parts, and for a view that is an
+    image its place among those that the run is measured on, as digit=17. By default everything is drawn."""
     seed: int = 0
     """The draws follow from it."""
 
@@ -221,7 +221,8 @@ def _train(arguments: list[str]) -> int:
     common = (*kind.common, "preset", "out", "device")
     changes = parse(f"pyzoo train {name}", rest, [recipe, hardware, flags], about, common)
     data = {} if "data" not in changes or peek(rest, "--like") else {"data": changes["data"]}
-    recipe = _changed(kind.preset(preset, **data) if data else recipe, changes)
+    like = flat(recipe) if peek(rest, "--like") else {}
+    recipe = _changed(kind.preset(preset, **data) if data else recipe, changes).fitted({**like, **changes})
     hardware, flags = _changed(hardware, changes), _changed(flags, changes)
     if not _is_first_process():  # launched by the first one, which has made the folder
         return _run(Run(flags.out or Path("runs") / run_name(recipe, preset)), hardware, flags)
@@ -260,10 +261,13 @@ def _resume(arguments: list[str]) -> int:
     hardware, flags = _changed(run.hardware, changes), _changed(flags, changes)
     if not _is_first_process():
         return _run(run, hardware, flags)
-    if flags.steps is not None:
-        run.extend(flags.steps)
-    run.say(f"resuming {run.config['recipe']} in {run.path} with {described(hardware)}")
-    return _run(run, hardware, flags)
+    with run.folder.lock():  # nothing is written before it is known that the run can go on
+        hardware.find()
+        run.recipe.prepare()
+        if flags.steps is not None:
+            run.extend(flags.steps)
+        run.say(f"resuming {run.config['recipe']} in {run.path} with {described(hardware)}")
+        return _run(run, hardware, flags)
 
 
 def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = False) -> int:
@@ -335,7 +339,6 @@ def _given(texts: Iterable[str]) -> dict[str, str]:
 
 def _trained(arguments: list[str], command: str, description: str, settings: list[Settings]) -> "tuple[Run, dict[str, Any]]":
     """A run, and the values of some flags by name."""
-    from pyzoo.settings import flat
     from pyzoo.training import keep_freed_memory
 
     if _asks_for_help(arguments[:1]):
@@ -381,11 +384,12 @@ def _row(run: "Run") -> list[str]:
     step, steps = run.folder.checkpoints.newest_step(), run.config["settings"].get("steps")
     seconds = run.folder.results().get("training_seconds")
     metric = next(iter(run.metrics.items()), None)
+    stale = "" if run.measured_after == step else f" (measured after {run.measured_after:,} steps)"
     return [
         str(run.path),
         f"{step:,} steps" if step == steps else f"{step:,} of {steps:,} steps",
         f"{seconds:,.0f} s" if seconds else "",
-        f"{metric[0]} {metric[1]:.4g}" if metric else "not measured",
+        f"{metric[0]} {metric[1]:.4g}{stale}" if metric else "not measured",
     ]
 
 
@@ -397,6 +401,8 @@ def _compare(arguments: list[str]) -> int:
     flags = _changed(CompareFlags(), _parse("compare RUN RUN ...", arguments[count:], [CompareFlags()], description))
     if flags.out.suffix != ".png":
         raise UsageError(f"--out must end in .png, got {flags.out}")
+    if not flags.out.parent.is_dir():
+        raise UsageError(f"can't write {flags.out}: there is no folder {flags.out.parent}")
     if count < 2:
         raise UsageError("which runs? usage: pyzoo compare RUN RUN ...")
     limit_spinning()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import re
 import shutil
@@ -12,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from pyzoo.errors import UsageError
-from pyzoo.settings import Field, Settings, alternatives, walk
+from pyzoo.settings import Field, Settings, alternatives, flag, walk
 
 __all__ = ["parse", "peek", "plain"]
 
@@ -49,6 +50,7 @@ def parse(
         paragraphs = description.split("\n\n")
         note = f"These are the flags that one changes first; --help-all shows all {count}."
         description = "\n\n".join(dict.fromkeys([paragraphs[0], paragraphs[-1], note]))
+    _require_known(arguments, fields)
     groups: dict[str, list[Field]] = {}
     for field in fields:
         groups.setdefault(field.group, []).append(field)
@@ -64,6 +66,17 @@ def parse(
         raise UsageError(f"{_first_paragraph(errors.getvalue())} (see {prog} --help)") from None
     values = {field.name: getattr(getattr(parsed, field.group), field.name) for field in fields}
     return {field.name: values[field.name] for field in fields if values[field.name] != field.value}
+
+
+def _require_known(arguments: Sequence[str], fields: Sequence[Field]) -> None:
+    """Raises a UsageError that names the first argument that looks like a flag and is none."""
+    known = ["--help", "--help-all", *(flag(field.name) for field in fields)]
+    known += [flag(f"no_{field.name}") for field in fields if isinstance(field.value, bool)]
+    for argument in arguments:
+        name = argument.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+            raise UsageError(f"there is no flag {name}" + (f"; nearest: {', '.join(near)}" if near else ""))
 
 
 def _group(name: str, fields: Sequence[Field]) -> Any:

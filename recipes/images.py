@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
@@ -14,7 +14,7 @@ from pyzoo.data.files import FILE_TYPES, image_data, write_npz
 from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
-from pyzoo.settings import Above, AtLeast, Below, Count, Group
+from pyzoo.settings import Above, AtLeast, Below, Count, Group, changed
 from pyzoo.training import Pair, Recipe, Report
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class ImageRecipe(Recipe):
         held = count // 6 if self.validation and not self.held_out else round(count * self.held_out)
         if held == 0:
             if self.held_out or self.validation:
-                raise UsageError(f"--held-out {self.held_out:g} of {count} images is none")
+                raise UsageError(f"--held-out {self.held_out:g} holds out none of the {count} training images")
             return self.dataset, self.dataset.train[:0], None
         return self.dataset.hold_out(held)
 
@@ -118,7 +118,14 @@ class ImageRecipe(Recipe):
         return self._split[0].note
 
     def prepare(self) -> None:
-        self.require(self.batch_size <= self.train_size, "batch_size", f"at most {self.train_size}, the number of images")
+        besides = f"{len(self.dataset.test)} are for testing, {self.held_out_size} held out"
+        what = f"at most {self.train_size}, the number of images to train on ({besides})"
+        self.require(self.batch_size <= self.train_size, "batch_size", what)
+
+    def fitted(self, given: Collection[str]) -> Self:
+        if self.data in self.named_data or "batch_size" in given or self.batch_size <= self.train_size:
+            return self
+        return changed(self, {"batch_size": self.train_size})
 
     @property
     def epoch_steps(self) -> int:
@@ -185,9 +192,7 @@ class ImageReport(Report):
 
     def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         if given:
-            raise UsageError(
-                f"there is nothing '{min(given)}' to condition on: the images of {self.recipe.name} are not made of parts"
-            )
+            raise UsageError(f"there is nothing '{min(given)}' to condition on: {self.recipe.name} has neither views nor parts")
         return generate(self.pair.model, size=count)
 
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":

@@ -75,7 +75,7 @@ def test_list(capsys):
     assert cli.main(["list"]) == 0
     shown = capsys.readouterr().out
     assert sorted(set(TINY) | set(TABLES)) == sorted(re.findall(r"^  (\S+)", shown, re.MULTILINE))
-    assert "presets: small (3 min), paper (a GPU)" in shown
+    assert "presets: small (5 min), paper (a GPU)" in shown
     assert max(map(len, shown.splitlines())) <= 80
     papers = [line for line in shown.splitlines() if re.fullmatch(r"\w.* \d{4}", line)]
     assert len(papers) == 4 + 3  # four with recipes, three with tables
@@ -425,7 +425,6 @@ def test_unknown_names_show_the_nearest(capsys):
         ("--device", "tpu"),
         ("--devices", "0"),
         ("--num-nodes", "0"),
-        ("--no-such-flag", "1"),
         ("--log-every", "0"),
         ("--learning-rate", "inf"),
         ("--z-weight", "inf"),
@@ -438,6 +437,20 @@ def test_bad_flags(capsys, tmp_path, flag, value):
     line = bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run", flag, value)
     assert flag in line
     assert value.lstrip("-") in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--stepz", "there is no flag --stepz; nearest: --steps"),
+        ("--stepz=3", "there is no flag --stepz; nearest: --steps"),
+        ("--data", "there is no flag --data"),
+        ("--no-steps", "there is no flag --no-steps"),
+    ],
+)
+def test_an_unknown_flag_is_named_with_what_is_near(capsys, tmp_path, argument, line):
+    assert line in bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run", argument, "3")
     assert not (tmp_path / "run").exists()
 
 
@@ -480,7 +493,9 @@ def test_hard_gates_need_particles(capsys, tmp_path):
 
 def test_patience_needs_a_held_out_share(capsys, tmp_path):
     fields = flags({**GRAPH, "held_out": 0.0, "patience": 2})
-    assert "--patience needs held-out examples" in bad(capsys, "train", "graph-vae", *fields, "--out", tmp_path / "run")
+    assert "--patience needs the ELBO of held-out examples" in bad(
+        capsys, "train", "graph-vae", *fields, "--out", tmp_path / "run"
+    )
     assert not (tmp_path / "run").exists()
 
 

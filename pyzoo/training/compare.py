@@ -56,13 +56,16 @@ class Comparison:
 
     def __str__(self) -> str:
         """Settings and metrics as tables in Markdown."""
-        settings = {name: [shown(value) for value in row] for name, row in self.settings.items()}
+        settings = {name: ["-" if value is None else shown(value) for value in row] for name, row in self.settings.items()}
         metrics = {name: [_number(value) for value in row] for name, row in self.metrics.items()}
         parts = [
             "\n".join(f"{name}  {run.path}" for name, run in self.runs.items()),
             self._table("setting", settings) if settings else "All settings are the same.",
             self._table("metric", metrics) if metrics else "None of the runs has been measured.",
         ]
+        for name, run in self.runs.items():
+            if run.metrics and run.measured_after != run.folder.checkpoints.newest_step():
+                parts.append(f"{name} was measured after {run.measured_after:,} steps, and has been trained further since.")
         notes = {name: run.folder.results().get("note") for name, run in self.runs.items()}
         for note in dict.fromkeys(note for note in notes.values() if note):
             parts.append(f"{', '.join(name for name in notes if notes[name] == note)}: {note}")

@@ -10,7 +10,7 @@ from pyzoo.errors import UsageError
 from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
 from pyzoo.training.run import Run, run_name
-from pyzoo.training.run_folder import RunFolder
+from pyzoo.training.run_folder import OWN_DATA, RunFolder
 
 __all__ = ["load", "train"]
 
@@ -44,7 +44,8 @@ def train(
         progress: show a progress bar, and print what the run reports.
         evaluate: measure at the end.
         figures: draw at the end.
-        **settings: the recipe's settings that differ from the preset, by the names of the command's flags.
+        **settings: the recipe's settings that differ from the preset, by the names of the command's flags for training, data and
+            model.
 
     Raises:
         UsageError: there is no such recipe, preset or setting, a value is not allowed, or data are missing; a ValueError.
@@ -73,7 +74,7 @@ def train(
             )
         elif data is not None:
             raise UsageError(f"data must be a name, a path, a tensor or (images, labels), got {type(data).__name__}")
-        made = kind.preset(preset, **settings)
+        made = kind.preset(preset, **settings).fitted(settings)
     return Run.create(made, preset, hardware, out, say).train(progress=progress, evaluate=evaluate, figures=figures)
 
 
@@ -91,10 +92,10 @@ def _with_tensors(
         except OSError as error:
             raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
         file = kind.keep_data(path.absolute(), *(data if isinstance(data, tuple) else (data,)), **settings)
-        return Run.create(kind.preset(preset, **settings, data=str(file)), preset, hardware, path, say)
+        return Run.create(kind.preset(preset, **settings, data=str(file)).fitted(settings), preset, hardware, path, say)
     except BaseException:  # leave nothing behind
         with contextlib.suppress(OSError):
-            (path / "data.npz").unlink()
+            (path / OWN_DATA).unlink()
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()

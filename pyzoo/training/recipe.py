@@ -1,7 +1,7 @@
 """What a recipe is: data, networks, objectives and a report, as one dataclass."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
@@ -64,7 +64,7 @@ class Recipe(Settings):
     """Names of presets and the values that they set, by flat names; the first one is the default."""
     common: ClassVar[tuple[str, ...]] = ("steps", "batch_size", "learning_rate", "seed")
     """The settings that one changes first, which ``--help`` shows."""
-    incidental: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_seconds", "log", "validate_every", "keep_best"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_seconds", "log"})
     """Settings that change nothing about what is learned and measured."""
     engine: ClassVar[Literal["eager", "traced"]] = "eager"
     """What ``--engine auto`` means."""
@@ -127,6 +127,14 @@ class Recipe(Settings):
             UsageError: one is missing or damaged, or a setting does not fit it.
         """
 
+    def fitted(self, given: Collection[str]) -> Self:
+        """The recipe with settings that fit few data of a user's: a preset's batch may have more examples than there are.
+
+        Args:
+            given: names of settings that the user has chosen, which stay as they are.
+        """
+        return self
+
     @classmethod
     def keep_data(cls, folder: Path, images: Tensor, labels: Tensor | None = None, **settings: Any) -> Path:
         """Writes data that were given in Python into a run's folder; returns the file, which ``data`` then names.
@@ -163,7 +171,9 @@ def require_held_out(recipe: Recipe, report: Report) -> None:
     """Raises a UsageError if a recipe asks for early stopping, or for the best checkpoint, and has no held-out examples."""
     for asked, name in ((recipe.patience > 0, "--patience"), (recipe.keep_best, "--keep-best")):
         if asked and not report.can_validate:
-            raise UsageError(f"{name} needs held-out examples: set --held-out, where the recipe has it")
+            held_out = flat(recipe).get("held_out", 1.0)
+            cure = "set --held-out" if not held_out else f"{recipe.name} has no ELBO to measure on them"
+            raise UsageError(f"{name} needs the ELBO of held-out examples: {cure}")
 
 
 def load_entry(entry: EntryPoint) -> Any:

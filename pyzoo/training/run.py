@@ -22,7 +22,7 @@ from pyzoo.threads import SPIN_COUNT, available_cores, spins_freely
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
 from pyzoo.training.report import Report
-from pyzoo.training.run_folder import RunFolder
+from pyzoo.training.run_folder import OWN_DATA, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +128,7 @@ class Run:
             with torch.random.fork_rng():
                 require_held_out(recipe, recipe.report(recipe.programs(), torch.device("cpu")))
         path = Path(path) if path is not None else Path("runs") / run_name(recipe, preset)
-        return cls(RunFolder.create(path, _config(recipe, preset, hardware)).path, say)
+        return cls(RunFolder.create(path, _config(recipe, preset, hardware, path)).path, say)
 
     @property
     def path(self) -> Path:
@@ -143,8 +143,11 @@ class Run:
             UsageError: the recipe is not installed, or has other settings than the run.
         """
         sizes = {name: value for name, value in self.config["networks"].items() if name != "class"}
+        settings = self.config["settings"]
+        if settings.get("data") == OWN_DATA:  # wherever the folder is by now
+            settings = {**settings, "data": str(self.path.absolute() / OWN_DATA)}
         try:
-            return restored(find_recipe(self.config["recipe"]), {**self.config["settings"], **sizes})
+            return restored(find_recipe(self.config["recipe"]), {**settings, **sizes})
         except UsageError as error:
             raise UsageError(f"{self.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
 
@@ -228,7 +231,7 @@ class Run:
             raise UsageError(f"--steps must be at least {max(1, trained)}, which {self.path} is trained to, got {steps}")
         recipe = changed(self.recipe, {"steps": steps})
         with self.folder.lock():
-            self.config = {**self.config, "settings": _settings(recipe)}
+            self.config = {**self.config, "settings": _settings(recipe, self.path)}
             self.folder.write_config(self.config)
 
     @property
@@ -376,6 +379,8 @@ class Run:
         """
         if count < 1:
             raise UsageError(f"--count must be at least 1, got {count}")
+        if not isinstance(given or {}, Mapping):
+            raise UsageError(f"given must be a dict of names and values, such as {{'label': 3}}, got {given!r}")
         with self._report(device, "sample") as (report, _):
             torch.manual_seed(seed)
             return report.sample(count, seed, given)
@@ -387,8 +392,13 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of the last evaluation, by name; empty if there was none."""
+        """The metrics of the last evaluation, by name; empty if there was none. :attr:`measured_after` says of which step."""
         return self.folder.results().get("metrics", {})
+
+    @property
+    def measured_after(self) -> int:
+        """How far the run was trained when it was measured last, in steps; 0 if it never was."""
+        return self.folder.results().get("trained", 0)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -432,23 +442,24 @@ class Figures(dict[str, "Figure"]):
         return "\n".join(parts)
 
 
-def _config(recipe: Recipe, preset: str, hardware: Hardware) -> dict[str, Any]:
+def _config(recipe: Recipe, preset: str, hardware: Hardware, path: Path) -> dict[str, Any]:
     recipe = recipe.sized()
     return {
         "format": FORMAT,
         "recipe": recipe.name,
         "preset": preset,
-        "settings": _settings(recipe),
+        "settings": _settings(recipe, path),
         "networks": recipe.networks.described(),
         "hardware": dataclasses.asdict(hardware),
         "versions": versions(),
     }
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """All values but those of the networks, which stand beside them."""
+def _settings(recipe: Recipe, path: Path) -> dict[str, Any]:
+    """All values but those of the networks, which stand beside them; data that the run's folder keeps are named within it."""
     sizes = flat(recipe.networks)
-    return {name: value for name, value in flat(recipe).items() if name not in sizes}
+    settings = {name: value for name, value in flat(recipe).items() if name not in sizes}
+    return {**settings, "data": OWN_DATA} if settings.get("data") == str(path.absolute() / OWN_DATA) else settings
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,11 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-__all__ = ["Busy", "RunFolder", "locked"]
+__all__ = ["OWN_DATA", "Busy", "RunFolder", "locked"]
+
+
+OWN_DATA = "data.npz"
+"""The file of a run's folder that keeps data which were given as tensors."""
 
 
 class Busy(UsageError):
@@ -56,7 +60,7 @@ class RunFolder:
     @classmethod
     def require_free(cls, path: Path) -> None:
         """Raises a UsageError if a path holds something other than data that were put there for a new run."""
-        if path.is_dir() and any(entry.name != "data.npz" for entry in path.iterdir()):
+        if path.is_dir() and any(entry.name != OWN_DATA for entry in path.iterdir()):
             hint = (
                 f"continue it with 'pyzoo resume {path}', or choose another --out"
                 if cls._is_run(path)

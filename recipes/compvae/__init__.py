@@ -9,7 +9,7 @@ ABOUT = {
         _PAPER,
         "taking a curve apart into sines, and putting others together",
         "generated curves",
-        {"small": 3, "paper": None},
+        {"small": 5, "paper": None},
     ),
     "compvae-colors": About(
         _PAPER,

@@ -12,7 +12,9 @@ ABOUT = {
     "mib-multimodal": About(_PAPER, "what two views share, apart from what is specific to each", _PAIRS, _MINUTES),
     "mib-jmvae": About(_PAPER, "two views from one shared latent, inferred from either (JMVAE)", _PAIRS, _MINUTES),
     "mib-mvae": About(_PAPER, "two views from one shared latent, an ELBO for each subset (MVAE)", _PAIRS, _MINUTES),
-    "mib-telbo": About(_PAPER, "the same with larger weights of single views (TELBO)", _PAIRS, _MINUTES),
+    "mib-telbo": About(
+        _PAPER, "two views from one shared latent, by weighted ELBOs of both and of each (TELBO)", _PAIRS, _MINUTES
+    ),
     "mib-bivcca": About(_PAPER, "two views from one shared latent, inferred from one view at a time (BiVCCA)", _PAIRS, _MINUTES),
     "mib-wyner-vae": About(_PAPER, "private latents, and a shared one that holds little (Wyner-VAE)", _PAIRS, _MINUTES),
     "mib-vae": About(_PAPER, "a plain VAE as a row of the framework", _IMAGES, _SHORT),

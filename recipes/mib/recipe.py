@@ -89,11 +89,11 @@ class MIBRecipe(ImageRecipe):
         return PairSource(self.pairs("train"), seed=self.seed, device=device, views=self.views)
 
     def prepare(self) -> None:
-        super().prepare()
         for part in ("train", "measured"):
             self.pairs(part)
         if self.held_out_size:
             self.pairs("held_out")
+        super().prepare()
 
     # Networks and training ------------------------------------------------------------------------------------------
 

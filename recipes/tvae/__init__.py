@@ -10,7 +10,10 @@ ABOUT = {
     "tvae": About(_PAPER, "transformations of images as latent variables", _DATA, _MINUTES),
     "tvae-vae": About(_PAPER, "T-VAE's networks as a VAE: its first baseline", _DATA, {**_MINUTES, "small": 2, "digits": 1}),
     "tvae-vae-plus": About(
-        _PAPER, "the same trained on transformed images: its second baseline", _DATA, {**_MINUTES, "small": 2, "digits": 1}
+        _PAPER,
+        "T-VAE's networks as a VAE of transformed images: its second baseline",
+        _DATA,
+        {**_MINUTES, "small": 2, "digits": 1},
     ),
     "tvae-table1": About(_PAPER, "T-VAE, VAE+ and VAE by k-NN accuracy in their latent spaces"),
     "tvae-figure2": About(_PAPER, "T-VAE, VAE+ and VAE by accuracy with few labels"),

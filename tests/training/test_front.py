@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pyzoo
+from pyzoo import cli
 from pyzoo.about import entries
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import site_terms
@@ -167,8 +168,8 @@ def test_your_own_folder_and_file(tmp_path, run):
         ({"nodes": 3}, "--latent-dim must be a multiple of --nodes 3, got 80"),
         ({"device": "gpu"}, "--device must be auto, cpu, cuda"),
         ({"precision": "fp8"}, "--precision must be one of fp32, bf16, got fp8"),
-        ({"patience": 2, "held_out": 0.0}, "--patience needs held-out examples"),
-        ({"keep_best": True, "held_out": 0.0}, "--keep-best needs held-out examples"),
+        ({"patience": 2, "held_out": 0.0}, "--patience needs the ELBO of held-out examples"),
+        ({"keep_best": True, "held_out": 0.0}, "--keep-best needs the ELBO of held-out examples"),
         ({"data": torch.zeros(3, 4)}, "axes|shape|dimensions"),
         ({"data": torch.rand(20, 8, 8) * 9}, "0 to 1|range|from 0"),
         ({"data": torch.rand(1, 8, 8)}, "two"),
@@ -243,3 +244,51 @@ def test_pyright_finds_a_misspelt_field(tmp_path):
     assert len(errors) == 3, found
     for line, name in zip(errors, ("lerning_rate", "ndoes", "metircs"), strict=True):
         assert f'"{name}"' in line
+
+
+def test_a_run_on_tensors_may_move(tmp_path):
+    run = pyzoo.train("graph-vae", data=torch.rand(60, 8, 8), out=tmp_path / "here", **{**TINY, "steps": 2}, **QUICK)
+    assert run.recipe.batch_size == 32
+    assert run.config["settings"]["data"] == "data.npz"
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = pyzoo.load(tmp_path / "there")
+    assert moved.recipe.data == str(tmp_path / "there" / "data.npz")
+    moved.extend(4)
+    assert moved.config["settings"]["data"] == "data.npz"
+    assert pyzoo.load(moved.path).train(**{k: v for k, v in QUICK.items() if k != "device"}).metrics
+
+
+def test_a_preset_of_large_batches_takes_few_images_of_a_users(tmp_path):
+    images = torch.rand(30, 8, 8)
+    few = {name: value for name, value in TINY.items() if name not in ("batch_size", "steps")}
+    run = pyzoo.train("graph-vae", "digits", data=images, out=tmp_path / "run", steps=2, evaluate=False, **few, **QUICK)
+    assert run.recipe.batch_size == run.recipe.train_size == 22
+    with pytest.raises(
+        UsageError, match=r"at most 22, the number of images to train on \(6 are for testing, 2 held out\), got 23"
+    ):
+        pyzoo.train("graph-vae", "digits", data=images, out=tmp_path / "other", batch_size=23, **few, **QUICK)
+
+
+def test_what_was_measured_before_the_last_step_says_so(tmp_path, capsys):
+    run = pyzoo.train(sines(steps=2), out=tmp_path / "run", **QUICK)
+    assert run.measured_after == 2
+    run.extend(3)
+    run.train(progress=False, evaluate=False, figures=False)
+    assert (run.measured_after, run.folder.checkpoints.newest_step()) == (2, 3)
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    assert "(measured after 2 steps)" in capsys.readouterr().out
+
+
+def test_a_condition_is_a_dict(run):
+    with pytest.raises(ValueError, match="given must be a dict of names and values, such as"):
+        run.sample(given="label=1")
+
+
+def test_a_refused_resume_changes_nothing(tmp_path, capsys):
+    run = pyzoo.train(sines(steps=2), out=tmp_path / "run", evaluate=False, **QUICK)
+    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    assert cli.main(["resume", str(run.path), "--steps", "9", "--device", "cuda:7"]) == 2
+    with run.folder.lock():
+        assert cli.main(["resume", str(run.path), "--steps", "9"]) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
