@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pyzoo.errors import UsageError, one_line
+from pyzoo.files import write_whole
 from pyzoo.random import derive_seed
 
 if TYPE_CHECKING:
@@ -551,12 +552,7 @@ def write_npz(path: str | Path, data: ImageData) -> None:
     arrays: dict[str, Any] = {key: value.cpu().numpy() for key, value in tensors.items()}
     arrays |= {"name": np.array(data.name), "note": np.array(data.note)}
     arrays |= {"classes": np.array(data.classes, dtype=str)} if data.classes else {}
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 _Arrays = tuple[dict[str, np.ndarray], list[str]]

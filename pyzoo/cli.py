@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError
+from pyzoo.files import MARK, require_ours, save_arrays, save_figure, write_whole
 from pyzoo.settings import AtLeast, Group, Settings, changed, flat
-from pyzoo.threads import limit_spinning
+from pyzoo.threads import is_first_process, limit_spinning
 
 if TYPE_CHECKING:
     from pyzoo.training import Hardware, Recipe, Run, Table
@@ -224,7 +225,7 @@ def _train(arguments: list[str]) -> int:
     like = flat(recipe) if peek(rest, "--like") else {}
     recipe = _changed(kind.preset(preset, **data) if data else recipe, changes).fitted({**like, **changes})
     hardware, flags = _changed(hardware, changes), _changed(flags, changes)
-    if not _is_first_process():  # launched by the first one, which has made the folder
+    if not is_first_process():  # launched by the first one, which has made the folder
         return _run(Run(flags.out or Path("runs") / run_name(recipe, preset)), hardware, flags)
     run = Run.create(recipe, preset, hardware, flags.out, _say)
     run.say(f"{name}, preset {preset}, {recipe.steps:,} steps on {hardware.find()}; run folder {run.path}")
@@ -259,7 +260,7 @@ def _resume(arguments: list[str]) -> int:
     run, rest = _open(arguments, "resume")
     changes = _parse("resume RUN", rest, [run.hardware, flags], "Continues a run where it stopped, or trains it longer.")
     hardware, flags = _changed(run.hardware, changes), _changed(flags, changes)
-    if not _is_first_process():
+    if not is_first_process():
         return _run(run, hardware, flags)
     with run.folder.lock():  # nothing is written before it is known that the run can go on
         hardware.find()
@@ -278,7 +279,7 @@ def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = F
     try:
         run.train(hardware, flags.progress, flags.evaluate, flags.figures, full)
     except Stopped as stop:
-        if _is_first_process():
+        if is_first_process():
             run.say(f"{stop}; continue with 'pyzoo resume {run.path}'")
         return 128 + stop.signal_number
     except NonFiniteLoss as error:
@@ -310,16 +311,12 @@ def _sample(arguments: list[str]) -> int:
         raise UsageError(f"--out must end in .png or .npz, got {path}")
     if count > 64 and path.suffix == ".png":
         raise UsageError(f"--count: a picture holds at most 64, got {count}; draw more into an .npz")
+    require_ours(path)
     samples = run.sample(count, _given(flags["given"] or ()), flags["seed"], flags["device"])
-    try:
-        if path.suffix == ".png":
-            run.picture(samples, flags["device"]).savefig(path, dpi=150)
-        else:
-            import numpy
-
-            numpy.savez(path, **{name: value.cpu().numpy() for name, value in samples.items()})
-    except OSError as error:
-        raise UsageError(f"can't write {path}: {error.strerror}") from error
+    if path.suffix == ".png":
+        save_figure(run.picture(samples, flags["device"]), path)
+    else:
+        save_arrays({name: value.cpu().numpy() for name, value in samples.items()}, path)
     print(f"wrote {path}")
     return 0
 
@@ -408,13 +405,10 @@ def _compare(arguments: list[str]) -> int:
     limit_spinning()
     from pyzoo.training import Comparison, Run
 
+    require_ours(flags.out)
     comparison = Comparison([Run(path) for path in arguments[:count]])
     print(comparison)
-    figure = comparison.figure()
-    try:
-        figure.savefig(flags.out, dpi=150)
-    except OSError as error:
-        raise UsageError(f"can't write {flags.out}: {error.strerror}") from error
+    save_figure(comparison.figure(), flags.out)
     print(f"\nwrote {flags.out}")
     return 0
 
@@ -436,6 +430,7 @@ def _reproduce(arguments: list[str]) -> int:
     if hardware.processes > 1:
         raise UsageError("--devices: a table's runs take one device each; several 'pyzoo reproduce' share the runs of a folder")
     out = flags.out or Path("runs") / f"{name}-{table.preset}"
+    require_ours(out / "table.md")
     seeds = ", ".join(map(str, table.seeds))
     print(f"{name}, preset {table.preset}, seeds {seeds} on {hardware.find()}; folder {out}", flush=True)
     failed = 0
@@ -490,10 +485,11 @@ def _show_table(table: "Table", out: Path) -> None:
         runs[row.label] = [run for run in found if run.is_finished]
     text = table.render(runs)
     print(text)
-    (out / "table.md").write_text(text + "\n")
+    content = f"{text}\n\n<!-- {MARK.decode()} -->\n".encode()
+    write_whole(out / "table.md", lambda file: file.write(content))
     figures = dict(table.figures(runs))
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png", dpi=150)
+        save_figure(figure, out / f"{name}.png")
     missing = sum(len(table.seeds) - len(found) for found in runs.values())
     drawn = " and its figures" if figures else ""
     print(f"\nwrote {out / 'table.md'}{drawn}" + (f"; {missing} runs are not finished yet" if missing else ""))
@@ -552,11 +548,6 @@ def _lookup(name: str, known: Mapping[str, Any], what: str) -> Any:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _is_first_process() -> bool:
-    """Fabric starts the others with LOCAL_RANK set."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -1,4 +1,4 @@
-"""Threads on a CPU: how many are free, and how those of torch wait for each other.
+"""Threads and processes on a CPU: how many cores are free, and how torch's threads wait for each other.
 
 Threads that wait for each other spin, since that is quicker than to sleep, as long as each has a core of its own. Beside other
 processes a spinning thread keeps the one that it waits for from its core, and a step can take a hundred times as long. OpenMP
@@ -10,13 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["available_cores", "chosen_by_user", "free_cores", "limit_spinning", "spins_freely"]
+__all__ = ["available_cores", "chosen_by_user", "free_cores", "is_first_process", "limit_spinning", "spins_freely"]
 
 SPIN_COUNT = 10_000
 """Rounds that a waiting thread spins before it sleeps; GNU's OpenMP takes 300,000. Measured by ``benchmarks/busy.py``."""
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a training, or the one that writes; Fabric starts the others with LOCAL_RANK set."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def limit_spinning() -> bool:

@@ -148,7 +148,7 @@ def test_every_flag_can_be_given_as_its_default(recipe):
 def test_a_run_folder_is_complete(trained, recipe):
     run = trained / recipe
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.json", "metrics.csv", "results.json", "figures", "checkpoints", "log.txt"}
+    assert names == {"config.json", "metrics.csv", "results.json", "figures", "checkpoints", "log.txt", ".lock"}
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"] == recipe
     assert config["settings"]["steps"] == 30

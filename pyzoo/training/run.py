@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from pyzoo.errors import UsageError
+from pyzoo.files import save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
 from pyzoo.settings import changed, flat, restored, shown, walk
-from pyzoo.threads import SPIN_COUNT, available_cores, spins_freely
+from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
 from pyzoo.training.report import Report
@@ -81,6 +82,16 @@ class Run:
         self.folder = RunFolder.open(Path(path))
         self._say = say
         self._loaded: dict[str, tuple[Pair, int]] = {}
+        self.config = config = self._read_config()
+        file = self.folder.path / "config.json"
+        self.preset: str = config["preset"]
+        try:
+            self.hardware: Hardware = restored(Hardware, config["hardware"])
+            self.networks = Networks.restored(config["networks"])
+        except UsageError as error:
+            raise UsageError(f"{file} does not describe a run: {error}") from error
+
+    def _read_config(self) -> dict[str, Any]:
         config = self.folder.config()
         file = self.folder.path / "config.json"
         if config.get("format") != FORMAT:
@@ -91,13 +102,7 @@ class Run:
         for name in ("settings", "networks", "hardware"):
             if not isinstance(config.get(name), dict):
                 raise UsageError(f"{file} does not describe a run: it has no {name}")
-        self.config = config
-        self.preset: str = config["preset"]
-        try:
-            self.hardware: Hardware = restored(Hardware, config["hardware"])
-            self.networks = Networks.restored(config["networks"])
-        except UsageError as error:
-            raise UsageError(f"{file} does not describe a run: {error}") from error
+        return config
 
     @classmethod
     def create(
@@ -175,8 +180,13 @@ class Run:
             Stopped: SIGINT or SIGTERM came; the run can be resumed.
             UsageError: a checkpoint is damaged or can't be written, or another process trains in the folder.
         """
+        with self.folder.lock() if is_first_process() else contextlib.nullcontext():
+            return self._train(hardware, progress, evaluate, figures, full)
+
+    def _train(self, hardware: Hardware | None, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
         from pyzoo.training.trainer import NonFiniteLoss, Trainer
 
+        self.config = self._read_config()  # another process may have made the run longer
         recipe = self.recipe
         trainer = Trainer(recipe, self.folder, hardware or self.hardware, progress)
         trained, first = trainer.step, trainer.fabric.is_global_zero
@@ -185,6 +195,10 @@ class Run:
             self.say(f"already trained to {trained} steps")
         if first and not trainer.finished:
             self._choose_threads(trainer)
+        now = trainer.computed_with()
+        others = [f"{name} {now[name]}, not {value}" for name, value in trainer.resumed_from.items() if now.get(name) != value]
+        if first and others and not trainer.finished:
+            self.say(f"computing with {'; '.join(others)}, as before: last digits may differ from those of an undisturbed run")
         try:
             trainer.train()
         except NonFiniteLoss as error:
@@ -350,7 +364,11 @@ class Run:
             return Figures(report.figures(self.history))
 
     def draw(self, device: str = "auto") -> list[Path]:
-        """Draws the figures into the run's folder; returns the files."""
+        """Draws the figures into the run's folder; returns the files.
+
+        Raises:
+            UsageError: a picture can't be written.
+        """
         self.folder.figures.mkdir(exist_ok=True)
         files = [self.folder.figures / f"{name}.png" for name in self._save_figures(device)]
         if files:
@@ -360,7 +378,7 @@ class Run:
     def _save_figures(self, device: str) -> Iterator[str]:
         with self._report(device, "figures") as (report, _):
             for name, figure in report.figures(self.history):
-                figure.savefig(self.folder.figures / f"{name}.png", dpi=150)
+                save_figure(figure, self.folder.figures / f"{name}.png")
                 yield name
 
     def sample(

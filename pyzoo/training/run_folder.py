@@ -2,14 +2,15 @@
 
 import contextlib
 import csv
+import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, one_line
+from pyzoo.files import remove_leftovers, write_whole
 from pyzoo.training.checkpoint import CheckpointFolder
 
 try:
@@ -59,8 +60,8 @@ class RunFolder:
 
     @classmethod
     def require_free(cls, path: Path) -> None:
-        """Raises a UsageError if a path holds something other than data that were put there for a new run."""
-        if path.is_dir() and any(entry.name != OWN_DATA for entry in path.iterdir()):
+        """Raises a UsageError if a path holds something other than data for a new run, or what a kill left of making one."""
+        if path.is_dir() and any(entry.name != OWN_DATA and not entry.match(".*.partial") for entry in path.iterdir()):
             hint = (
                 f"continue it with 'pyzoo resume {path}', or choose another --out"
                 if cls._is_run(path)
@@ -78,6 +79,7 @@ class RunFolder:
         try:
             cls.require_free(path)
             path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
             run = cls(path)
             run._write_json("config.json", config)
         except OSError as error:
@@ -106,9 +108,9 @@ class RunFolder:
             UsageError: it can't be read.
         """
         try:
-            found = json.loads((self.path / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.path / 'config.json'} can't be read: {error}") from error
+            found = json.loads((self.path / "config.json").read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{self.path / 'config.json'} can't be read: {one_line(error)}") from error
         if not isinstance(found, dict):
             raise UsageError(f"{self.path / 'config.json'} does not describe a run")
         return found
@@ -124,14 +126,14 @@ class RunFolder:
     def results(self) -> dict[str, Any]:
         """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged."""
         try:
-            found = json.loads((self.path / "results.json").read_text())
-        except (OSError, ValueError):
+            found = json.loads((self.path / "results.json").read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return _checked_results(found)
 
     def log(self, line: str) -> None:
         """Adds a line to log.txt."""
-        with open(self.path / "log.txt", "a") as file:
+        with open(self.path / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
     def append_metrics(self, row: dict[str, float]) -> None:
@@ -206,14 +208,11 @@ class RunFolder:
         return rows[:good]
 
     def _write_rows(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        partial = self.path / "metrics.csv.partial"
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path / "metrics.csv")
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.path / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -227,20 +226,40 @@ class RunFolder:
         if self._locked:
             yield
             return
-        with open(self.path / "config.json") as file, locked(file):
+        with open(self.path / ".lock", "a") as file, locked(file):
             self._locked = True
             try:
+                remove_leftovers(self.path)
+                remove_leftovers(self.checkpoints.path)
+                remove_leftovers(self.figures)
                 yield
             finally:
                 self._locked = False
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
-        partial = self.path / (name + ".partial")
-        with open(partial, "w") as file:
-            file.write(json.dumps(value, indent=2, default=str) + "\n")  # paths as text
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path / name)
+        text = json.dumps(_strict(value), indent=2, default=str, allow_nan=False) + "\n"  # paths as text
+        write_whole(self.path / name, lambda file: file.write(text.encode()))
+
+
+def _checked_results(found: Any) -> dict[str, Any]:
+    """results.json as it was written, null for a metric as nan; empty if it is something else."""
+    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
+        return {}
+    counts = [found.get(name) for name in ("step", "trained", "steps")]
+    metrics = {name: math.nan if value is None else value for name, value in found["metrics"].items()}
+    numbers = [*counts, *metrics.values()]
+    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
+        return {}
+    return {**found, "metrics": metrics} if all(isinstance(count, int) and count >= 0 for count in counts) else {}
+
+
+def _strict(value: Any) -> Any:
+    """What strict JSON can say: null for a number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _strict(item) for name, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_whole(row: dict[str, str]) -> bool:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from pyzoo.errors import UsageError, one_line
 from pyzoo.infer import evaluating
 from pyzoo.random import derive_seed
+from pyzoo.settings import flag, flat, shown
 from pyzoo.threads import chosen_by_user, free_cores
 from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
@@ -78,6 +79,8 @@ class Trainer:
         self.report = recipe.report(self.pair, self.device)
         require_held_out(recipe, self.report)
         self.step = 0
+        self.resumed_from: dict[str, str] = {}
+        """What the steps before were computed with; empty at the start."""
         self.seconds = 0.0
         self.best = -math.inf
         self.waited = 0  # measurements without improvement
@@ -222,6 +225,8 @@ class Trainer:
                     raise NonFiniteLoss(f"parameter '{name}' is not finite after step {self.step}; {self._last_good()}")
         state = {
             "recipe": self.recipe.name,
+            "settings": self._settings(),
+            "computed_with": self.computed_with(),
             "step": self.step,
             "steps": self.recipe.steps,
             "seconds": self.seconds,
@@ -234,12 +239,30 @@ class Trainer:
         }
         self.run.checkpoints.save(self.step, state, best)
 
+    def _settings(self) -> dict[str, Any]:
+        """The settings that decide what is learned, as a checkpoint holds them. Data may have moved; a run may be made longer."""
+        left_out = {"steps", "patience", "data", "data_dir", *self.recipe.incidental}
+        plain = (bool, int, float, str, type(None))
+        values = {name: value for name, value in flat(self.recipe).items() if name not in left_out}
+        return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+
+    def computed_with(self) -> dict[str, str]:
+        """What decides the last digits of a step, by name."""
+        threads = str(self.threads) if self.device.type == "cpu" else "any"
+        hardware = {"device": self.device.type, "threads": threads, "precision": self.hardware.precision}
+        return {**hardware, "processes": str(self.fabric.world_size), "torch": str(torch.__version__)}
+
     def _restore(self) -> None:
         if not self.run.checkpoints.files():
             return
         state = self.run.checkpoints.load()
         if state["recipe"] != self.recipe.name:
             raise UsageError(f"the checkpoint in {self.run.path} is of recipe {state['recipe']}, not of {self.recipe.name}")
+        for name, value in self._settings().items():
+            if state["settings"].get(name) != value:
+                theirs = f"{flag(name)} {shown(state['settings'].get(name))}, not {shown(value)}"
+                raise UsageError(f"the checkpoint in {self.run.path} is of a run with {theirs}: config.json was changed since")
+        self.resumed_from = state["computed_with"]
         steps_changed = state["step"] if state["steps"] != self.recipe.steps else None
         try:
             for step, saved in zip(self.step_of, state["objectives"], strict=True):

@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 
 import pytest
@@ -9,6 +10,8 @@ from pyzoo.training.checkpoint import CheckpointFolder
 
 STATE = {
     "recipe": "r",
+    "settings": {"seed": 0},
+    "computed_with": {"torch": "2"},
     "step": 1,
     "steps": 300,
     "seconds": 0.5,
@@ -17,7 +20,7 @@ STATE = {
     "values": {"loss": torch.ones(2)},
     "model": {},
     "guide": {},
-    "objectives": [{"a": torch.arange(3)}],
+    "objectives": [{"module": {"a": torch.arange(3)}, "optimizer": {}}],
 }
 
 
@@ -32,7 +35,7 @@ def test_round_trip_and_only_the_newest_are_kept(folder):
     assert [path.name for path in folder.files()] == ["step-00000010.pt", "step-00000300.pt"]
     loaded = folder.load()
     assert loaded["step"] == 300
-    assert torch.equal(loaded["objectives"][0]["a"], torch.arange(3))
+    assert torch.equal(loaded["objectives"][0]["module"]["a"], torch.arange(3))
 
 
 def test_the_newest_step_and_the_best_checkpoint(folder):
@@ -114,3 +117,61 @@ def test_torchs_own_error_for_a_full_disk(folder, monkeypatch):
     )
     with pytest.raises(UsageError, match="last good checkpoint"):
         folder.save(2, {**STATE, "big": torch.zeros(1_000_000)})
+
+
+def test_any_changed_byte_is_found(folder):
+    """Of tensors and of the rest; what is not found changes nothing that is read."""
+    file = folder.save(1, {**STATE, "model": {"w": torch.arange(4000.0)}})
+    content, expected = file.read_bytes(), folder.load()
+    generator = torch.Generator().manual_seed(0)
+    found = 0
+    for _ in range(200):
+        place = int(torch.randint(len(content), (), generator=generator))
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
+        try:
+            state = folder.load()
+        except UsageError:
+            found += 1
+        else:
+            assert torch.equal(state["model"]["w"], expected["model"]["w"])
+            assert {name: state[name] for name in ("step", "steps", "best")} == {
+                name: expected[name] for name in ("step", "steps", "best")
+            }
+    assert found > 150
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -5},
+        {"step": True},
+        {"step": 1.0},
+        {"seconds": math.nan},
+        {"best": "high"},
+        {"waited": None},
+        {"values": [torch.ones(2)]},
+        {"model": {"w": 3}},
+        {"model": {"w": torch.tensor([0.0, math.nan])}},
+        {"objectives": {}},
+        {"objectives": [{"optimizer": {}}]},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_is_checked_before_it_is_believed(folder, change):
+    folder.save(1, {**STATE, **change})
+    with pytest.raises(UsageError, match=rf"step-00000001.pt is damaged \(.*its {next(iter(change))}"):
+        folder.load()
+
+
+def test_steps_sort_as_numbers(folder):
+    for step in (99_999_999, 100_000_000):
+        folder.save(step, {**STATE, "step": step})
+    assert folder.newest_step() == 100_000_000
+
+
+def test_a_refused_pickle_is_not_advised_to_be_trusted(folder):
+    folder.path.mkdir()
+    torch.save({**STATE, "more": slice(1, 2)}, folder.path / "step-00000001.pt")
+    with pytest.raises(UsageError, match="it holds something other than tensors and plain values") as caught:
+        folder.load()
+    assert "weights_only" not in str(caught.value)

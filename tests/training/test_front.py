@@ -171,7 +171,7 @@ def test_your_own_folder_and_file(tmp_path, run):
         ({"patience": 2, "held_out": 0.0}, "--patience needs the ELBO of held-out examples"),
         ({"keep_best": True, "held_out": 0.0}, "--keep-best needs the ELBO of held-out examples"),
         ({"data": torch.zeros(3, 4)}, "axes|shape|dimensions"),
-        ({"data": torch.rand(20, 8, 8) * 9}, "0 to 1|range|from 0"),
+        ({"data": torch.rand(20, 8, 8) * 9}, "between 0 and 1"),
         ({"data": torch.rand(1, 8, 8)}, "two"),
         ({"data": (torch.rand(20, 8, 8), torch.zeros(3))}, "abels"),
         ({"data": (torch.rand(20, 8, 8),)}, "data must be a name, a path, a tensor or"),

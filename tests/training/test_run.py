@@ -13,7 +13,7 @@ from pyzoo.models.compvae import SinesNetworks
 from pyzoo.recipes.compvae.recipe import CompVAEColors, CompVAESines
 from pyzoo.recipes.graph_vae.recipe import GraphVAERecipe
 from pyzoo.settings import changed
-from pyzoo.training import Hardware, Run, RunFolder
+from pyzoo.training import Busy, Hardware, Run, RunFolder
 from pyzoo.training.run import FORMAT, run_name
 from tiny import SINES, colors, graph, sines
 
@@ -184,7 +184,7 @@ def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch, recipe, hardware,
 
 def test_what_a_trained_run_has(trained):
     found = {path.name for path in trained.path.iterdir()}
-    assert found == {"config.json", "metrics.csv", "results.json", "log.txt", "figures", "checkpoints"}
+    assert found == {"config.json", "metrics.csv", "results.json", "log.txt", "figures", "checkpoints", ".lock"}
     assert {path.name for path in (trained.path / "checkpoints").iterdir()} >= {"step-00000030.pt", "best.pt"}
     assert {path.stem for path in (trained.path / "figures").iterdir()} == trained.figures().keys()
     assert trained.is_finished
@@ -353,3 +353,25 @@ def test_rows_for_tensorboard_too(tmp_path):
     run = Run.create(sines(steps=5, log="tensorboard"), "small", CPU, tmp_path / "run").train(**QUICK)
     assert len(list((run.path / "tensorboard").iterdir())) == 1
     assert RunFolder(run.path).metrics()[0]["step"] == 5
+
+
+def test_resuming_with_other_threads_says_so(tmp_path):
+    said = []
+    run = Run.create(sines(steps=2), "small", CPU, tmp_path / "run").train(**QUICK)
+    run.extend(3)
+    Run(run.path, said.append).train(dataclasses.replace(CPU, threads=2), **QUICK)
+    assert any("computing with threads 2, not 1, as before: last digits may differ" in line for line in said)
+
+
+def test_two_that_resume_at_once_do_not_mix(tmp_path):
+    """Who comes second reads neither config nor checkpoint before the first has ended."""
+    run = Run.create(sines(steps=2), "small", CPU, tmp_path / "run")
+    second = Run(run.path)
+    with run.folder.lock():
+        run.extend(3)
+        with pytest.raises(Busy):
+            second.train(**QUICK)
+        run.train(**QUICK)
+    second.train(**QUICK)
+    assert [row["step"] for row in second.history] == [3]
+    assert second.config["settings"]["steps"] == 3

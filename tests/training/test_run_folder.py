@@ -1,3 +1,4 @@
+import json
 import math
 import sys
 
@@ -10,8 +11,38 @@ from pyzoo.training import Busy, RunFolder
 def test_config_and_results_round_trip(tmp_path):
     run = RunFolder.create(tmp_path / "deep" / "run", {"recipe": "r", "fields": {"a": (1, 2)}})
     assert RunFolder.open(run.path).config() == {"recipe": "r", "fields": {"a": [1, 2]}}
-    run.write_results({"metrics": {"r2": 0.5}})
-    assert run.results() == {"metrics": {"r2": 0.5}}
+    results = {"metrics": {"r2": 0.5}, "step": 3, "trained": 3, "steps": 3}
+    run.write_results(results)
+    assert run.results() == results
+    run.write_results({**results, "metrics": {"r2": math.nan}})
+    assert math.isnan(run.results()["metrics"]["r2"])
+    assert json.loads((run.path / "results.json").read_text(), parse_constant=pytest.fail)["metrics"] == {"r2": None}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", '{"metrics": []}', '{"metrics": {"a": true}}', "[" * 10_000, '{"metrics": {}, "step": 1.5}', '{"metrics": {}}'],
+)
+def test_results_that_are_something_else_are_none(tmp_path, damage):
+    run = RunFolder.create(tmp_path / "run", {})
+    (run.path / "results.json").write_text(damage)
+    assert run.results() == {}
+
+
+def test_what_a_kill_left_of_making_a_folder_is_no_hindrance(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".config.json.999999999.partial").write_text("{")
+    made = RunFolder.create(run, {"recipe": "r"})
+    assert [path.name for path in made.path.iterdir()] == ["config.json"]
+
+
+def test_the_lock_survives_a_new_config(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    with run.lock():
+        run.write_config({"recipe": "other"})
+        with pytest.raises(Busy), RunFolder.open(run.path).lock():
+            pass
 
 
 def test_metrics_round_trip_and_forget(tmp_path):

@@ -15,7 +15,7 @@ from torch import nn
 from pyzoo.errors import UsageError
 from pyzoo.recipes.compvae.recipe import CompVAESines
 from pyzoo.training import NonFiniteLoss, Objective, RunFolder, Schedule, Stopped, constant
-from tiny import SINES, colors, made, sines, state_of, trainer_of
+from tiny import SINES, colors, made, sines, state_of, trained_state, trainer_of
 from toy import RootLoss, ToyLoss, shared_layer, toy
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -151,7 +151,7 @@ def test_another_recipes_checkpoint(undisturbed, tmp_path):
 
 
 def test_a_checkpoint_of_other_sizes(undisturbed):
-    with pytest.raises(UsageError, match="does not fit the recipe") as caught:
+    with pytest.raises(UsageError, match=r"is of a run with --w-dim 8, not 9: config\.json was changed since") as caught:
         trainer_of(sines(w_dim=9), undisturbed.run.path)
     assert "\n" not in str(caught.value)
 
@@ -487,3 +487,17 @@ def test_threads_are_not_measured_where_there_is_nothing_to_choose(tmp_path, nob
     assert short.choose_threads() == "computing with 1 thread: as many cores are free"
     nobody_chose.setenv("OMP_NUM_THREADS", "2")
     assert short.choose_threads() == ""
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    trained_state(sines(steps=2), tmp_path / "run", "eager")
+    with pytest.raises(UsageError, match="is of a run with --seed 0, not 1"):
+        trainer_of(sines(steps=2, seed=1), tmp_path / "run")
+    assert trainer_of(sines(steps=4, log_every=7), tmp_path / "run").step == 2
+
+
+def test_what_decides_the_last_digits_is_kept(tmp_path):
+    trained_state(sines(steps=2), tmp_path / "run", "eager")
+    trainer = trainer_of(sines(steps=4), tmp_path / "run")
+    assert trainer.resumed_from == trainer.computed_with()
+    assert trainer_of(sines(steps=4), tmp_path / "run", threads=2).computed_with()["threads"] == "2"

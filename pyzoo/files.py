@@ -1,0 +1,109 @@
+"""Files that are written whole or not at all, and never over what pyzoo did not write."""
+
+import contextlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from pyzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+__all__ = ["MARK", "remove_leftovers", "require_ours", "save_arrays", "save_figure", "sync_folder", "write_whole"]
+
+MARK = b"written by pyzoo"
+"""What pictures, archives and tables that pyzoo wrote hold near their beginning or at their end."""
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file beside its name, syncs it and renames it: whatever happens meanwhile, what was there before stays whole.
+
+    Args:
+        path: the file. Its folder exists.
+        write: writes into an open file.
+
+    Raises:
+        UsageError: the disk is full, or the file can't be written; names it. Nothing is left beside it.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, Exception):
+            cause = error if isinstance(error, OSError) else error.__context__  # torch follows a failed write with its own error
+            if isinstance(cause, OSError):
+                raise UsageError(f"could not write {path}: {cause.strerror or cause}") from error
+        raise
+
+
+def save_figure(figure: "Figure", path: Path, option: str = "--out") -> None:
+    """Writes a figure as a .png that says who wrote it, not over anyone else's file; errors as :func:`write_whole`."""
+    require_ours(path, option)
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150, metadata={"Software": MARK.decode()}))
+
+
+def save_arrays(arrays: "Mapping[str, np.ndarray]", path: Path, option: str = "--out") -> None:
+    """Writes arrays as an .npz that says who wrote it, as :func:`save_figure` does."""
+    import numpy as np
+
+    require_ours(path, option)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.comment = MARK
+    write_whole(path, lambda file: file.write(content.getbuffer()))
+
+
+def sync_folder(path: Path) -> None:
+    """Makes a rename durable, where the system lets a folder be synced."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what processes that were killed have left of :func:`write_whole`; those that live go on writing."""
+    for left in folder.glob(".*.partial"):
+        process = left.name.removesuffix(".partial").rpartition(".")[2]
+        if process.isdigit() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # someone else's
+        return True
+    return True
+
+
+def require_ours(path: Path, option: str = "--out") -> None:
+    """Raises a UsageError if there is something at a path that pyzoo did not write, or that is no file."""
+    if not os.path.lexists(path):
+        return
+    if path.is_file():
+        with open(path, "rb") as file:
+            head = file.read(4096)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 256))
+            if MARK in head or MARK in file.read():
+                return
+    raise UsageError(f"{path} is there already, and pyzoo did not write it: choose another {option}")
