@@ -27,6 +27,7 @@ from pyzoo.data.files import FILE_TYPES, IMAGE_TYPES, ImageData, check_options, 
 from pyzoo.data.places import cache, check_folder, downloading, find_file, import_torchvision, read_whole
 from pyzoo.data.torchvision_sets import read_torchvision
 from pyzoo.errors import UsageError, one_line
+from pyzoo.files import expanded
 from pyzoo.random import derive_seed
 
 __all__ = [
@@ -224,7 +225,7 @@ def load_image_data(
         prefix, _, name = data.partition(":")
         if prefix == "torchvision":
             return read_torchvision(name, folder, image_size, test_share)
-    path = Path(data).expanduser()
+    path = expanded(data)
     if path.is_dir() and data != "":
         return read_folder(path, image_size, test_share)
     if path.is_file() and path.suffix.lower() in FILE_TYPES:

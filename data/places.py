@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyzoo.errors import UsageError, one_line
+from pyzoo.files import expanded
 
 __all__ = ["cache", "check_folder", "downloading", "find_file", "folders", "import_torchvision", "read_whole"]
 
@@ -19,20 +20,20 @@ __all__ = ["cache", "check_folder", "downloading", "find_file", "folders", "impo
 def folders(folder: str | Path | None) -> Iterator[Path]:
     """The folders to look in, in this order; the cache is the last."""
     if folder is not None:
-        yield Path(folder).expanduser()
+        yield expanded(folder)
     if os.environ.get("PYZOO_DATA"):
-        yield Path(os.environ["PYZOO_DATA"]).expanduser()
+        yield expanded(os.environ["PYZOO_DATA"])
     yield cache()
 
 
 def cache() -> Path:
     """The folder that torchvision downloads into."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pyzoo"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pyzoo"
 
 
 def check_folder(folder: str | Path | None) -> None:
     """Raises a UsageError if the caller names a folder that does not exist."""
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    if folder is not None and not expanded(folder).is_dir():
         raise UsageError(f"--data-dir {folder}: there is no such folder")
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import os
 import shutil
 import sys
 import textwrap
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError
-from pyzoo.files import MARK, require_ours, save_arrays, save_figure, write_whole
+from pyzoo.files import MARK, require_ours, resume_command, save_arrays, save_figure, write_whole
 from pyzoo.settings import AtLeast, Group, Settings, changed, flat
+from pyzoo.streams import lasting_streams
 from pyzoo.threads import is_first_process, limit_spinning
 
 if TYPE_CHECKING:
@@ -136,7 +136,11 @@ class _Place(Settings):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 for a failed run, 2 for bad input, 128 + n after signal n."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with lasting_streams():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if arguments else 2
@@ -149,9 +153,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"pyzoo: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # what read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         print(f"pyzoo: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
@@ -280,7 +281,7 @@ def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = F
         run.train(hardware, flags.progress, flags.evaluate, flags.figures, full)
     except Stopped as stop:
         if is_first_process():
-            run.say(f"{stop}; continue with 'pyzoo resume {run.path}'")
+            run.say(f"{stop}; continue with {resume_command(run.path)}")
         return 128 + stop.signal_number
     except NonFiniteLoss as error:
         print(f"pyzoo: {error}", file=sys.stderr)

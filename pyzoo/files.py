@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["MARK", "remove_leftovers", "require_ours", "save_arrays", "save_figure", "sync_folder", "write_whole"]
+__all__ = ["MARK", "expanded", "remove_leftovers", "require_ours", "resume_command", "save_arrays", "save_figure"]
+__all__ += ["sync_folder", "write_whole"]
 
 MARK = b"written by pyzoo"
 """What pictures, archives and tables that pyzoo wrote hold near their beginning or at their end."""
@@ -64,6 +66,24 @@ def save_arrays(arrays: "Mapping[str, np.ndarray]", path: Path, option: str = "-
     with zipfile.ZipFile(content, "a") as archive:
         archive.comment = MARK
     write_whole(path, lambda file: file.write(content.getbuffer()))
+
+
+def resume_command(path: str | Path) -> str:
+    """How to go on with a run, as one types it in a shell; in quotes, unless these would mingle with the path's."""
+    command = f"pyzoo resume {shlex.quote(str(path))}"
+    return command if "'" in command else f"'{command}'"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder for ``~``.
+
+    Raises:
+        UsageError: nobody knows the home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: there is no such home folder") from error
 
 
 def sync_folder(path: Path) -> None:

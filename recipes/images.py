@@ -14,6 +14,7 @@ from pyzoo.data.files import FILE_TYPES, image_data, write_npz
 from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
+from pyzoo.files import expanded
 from pyzoo.settings import Above, AtLeast, Below, Count, Group, changed
 from pyzoo.training import Pair, Recipe, Report
 
@@ -53,9 +54,9 @@ class ImageRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data_dir is not None:  # a run may be resumed elsewhere
-            object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
+            object.__setattr__(self, "data_dir", expanded(self.data_dir).absolute())
         if self.data not in self.named_data and _is_path(self.data):
-            object.__setattr__(self, "data", str(Path(self.data).expanduser().absolute()))
+            object.__setattr__(self, "data", str(expanded(self.data).absolute()))
 
     @classmethod
     def keep_data(cls, folder: Path, images: Tensor, labels: Tensor | None = None, **settings: Any) -> Path:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyzoo.errors import UsageError
-from pyzoo.files import save_figure
+from pyzoo.files import resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
@@ -177,7 +177,7 @@ class Run:
 
         Raises:
             NonFiniteLoss: a loss is not finite; names the term.
-            Stopped: SIGINT or SIGTERM came; the run can be resumed.
+            Stopped: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
             UsageError: a checkpoint is damaged or can't be written, or another process trains in the folder.
         """
         with self.folder.lock() if is_first_process() else contextlib.nullcontext():
@@ -292,7 +292,7 @@ class Run:
         place = find_device(device)
         if str(place) not in self._loaded:
             if not self.folder.checkpoints.files():
-                raise UsageError(f"{self.path} has no checkpoint yet: train it with 'pyzoo resume {self.path}'")
+                raise UsageError(f"{self.path} has no checkpoint yet: train it with {resume_command(self.path)}")
             state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
             if state["recipe"] != self.config["recipe"]:
                 raise UsageError(f"the checkpoint in {self.path} is of recipe {state['recipe']}, not of {self.config['recipe']}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import remove_leftovers, write_whole
+from pyzoo.files import remove_leftovers, resume_command, write_whole
 from pyzoo.training.checkpoint import CheckpointFolder
 
 try:
@@ -63,7 +63,7 @@ class RunFolder:
         """Raises a UsageError if a path holds something other than data for a new run, or what a kill left of making one."""
         if path.is_dir() and any(entry.name != OWN_DATA and not entry.match(".*.partial") for entry in path.iterdir()):
             hint = (
-                f"continue it with 'pyzoo resume {path}', or choose another --out"
+                f"continue it with {resume_command(path)}, or choose another --out"
                 if cls._is_run(path)
                 else "choose another --out"
             )

@@ -158,7 +158,7 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: a loss is not finite; names the term.
-            Stopped: SIGINT or SIGTERM came; the run can be resumed.
+            Stopped: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
             UsageError: a checkpoint could not be written, or another process trains in the folder.
         """
         try:
@@ -209,6 +209,8 @@ class Trainer:
                     self.save()
                     raise Stopped(self.step, self._signal or signal.SIGTERM)
             self.save()
+            if self._stop_requested():  # what is measured and drawn after the last step can be had later
+                raise Stopped(self.step, self._signal or signal.SIGTERM)
 
     def save(self, best: bool = False) -> None:
         """Writes a checkpoint of the present state.
@@ -353,14 +355,18 @@ class Trainer:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turns SIGINT and SIGTERM into a request to stop after the step under way."""
+        """Turns SIGINT, SIGTERM and SIGHUP into a request to stop after the step under way."""
 
         def request(number: int, frame: object) -> None:
             if self._signal is not None:
                 raise KeyboardInterrupt  # the second time, at once
             self._signal = number
 
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        numbers = {signal.SIGINT, signal.SIGTERM}
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            numbers.add(signal.SIGHUP)
+        if threading.current_thread() is not threading.main_thread():
+            numbers = set()
         before = {number: signal.signal(number, request) for number in numbers}
         try:
             yield
