@@ -226,7 +226,7 @@ def _train(arguments: list[str]) -> int:
     like = flat(recipe) if peek(rest, "--like") else {}
     recipe = _changed(kind.preset(preset, **data) if data else recipe, changes).fitted({**like, **changes})
     hardware, flags = _changed(hardware, changes), _changed(flags, changes)
-    if not is_first_process():  # launched by the first one, which has made the folder
+    if not is_first_process(hardware.processes):  # launched by the first one, which has made the folder
         return _run(Run(flags.out or Path("runs") / run_name(recipe, preset)), hardware, flags)
     run = Run.create(recipe, preset, hardware, flags.out, _say)
     run.say(f"{name}, preset {preset}, {recipe.steps:,} steps on {hardware.find()}; run folder {run.path}")
@@ -261,7 +261,7 @@ def _resume(arguments: list[str]) -> int:
     run, rest = _open(arguments, "resume")
     changes = _parse("resume RUN", rest, [run.hardware, flags], "Continues a run where it stopped, or trains it longer.")
     hardware, flags = _changed(run.hardware, changes), _changed(flags, changes)
-    if not is_first_process():
+    if not is_first_process(hardware.processes):
         return _run(run, hardware, flags)
     with run.folder.lock():  # nothing is written before it is known that the run can go on
         hardware.find()
@@ -280,7 +280,7 @@ def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = F
     try:
         run.train(hardware, flags.progress, flags.evaluate, flags.figures, full)
     except Stopped as stop:
-        if is_first_process():
+        if is_first_process(hardware.processes):
             run.say(f"{stop}; continue with {resume_command(run.path)}")
         return 128 + stop.signal_number
     except NonFiniteLoss as error:

@@ -19,8 +19,10 @@ _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def is_first_process() -> bool:
-    """Whether this is the only process of a training, or the one that writes; Fabric starts the others with LOCAL_RANK set."""
+def is_first_process(processes: int) -> bool:
+    """Whether this is the only process of a training, or the one of several that writes: Fabric starts the others with a rank."""
+    if processes == 1:
+        return True
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 

@@ -90,12 +90,22 @@ class Hardware(Settings):
     def fabric(self) -> "Fabric":
         """The launcher: devices, processes, and autocast on a GPU."""
         from lightning_fabric import Fabric  # takes a second to import, and only training needs it
+        from lightning_fabric.plugins.environments import LightningEnvironment
 
         device = self.find()
         precision = "bf16-mixed" if self.precision == "bf16" and device.type == "cuda" else "32-true"
         chosen = [device.index] if device.index is not None and device.type != "cpu" and self.devices == 1 else self.devices
         strategy = "ddp" if self.processes > 1 else "auto"
-        return Fabric(accelerator=device.type, devices=chosen, num_nodes=self.num_nodes, precision=precision, strategy=strategy)
+        # One process is one process, whatever a cluster's or torchrun's variables say.
+        plugins = [LightningEnvironment()] if self.processes == 1 else []
+        return Fabric(
+            accelerator=device.type,
+            strategy=strategy,
+            devices=chosen,
+            num_nodes=self.num_nodes,
+            precision=precision,
+            plugins=plugins,
+        )
 
     def require_equal_shares(self, batch_size: int) -> None:
         """Raises a UsageError unless each process gets as many examples as the others, and so as much weight."""

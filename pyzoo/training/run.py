@@ -18,7 +18,7 @@ from pyzoo.files import resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
-from pyzoo.settings import changed, flat, restored, shown, walk
+from pyzoo.settings import changed, flag, flat, restored, shown, walk
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
@@ -82,6 +82,7 @@ class Run:
         self.folder = RunFolder.open(Path(path))
         self._say = say
         self._loaded: dict[str, tuple[Pair, int]] = {}
+        self._is_new = False  # made here, and without a step yet
         self.config = config = self._read_config()
         file = self.folder.path / "config.json"
         self.preset: str = config["preset"]
@@ -132,8 +133,12 @@ class Run:
         if recipe.patience or recipe.keep_best:  # before there is a folder
             with torch.random.fork_rng():
                 require_held_out(recipe, recipe.report(recipe.programs(), torch.device("cpu")))
+        with torch.random.fork_rng(), naming_sizes(recipe):
+            recipe.programs()  # whose sizes may be too large
         path = Path(path) if path is not None else Path("runs") / run_name(recipe, preset)
-        return cls(RunFolder.create(path, _config(recipe, preset, hardware, path)).path, say)
+        run = cls(RunFolder.create(path, _config(recipe, preset, hardware, path)).path, say)
+        run._is_new = True
+        return run
 
     @property
     def path(self) -> Path:
@@ -180,15 +185,23 @@ class Run:
             Stopped: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
             UsageError: a checkpoint is damaged or can't be written, or another process trains in the folder.
         """
-        with self.folder.lock() if is_first_process() else contextlib.nullcontext():
+        hardware = hardware or self.hardware
+        if not is_first_process(hardware.processes):
             return self._train(hardware, progress, evaluate, figures, full)
+        try:
+            with self.folder.lock(), naming_sizes(self.recipe):
+                return self._train(hardware, progress, evaluate, figures, full)
+        except (UsageError, KeyboardInterrupt):
+            if self._is_new:
+                self.folder.discard()
+            raise
 
-    def _train(self, hardware: Hardware | None, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
+    def _train(self, hardware: Hardware, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
         from pyzoo.training.trainer import NonFiniteLoss, Trainer
 
         self.config = self._read_config()  # another process may have made the run longer
         recipe = self.recipe
-        trainer = Trainer(recipe, self.folder, hardware or self.hardware, progress)
+        trainer = Trainer(recipe, self.folder, hardware, progress)
         trained, first = trainer.step, trainer.fabric.is_global_zero
         self._loaded.clear()
         if trainer.finished and first:
@@ -204,6 +217,8 @@ class Run:
         except NonFiniteLoss as error:
             self.folder.log(str(error))
             raise
+        finally:
+            self._is_new = self._is_new and trainer.step == 0
         if first:
             if trainer.stopped_early:
                 self.say(
@@ -442,6 +457,26 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+
+@contextlib.contextmanager
+def naming_sizes(recipe: Recipe) -> Iterator[None]:
+    """The context in which networks are made and trained: where memory runs out, the largest size is named.
+
+    Raises:
+        UsageError: memory ran out, or a size is larger than a tensor can have.
+    """
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        text = str(error).lower()
+        too_large = any(word in text for word in ("allocate memory", "out of memory", "overflow", "storage size", "too large"))
+        if not too_large and not isinstance(error, (MemoryError, OverflowError)):
+            raise
+        sizes = {**flat(recipe.networks), "batch_size": recipe.batch_size}
+        largest = max((name for name, value in sizes.items() if type(value) is int), key=lambda name: sizes[name])
+        why = "there is not enough memory for these sizes" if "memory" in text or not text else "no tensor can have these sizes"
+        raise UsageError(f"{why}, the largest of which is {flag(largest)} {sizes[largest]}") from error
 
 
 class Figures(dict[str, "Figure"]):

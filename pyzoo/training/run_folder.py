@@ -86,6 +86,15 @@ class RunFolder:
             raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
         return run
 
+    def discard(self) -> None:
+        """Removes the files of a run that was never trained, and its folder if nothing else is in it."""
+        for name in ("config.json", "log.txt", "metrics.csv", ".lock", OWN_DATA):
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
+        for folder in (self.checkpoints.path, self.figures, self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """An existing run folder.
