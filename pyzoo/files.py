@@ -50,17 +50,17 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-def save_figure(figure: "Figure", path: Path, option: str = "--out") -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure as a .png that says who wrote it, not over anyone else's file; errors as :func:`write_whole`."""
-    require_ours(path, option)
+    require_ours(path)
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150, metadata={"Software": MARK.decode()}))
 
 
-def save_arrays(arrays: "Mapping[str, np.ndarray]", path: Path, option: str = "--out") -> None:
+def save_arrays(arrays: "Mapping[str, np.ndarray]", path: Path) -> None:
     """Writes arrays as an .npz that says who wrote it, as :func:`save_figure` does."""
     import numpy as np
 
-    require_ours(path, option)
+    require_ours(path)
     content = io.BytesIO()
     np.savez(content, **arrays)
     with zipfile.ZipFile(content, "a") as archive:
@@ -116,7 +116,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def require_ours(path: Path, option: str = "--out") -> None:
+def require_ours(path: Path) -> None:
     """Raises a UsageError if there is something at a path that pyzoo did not write, or that is no file."""
     if not os.path.lexists(path):
         return
@@ -126,4 +126,4 @@ def require_ours(path: Path, option: str = "--out") -> None:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 256))
             if MARK in head or MARK in file.read():
                 return
-    raise UsageError(f"{path} is there already, and pyzoo did not write it: choose another {option}")
+    raise UsageError(f"{path} is there already, and pyzoo did not write it: choose another --out")

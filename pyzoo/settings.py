@@ -190,6 +190,11 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def difference(name: str, one: Any, other: Any) -> str:
+    """A setting with a value, and the one that it has elsewhere."""
+    return f"{flag(name)} {shown(one)}, not {shown(other)}"
+
+
 def shown(value: Any) -> str:
     """A value as one types it."""
     return " ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)

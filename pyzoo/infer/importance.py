@@ -11,6 +11,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyzoo.infer.parameter_store import without_parameter_store
+from pyzoo.infer.trace_kl import is_masked_out
 
 __all__ = ["log_likelihood"]
 
@@ -128,7 +129,7 @@ def _require_same_latents(model_trace, guide_trace) -> None:
 
 def _is_latent(site: Mapping[str, Any]) -> bool:
     """Whether a site draws something whose density counts."""
-    return not (site["is_observed"] or site["mask"] is False or getattr(site["fn"], "_mask", None) is False)
+    return not (site["is_observed"] or is_masked_out(site))
 
 
 def _scored(program_trace) -> list[dict[str, Any]]:

@@ -258,10 +258,11 @@ def _wants_score(site: dict[str, Any]) -> bool:
 
 
 def _is_scored(site: dict[str, Any]) -> bool:
-    return site["type"] == "sample" and not site_is_subsample(site) and not _is_masked_out(site)
+    return site["type"] == "sample" and not site_is_subsample(site) and not is_masked_out(site)
 
 
-def _is_masked_out(site: dict[str, Any]) -> bool:
+def is_masked_out(site: Mapping[str, Any]) -> bool:
+    """Whether a site's density counts nowhere."""
     return site["mask"] is False or getattr(site["fn"], "_mask", None) is False
 
 

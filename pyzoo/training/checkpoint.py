@@ -48,12 +48,12 @@ class CheckpointFolder:
     def files(self) -> list[Path]:
         """Checkpoint files, oldest first."""
         found = [path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdecimal()]
-        return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")))
+        return sorted(found, key=_step)
 
     def newest_step(self) -> int:
         """The step of the newest checkpoint; 0 without one."""
         files = self.files()
-        return int(files[-1].stem.removeprefix("step-")) if files else 0
+        return _step(files[-1]) if files else 0
 
     @property
     def best(self) -> Path:
@@ -97,6 +97,11 @@ class CheckpointFolder:
             before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 else ""
             raise UsageError(f"checkpoint {file} is damaged ({_reason(error)}){before}") from error
         return state
+
+
+def _step(file: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(file.stem.removeprefix("step-"))
 
 
 def require_whole(file: Path) -> None:

@@ -18,7 +18,7 @@ from pyzoo.files import resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
-from pyzoo.settings import changed, flag, flat, restored, shown, walk
+from pyzoo.settings import changed, difference, flag, flat, restored, walk
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
@@ -130,11 +130,10 @@ class Run:
         hardware.require_equal_shares(recipe.batch_size)
         hardware.find()
         recipe.prepare()
-        if recipe.patience or recipe.keep_best:  # before there is a folder
-            with torch.random.fork_rng():
-                require_held_out(recipe, recipe.report(recipe.programs(), torch.device("cpu")))
-        with torch.random.fork_rng(), naming_sizes(recipe):
-            recipe.programs()  # whose sizes may be too large
+        with torch.random.fork_rng():  # before there is a folder
+            with naming_sizes(recipe):
+                pair = recipe.programs()
+            require_held_out(recipe, recipe.report(pair, torch.device("cpu")))
         path = Path(path) if path is not None else Path("runs") / run_name(recipe, preset)
         run = cls(RunFolder.create(path, _config(recipe, preset, hardware, path)).path, say)
         run._is_new = True
@@ -234,13 +233,12 @@ class Run:
         return self
 
     def _choose_threads(self, trainer: "Trainer") -> None:
-        """Has the trainer choose its number of threads, and keeps the choice."""
-        with self.folder.lock():
-            chosen = trainer.choose_threads()
-            if trainer.device.type == "cpu" and not self.hardware.threads:
-                self.hardware = dataclasses.replace(self.hardware, threads=trainer.threads)
-                self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
-                self.folder.write_config(self.config)
+        """Has the trainer choose its number of threads, and keeps the choice; the lock is held."""
+        chosen = trainer.choose_threads()
+        if trainer.device.type == "cpu" and not self.hardware.threads:
+            self.hardware = dataclasses.replace(self.hardware, threads=trainer.threads)
+            self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
+            self.folder.write_config(self.config)
         if chosen:
             self.say(chosen)
         if trainer.device.type == "cpu" and trainer.threads > 1 and spins_freely():
@@ -452,7 +450,7 @@ class Run:
         theirs = {**flat(recipe.sized()), "precision": hardware.precision}
         for name in sorted(theirs.keys() - recipe.incidental):
             if mine.get(name) != theirs[name]:
-                text = f"--{name.replace('_', '-')} {shown(mine.get(name))}, not {shown(theirs[name])}"
+                text = difference(name, mine.get(name), theirs[name])
                 raise UsageError(f"{self.path} was made with {text}: choose another --out")
 
     def __repr__(self) -> str:

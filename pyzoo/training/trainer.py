@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from pyzoo.errors import UsageError, one_line
 from pyzoo.infer import evaluating
 from pyzoo.random import derive_seed
-from pyzoo.settings import flag, flat, shown
+from pyzoo.settings import difference, flat
 from pyzoo.threads import chosen_by_user, free_cores
 from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
@@ -262,7 +262,7 @@ class Trainer:
             raise UsageError(f"the checkpoint in {self.run.path} is of recipe {state['recipe']}, not of {self.recipe.name}")
         for name, value in self._settings().items():
             if state["settings"].get(name) != value:
-                theirs = f"{flag(name)} {shown(state['settings'].get(name))}, not {shown(value)}"
+                theirs = difference(name, state["settings"].get(name), value)
                 raise UsageError(f"the checkpoint in {self.run.path} is of a run with {theirs}: config.json was changed since")
         self.resumed_from = state["computed_with"]
         steps_changed = state["step"] if state["steps"] != self.recipe.steps else None
