@@ -20,9 +20,9 @@ its gaps:
   equal points alone, not for equal distributions. That of z and N(0, I) is marginal in any case. A marginal discrepancy is no
   sum over images: processes that share a batch each see that of their slice.
 - Eq. 3 has no term for pi(T), though eq. 1 has it: in the paper nothing ties T to its prior, which here is N(0, I). With a
-  ``transformation_weight`` the factor ``penalty/prior/T`` scores T by it, ours again. The entropy of an implicit q(T) is not
-  known, so that it is no KL: it draws T to the prior's mode, no transformation, and with it the latents of an image's views to
-  each other. 0 is the paper.
+  ``transformation_weight``, which is ours again, the factor ``penalty/prior/T`` scores T by that prior. It is not a KL, since
+  the entropy of an implicit q(T) is not known. So it draws T toward 0, the identity, and the latents of an image's views
+  toward each other. A weight of 0 is the paper's setting.
 - How weights are drawn is not said: as He et al. (2015) for ReLU, since with torch's defaults five layers learn very slowly.
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
 """
@@ -48,7 +48,7 @@ Coherence = Literal["marginal", "conditional"]
 
 
 class LatentMap(Protocol):
-    """How a transformation T acts on a latent z. T = 0 is the identity, and -T the inverse of T."""
+    """r_chi of eq. 1: how a transformation T acts on a latent z. T = 0 is the identity, and -T the inverse of T."""
 
     def shape(self, z_dim: int) -> tuple[int, ...]:
         """The shape of T, for latents of so many dimensions."""
@@ -95,8 +95,8 @@ class Matrix:
 class TVAE(PyroModule):
     """The generative story, for any decoder.
 
-    A likelihood is estimated of x alone, the standard VAE within: with views, sites without a score take part, and what
-    :func:`pyzoo.infer.log_likelihood` then gives is none.
+    :func:`pyzoo.infer.log_likelihood` is of x alone, that is, of the standard VAE of figure 1c. With views, sites without a score
+    take part, and its result is then not a likelihood.
 
     Args:
         decoder: network from z, (rows, z_dim), to the logits of the pixels, (rows, channels, height, width).
@@ -178,7 +178,7 @@ class TVAE(PyroModule):
             z_0 = pyro.sample("z_0", dist.Normal(zeros, 1).to_event(1))
             if self.latent_map is None or (x is not None and views is None):
                 return pyro.sample("x", self.likelihoods(z_0)[0], obs=x)
-            z = pyro.sample("z", dist.Delta(z_0, event_dim=1).mask(False))  # T_id
+            z = pyro.sample("z", dist.Delta(z_0, event_dim=1).mask(False))  # T_id: z and z_0 are equal
             T_shape = self.transformation_shape
             T = pyro.sample("T", dist.Normal(zeros.new_zeros(size, *T_shape), 1).to_event(len(T_shape)).mask(False))
             moved = self.transform(z, T)
@@ -187,13 +187,13 @@ class TVAE(PyroModule):
             seen = [None] * self.num_views if views is None else views.unbind(1)
             drawn = [pyro.sample(f"x_{i}", p, obs=image) for i, (p, image) in enumerate(zip(p_views, seen, strict=True), 1)]
             if x is not None:
-                pyro.factor("penalty/indirect/x", p_x.log_prob(x))
+                pyro.factor("penalty/indirect/x", p_x.log_prob(x))  # F_x|z, but for z_0's KL, which is z_0's own term
             if views is not None and self.transformation_weight:
                 # log pi(T) but for its constant, hundreds of nats that say nothing; under autocast T is in half precision
                 pyro.factor("penalty/prior/T", -0.5 * self.transformation_weight * T.to(zeros.dtype).square().flatten(1).sum(-1))
             x = pyro.sample("x", p_x_0, obs=x)
         if views is not None:
-            # Pyro sums over the batch, of which a discrepancy is one number.
+            # The discrepancies of eq. 3. Each is one number for the whole batch, over which Pyro sums.
             pyro.factor("penalty/coherence/z", -size * self.prior_weight * squared_mmd_to_normal(z))
             for i, (z_view, z_T) in enumerate(zip(z_views, moved, strict=True), 1):
                 pyro.factor(f"penalty/coherence/z_{i}", -size * self.coherence_weight * self.discrepancy(z_view, z_T))

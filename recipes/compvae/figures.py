@@ -130,7 +130,7 @@ def sines_subsets(report: "SinesReport", source: Sines) -> Figure:
     curves = source.draw(1, count, derive_seed(report.recipe.seed, "subsets"), distinct=True)
     mean = report.infer_latents(curves.batch())["w"]
     samples = [report.infer_latents(curves.batch(), sample_w=True)["w"] for _ in range(5)]
-    title = "Parts inferred from one curve, the last ones left out. Sampled parts share noise that cancels only in the whole"
+    title = "The parts inferred from one curve, decoded together (left) and with the last ones left out"
     figure, axes = figure_grid(2, count, title, cell=(2.8, 1.9))
     limit = 1.2 * curves.x.abs().max().item()
     names = [str(part + 1) for part in curves.parts[0].tolist()]
@@ -145,6 +145,9 @@ def sines_subsets(report: "SinesReport", source: Sines) -> Figure:
             show_curves(line[count - kept], {"truth": truth, label: lines}, limit, heading, styles)
     for line in axes:
         line[0].legend(fontsize=7, loc="lower left")
+        line[0].set_ylabel("x")
+    for cell in axes[-1]:
+        cell.set_xlabel("time step")
     return figure
 
 
