@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, printable
 from pyzoo.files import MARK, require_ours, resume_command, save_arrays, save_figure, write_whole
 from pyzoo.settings import AtLeast, Group, Settings, changed, flat
 from pyzoo.streams import lasting_streams
@@ -151,14 +151,17 @@ def _main(arguments: list[str]) -> int:
         command = _lookup(arguments[0], _COMMANDS, "command")
         return command(arguments[1:])
     except UsageError as error:
-        print(f"pyzoo: {error}", file=sys.stderr)
-        return 2
+        return _failed(error, 2)
     except OSError as error:
-        print(f"pyzoo: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     except KeyboardInterrupt:
-        print("pyzoo: interrupted", file=sys.stderr)
-        return 130
+        return _failed("interrupted", 130)
+
+
+def _failed(reason: object, code: int) -> int:
+    """Says in one line why a command failed; returns its exit code."""
+    print(f"pyzoo: {printable(str(reason))}", file=sys.stderr)
+    return code
 
 
 # list -----------------------------------------------------------------------------------------------------------------
@@ -284,8 +287,7 @@ def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = F
             run.say(f"{stop}; continue with {resume_command(run.path)}")
         return 128 + stop.signal_number
     except NonFiniteLoss as error:
-        print(f"pyzoo: {error}", file=sys.stderr)
-        return 1
+        return _failed(error, 1)
     return 0
 
 
@@ -548,7 +550,7 @@ def _lookup(name: str, known: Mapping[str, Any], what: str) -> Any:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {

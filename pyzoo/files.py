@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["MARK", "expanded", "remove_leftovers", "require_ours", "resume_command", "save_arrays", "save_figure"]
-__all__ += ["sync_folder", "write_whole"]
+__all__ = ["MARK", "expanded", "read_bytes", "remove_leftovers", "require_file", "require_ours", "resume_command"]
+__all__ += ["save_arrays", "save_figure", "sync_folder", "write_whole"]
 
 MARK = b"written by pyzoo"
 """What pictures, archives and tables that pyzoo wrote hold near their beginning or at their end."""
@@ -32,6 +32,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         UsageError: the disk is full, or the file can't be written; names it. Nothing is left beside it.
     """
+    require_file(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -48,6 +49,23 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             if isinstance(cause, OSError):
                 raise UsageError(f"could not write {path}: {cause.strerror or cause}") from error
         raise
+
+
+def require_file(path: Path) -> None:
+    """Raises a UsageError if there is something at a path that is no file: opening a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'a pipe or a device'}, and not a file")
+
+
+def read_bytes(path: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        OSError: it is not there, or can't be read.
+        UsageError: it is a folder, a pipe or a device.
+    """
+    require_file(path)
+    return path.read_bytes()
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses whose type hints state what is allowed, checked here for Python and the command alike.
+"""Settings: frozen dataclasses whose type hints state what is allowed, checked here for Python, the command and files alike.
 
 A setting is declared once, with its default and with a string below it that describes it. Settings may hold other settings (a
 recipe holds its networks' sizes); by name they are then flat, as the flags of the command are.
@@ -43,6 +43,7 @@ __all__ = [
     "flat",
     "groups",
     "hints",
+    "require_entries",
     "restored",
     "shown",
     "walk",
@@ -348,7 +349,46 @@ def groups(kind: type) -> Mapping[str, str]:
 
 # Checks ---------------------------------------------------------------------------------------------------------------
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+def require_entries(values: Any, kind: type, what: str) -> None:
+    """Raises a UsageError unless values have the form of a ``TypedDict``: what a file must hold, each entry as its hint says.
+
+    Entries that the form does not name are let through.
+
+    Example:
+        >>> from typing import TypedDict
+        >>> class Form(TypedDict):
+        ...     step: Annotated[int, AtLeast(0)]
+        >>> require_entries({"step": -5}, Form, "the file")
+        Traceback (most recent call last):
+            ...
+        pyzoo.errors.UsageError: the file's 'step' must be at least 0, got -5
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"{what} must hold values by name, got {_cut(values)}")
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if name not in values:
+            raise UsageError(f"{what} has no '{name}'")
+        place, value, inner = f"{what}'s '{name}'", values[name], get_args(hint)
+        if typing.is_typeddict(hint):
+            require_entries(value, hint, place)
+        elif (problem := _problem(value, hint)) is not None:
+            raise UsageError(f"{place} must be {problem}, got {_cut(value)}")
+        elif get_origin(hint) is list and typing.is_typeddict(inner[0]):
+            for one in value:
+                require_entries(one, inner[0], place)
+
+
+def _cut(value: Any) -> str:
+    """The beginning of a value as Python writes it, for a message of one line."""
+    try:
+        text = " ".join(repr(value).split())
+    except (RecursionError, ValueError):  # nested too deep, or a number with too many digits
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "values by name", list: "a list"}
 
 
 def _problem(value: Any, hint: Any) -> str | None:
@@ -374,12 +414,20 @@ def _problem(value: Any, hint: Any) -> str | None:
             return f"{len(inner)} values"
         problem = next(filter(None, map(_problem, value, inner)), None)
         return problem and f"{problem.removesuffix(' each')} each"
-    if hint is Any:
+    if origin is list:
+        problem = None if isinstance(value, list) else _KINDS[list]
+        return problem or next((f"a list, each {found}" for one in value if (found := _problem(one, inner[0]))), None)
+    if origin is dict:
+        if not isinstance(value, dict):
+            return _KINDS[dict]
+        problems = ((name, _problem(name, inner[0]) or _problem(one, inner[1])) for name, one in value.items())
+        return next((f"values by name, '{name}' {found}" for name, found in problems if found), None)
+    if hint is Any or typing.is_typeddict(hint):
         return None
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return _KINDS[float]
-        return None if math.isfinite(value) else "finite"
+        return None if _is_finite(value) else "finite"
     if hint is int:
         return None if isinstance(value, int) and not isinstance(value, bool) else _KINDS[int]
     if hint is Path:
@@ -387,3 +435,10 @@ def _problem(value: Any, hint: Any) -> str | None:
     if isinstance(hint, type):
         return None if isinstance(value, hint) else _KINDS.get(hint, f"a {hint.__name__}")
     return None
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

@@ -646,7 +646,7 @@ def test_a_folder_in_the_place_of_a_file(capsys, trained, tmp_path):
     shutil.copytree(trained / "compvae-sines", run)
     (run / "log.txt").unlink()
     (run / "log.txt").mkdir()
-    assert "log.txt: Is a directory" in bad(capsys, "evaluate", run)
+    assert "log.txt is a folder, and not a file" in bad(capsys, "evaluate", run)
 
 
 def test_bad_output_folders(capsys, tmp_path):
@@ -680,7 +680,7 @@ def test_bad_run_folders(capsys, tmp_path, command):
     assert "config.json" in bad(capsys, command, tmp_path)
     for config, message in (
         ('{"recipe": "compvae-sines", "fields": {}, "hardware": {}}', "is of format 1"),
-        ('{"format": 2, "recipe": "compvae-sines", "preset": "small"}', "it has no settings"),
+        ('{"format": 2, "recipe": "compvae-sines", "preset": "small"}', "config.json has no 'settings'"),
         ("[]", "does not describe a run"),
     ):
         (tmp_path / "config.json").write_text(config)

@@ -7,7 +7,7 @@ from typing import Any
 from pyro.nn import PyroModule
 
 from pyzoo.errors import UsageError
-from pyzoo.settings import Settings, flat
+from pyzoo.settings import Settings, flat, restored
 
 __all__ = ["Networks"]
 
@@ -43,7 +43,7 @@ class Networks(Settings):
         """From what :meth:`described` returned, with lists for tuples as JSON has them.
 
         Raises:
-            UsageError: the class is not there or is no such class, or a value is not allowed.
+            UsageError: the class is not there or is no such class, or a value is missing or not allowed.
         """
         values = dict(description)
         module, _, name = str(values.pop("class", "")).partition(":")
@@ -53,11 +53,4 @@ class Networks(Settings):
             raise UsageError(f"there are no networks '{module}:{name}': {error}") from error
         if not (isinstance(kind, type) and issubclass(kind, Networks)):
             raise UsageError(f"'{module}:{name}' is not a class of networks")
-        try:
-            return kind(**{key: _as_tuple(value) for key, value in values.items()})
-        except TypeError as error:
-            raise UsageError(f"'{module}:{name}' has other settings than the file: {error}") from error
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+        return restored(kind, values)

@@ -1,33 +1,54 @@
 """Checkpoints that survive a kill, a full disk and a curious user."""
 
-import math
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import write_whole
+from pyzoo.settings import AtLeast, Count, Weight, require_entries
 
-__all__ = ["CheckpointFolder"]
+__all__ = ["Checkpoint", "CheckpointFolder", "StepState", "require_same_form"]
 
-_KEYS = {
-    "recipe",
-    "settings",
-    "computed_with",
-    "step",
-    "steps",
-    "seconds",
-    "best",
-    "waited",
-    "values",
-    "model",
-    "guide",
-    "objectives",
-}
+
+class StepState(TypedDict):
+    """What a checkpoint holds of an objective."""
+
+    module: dict[str, Tensor]
+    """The state of the loss, with all its parameters."""
+    optimizer: dict[str, Any]
+    """The state of the optimizer."""
+    scheduler: dict[str, Any]
+    """The state of the learning rate's schedule; empty without one."""
+
+
+class Checkpoint(TypedDict):
+    """What a checkpoint holds."""
+
+    recipe: str
+    settings: dict[str, bool | int | float | str | None]
+    """The settings that decide what is learned."""
+    computed_with: dict[str, str]
+    """What decides the last digits of a step."""
+    step: Annotated[int, AtLeast(0)]
+    """How many steps were taken."""
+    steps: Count
+    """How many the run was to take."""
+    seconds: Weight
+    """How long they took."""
+    best: float | None
+    """The best held-out ELBO; None if none was measured."""
+    waited: Annotated[int, AtLeast(0)]
+    """Measurements since the best one."""
+    values: dict[str, Tensor]
+    """Of each loss and term, the values since the last row of metrics.csv."""
+    model: dict[str, Tensor]
+    guide: dict[str, Tensor]
+    objectives: list[StepState]
 
 
 class CheckpointFolder:
@@ -47,7 +68,7 @@ class CheckpointFolder:
 
     def files(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        found = [path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdecimal()]
+        found = [path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdecimal() and path.is_file()]
         return sorted(found, key=_step)
 
     def newest_step(self) -> int:
@@ -60,7 +81,7 @@ class CheckpointFolder:
         """The checkpoint with the best held-out ELBO, if one was kept."""
         return self.path / "best.pt"
 
-    def save(self, step: int, state: dict[str, Any], best: bool = False) -> Path:
+    def save(self, step: int, state: Checkpoint, best: bool = False) -> Path:
         """Writes a checkpoint and deletes all but the newest; the best one has a file of its own.
 
         Raises:
@@ -79,7 +100,7 @@ class CheckpointFolder:
             old.unlink()
         return final
 
-    def load(self, best: bool = False) -> dict[str, Any]:
+    def load(self, best: bool = False) -> Checkpoint:
         """The newest checkpoint, or the best one if there is one, on the CPU.
 
         Raises:
@@ -88,11 +109,13 @@ class CheckpointFolder:
         files = self.files()
         if not files:
             raise UsageError(f"{self.path.parent} has no checkpoint yet")
-        file = self.best if best and self.best.exists() else files[-1]
+        file = self.best if best and self.best.is_file() else files[-1]
         try:
             require_whole(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
-            require_state(state)
+            require_checkpoint(state)
+            if file != self.best and state["step"] != _step(file):
+                raise UsageError(f"it is of step {state['step']}, and its name says {_step(file)}")
         except Exception as error:  # torch raises many kinds for a damaged file
             before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 else ""
             raise UsageError(f"checkpoint {file} is damaged ({_reason(error)}){before}") from error
@@ -112,31 +135,63 @@ def require_whole(file: Path) -> None:
         raise ValueError(f"the check sum of {damaged} is wrong")
 
 
-def require_state(state: Any) -> None:
-    """Raises a ValueError unless a checkpoint holds what it must, each of its type."""
-    if not isinstance(state, dict) or not state.keys() >= _KEYS:
-        raise ValueError("it is not a pyzoo checkpoint of this version")
-    for name in ("step", "steps", "waited"):
-        if type(state[name]) is not int or state[name] < 0:
-            raise ValueError(f"its {name} is {state[name]!r}")
-    for name in ("seconds", "best"):
-        if type(state[name]) is not float or math.isnan(state[name]):
-            raise ValueError(f"its {name} is {state[name]!r}")
-    for name in ("settings", "computed_with"):
-        if not isinstance(state[name], dict):
-            raise ValueError(f"its {name} are not values by name")
-    for name in ("model", "guide", "values"):
-        tensors = state[name]
-        if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-            raise ValueError(f"its {name} is not tensors by name")
-        for key, value in tensors.items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise ValueError(f"'{key}' in its {name} is not finite")
-    objectives = state["objectives"]
-    if not isinstance(objectives, list) or not all(
-        isinstance(one, dict) and {"module", "optimizer"} <= one.keys() for one in objectives
-    ):
-        raise ValueError("its objectives are not states of steps")
+def require_checkpoint(state: Any) -> None:
+    """Raises a UsageError unless a checkpoint has its form, and parameters that are finite."""
+    require_entries(state, Checkpoint, "the checkpoint")
+    if state["step"] > state["steps"]:
+        raise UsageError(f"it is of step {state['step']} of {state['steps']}")
+    for name in ("model", "guide"):
+        require_finite(state[name], name)
+    for number, objective in enumerate(state["objectives"]):
+        require_finite(objective, f"objective {number}")
+
+
+def require_finite(value: Any, name: str) -> None:
+    """Raises a UsageError if a number in a state is not finite."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            require_finite(one, f"{name}, {key}")
+    elif isinstance(value, (list, tuple)):
+        for key, one in enumerate(value):
+            require_finite(one, f"{name}, {key}")
+    elif isinstance(value, (Tensor, float)):
+        tensor = torch.as_tensor(value)
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UsageError(f"its {name} is not finite")
+
+
+def require_same_form(saved: Any, own: Any, name: str) -> None:
+    """Raises a UsageError unless a saved state can replace one: the same keys, lengths, shapes and types throughout.
+
+    Args:
+        saved: what a checkpoint holds.
+        own: what it is to replace; None stands for anything.
+        name: what an error calls it.
+    """
+    if isinstance(own, dict):
+        if not isinstance(saved, dict) or saved.keys() != own.keys():
+            raise UsageError(f"its {name} has other entries")
+        for key, value in own.items():
+            require_same_form(saved[key], value, f"{name}, {key}")
+    elif isinstance(own, (list, tuple)):
+        if not isinstance(saved, (list, tuple)) or len(saved) != len(own):
+            raise UsageError(f"its {name} has other entries")
+        for key, (one, other) in enumerate(zip(saved, own, strict=True)):
+            require_same_form(one, other, f"{name}, {key}")
+    elif isinstance(own, Tensor):
+        if not isinstance(saved, Tensor) or (saved.shape, saved.dtype) != (own.shape, own.dtype):
+            is_tensor = isinstance(saved, Tensor)
+            found = f"{tuple(saved.shape)} in {saved.dtype}" if is_tensor else f"a {type(saved).__name__}"
+            raise UsageError(f"its {name} is {found}, not {tuple(own.shape)} in {own.dtype}")
+    elif own is not None and not _is_same_type(saved, own):
+        raise UsageError(f"its {name} is {saved!r}, not like {own!r}")
+
+
+def _is_same_type(saved: Any, own: Any) -> bool:
+    numbers = (int, float)
+    if type(saved) in numbers and type(own) in numbers:  # a rate may be 1 or 1.0
+        return True
+    return type(saved) is type(own)
 
 
 def _reason(error: Exception) -> str:

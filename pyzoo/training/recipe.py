@@ -14,6 +14,7 @@ from pyzoo.about import About, entries
 from pyzoo.errors import UsageError
 from pyzoo.nn import Networks
 from pyzoo.settings import AtLeast, Count, Group, Settings, changed, flag, flat, walk
+from pyzoo.training.checkpoint import require_same_form
 from pyzoo.training.objective import Objective
 from pyzoo.training.report import Report
 
@@ -29,6 +30,16 @@ class Pair(NamedTuple):
     def to(self, device: torch.device | str) -> "Pair":
         """Moves both."""
         return Pair(self.model.to(device), self.guide.to(device))
+
+    def load_state_dicts(self, model: dict[str, Tensor], guide: dict[str, Tensor]) -> None:
+        """Takes the parameters and buffers of a checkpoint.
+
+        Raises:
+            UsageError: they are those of another pair.
+        """
+        for name, program, state in (("model", self.model, model), ("guide", self.guide, guide)):
+            require_same_form(state, program.state_dict(), name)
+            program.load_state_dict(state)
 
     def eval(self) -> "Pair":
         """Puts both into evaluation mode."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from pyzoo.files import resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
-from pyzoo.settings import changed, difference, flag, flat, restored, walk
+from pyzoo.settings import AtLeast, Count, changed, difference, flag, flat, require_entries, restored, walk
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
@@ -34,6 +34,27 @@ __all__ = ["FORMAT", "Run", "run_name"]
 
 FORMAT = 2
 """Of config.json. Format 1 had no number."""
+
+
+class CommonSettings(TypedDict):
+    """Settings of all recipes, which are read also where the recipe is not installed."""
+
+    steps: Count
+    seed: int
+    keep_best: bool
+    patience: Annotated[int, AtLeast(0)]
+
+
+class Config(TypedDict):
+    """What config.json holds. The recipe checks its own settings, and the networks theirs."""
+
+    format: int
+    recipe: str
+    preset: str
+    settings: CommonSettings
+    networks: dict[str, Any]
+    hardware: dict[str, Any]
+    versions: dict[str, str]
 
 
 def run_name(recipe: Recipe, preset: str) -> str:
@@ -97,12 +118,7 @@ class Run:
         file = self.folder.path / "config.json"
         if config.get("format") != FORMAT:
             raise UsageError(f"{file} is of format {config.get('format', 1)}, this version reads format {FORMAT}: train it again")
-        for name in ("recipe", "preset"):
-            if not isinstance(config.get(name), str):
-                raise UsageError(f"{file} does not describe a run: it has no {name}")
-        for name in ("settings", "networks", "hardware"):
-            if not isinstance(config.get(name), dict):
-                raise UsageError(f"{file} does not describe a run: it has no {name}")
+        require_entries(config, Config, str(file))
         return config
 
     @classmethod
@@ -313,10 +329,11 @@ class Run:
                 model = self.networks.model()
                 pair = Pair(model, self.networks.guide(model))
             try:
-                pair.model.load_state_dict(state["model"])
-                pair.guide.load_state_dict(state["guide"])
-            except (RuntimeError, TypeError, AttributeError) as error:
-                raise UsageError(f"the checkpoint in {self.path} does not fit the networks in its config.json") from error
+                pair.load_state_dicts(state["model"], state["guide"])
+            except UsageError as error:
+                raise UsageError(
+                    f"the checkpoint in {self.path} does not fit the networks in its config.json: {error}"
+                ) from error
             self._loaded[str(place)] = pair.to(place).eval(), state["step"]
         return self._loaded[str(place)]
 

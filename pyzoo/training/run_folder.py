@@ -5,12 +5,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypedDict
 
-from pyzoo.errors import UsageError, one_line
-from pyzoo.files import remove_leftovers, resume_command, write_whole
+from pyzoo.errors import UsageError, one_line, printable
+from pyzoo.files import read_bytes, remove_leftovers, require_file, resume_command, write_whole
+from pyzoo.settings import AtLeast, Count, Weight, require_entries
 from pyzoo.training.checkpoint import CheckpointFolder
 
 try:
@@ -19,6 +20,28 @@ except ImportError:  # not a Unix
     fcntl = None
 
 __all__ = ["OWN_DATA", "Busy", "RunFolder", "locked"]
+
+
+class Results(TypedDict):
+    """What results.json holds."""
+
+    metrics: dict[str, float | None]
+    """By name; null for one that is not finite."""
+    full: bool
+    """Whether what takes long was measured too."""
+    note: str
+    step: Annotated[int, AtLeast(0)]
+    """The step of the checkpoint that was measured."""
+    trained: Annotated[int, AtLeast(0)]
+    """The step of the newest checkpoint."""
+    steps: Count
+    """How many steps the run was to take."""
+    finished: bool
+    training_seconds: Weight | None
+    hardware: dict[str, Any]
+    parameters: Annotated[int, AtLeast(0)]
+    versions: dict[str, str]
+    machine: str
 
 
 OWN_DATA = "data.npz"
@@ -117,7 +140,7 @@ class RunFolder:
             UsageError: it can't be read.
         """
         try:
-            found = json.loads((self.path / "config.json").read_text("utf-8"))
+            found = json.loads(read_bytes(self.path / "config.json"))
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{self.path / 'config.json'} can't be read: {one_line(error)}") from error
         if not isinstance(found, dict):
@@ -135,27 +158,31 @@ class RunFolder:
     def results(self) -> dict[str, Any]:
         """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged."""
         try:
-            found = json.loads((self.path / "results.json").read_text("utf-8"))
+            found = json.loads(read_bytes(self.path / "results.json"))
+            require_entries(found, Results, "results.json")
         except (OSError, ValueError, RecursionError):
             return {}
-        return _checked_results(found)
+        metrics = {name: math.nan if value is None else float(value) for name, value in found["metrics"].items()}
+        return {**found, "metrics": metrics}
 
     def log(self, line: str) -> None:
         """Adds a line to log.txt."""
-        with open(self.path / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(line + "\n")
+        require_file(self.path / "log.txt")
+        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(printable(line) + "\n")
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds a row to metrics.csv; a column that the file lacks is added to it."""
         columns = self._columns()
         if columns and set(row) - set(columns):
-            self._write_rows([*columns, *(name for name in row if name not in columns)], self._rows())
-            columns = self._columns()
-        with open(self.path / "metrics.csv", "a", newline="") as file:
-            writer = csv.DictWriter(file, columns or list(row))
+            columns = [*columns, *(name for name in row if name not in columns)]
+            self._write_rows(columns, self._rows())
+        with open(self.path / "metrics.csv", "a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
             if not columns:
-                writer.writeheader()
-            writer.writerow(row)
+                columns = list(row)
+                writer.writerow(columns)
+            writer.writerow([row.get(name, "") for name in columns])
 
     def write_tensorboard(self, row: Mapping[str, float]) -> None:
         """Writes a row for TensorBoard, into the folder ``tensorboard``.
@@ -189,32 +216,36 @@ class RunFolder:
             (self.path / "metrics.csv").unlink()
 
     def _columns(self) -> list[str]:
-        try:
-            with open(self.path / "metrics.csv", newline="") as file:
-                return next(csv.reader(file), [])
-        except FileNotFoundError:
-            return []
+        return self._table()[0]
 
     def _rows(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv as text, without what a kill or a power cut left at its end.
+        return self._table()[1]
+
+    def _table(self) -> tuple[list[str], list[dict[str, str]]]:
+        """The columns and rows of metrics.csv as text, without what a kill or a power cut left at its end.
 
         Raises:
             UsageError: something before the end is damaged.
         """
-        columns, rows = [], []
+        file = self.path / "metrics.csv"
         try:
-            columns = self._columns()
-            if columns:
-                with open(self.path / "metrics.csv", newline="") as file:
-                    # zeros are what a power cut leaves; Python 3.10's reader refuses the whole file for them
-                    rows = list(csv.DictReader(line.replace("\0", "?") for line in file))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.path / 'metrics.csv'} is damaged ({error}): move it away to go on without it") from error
-        whole = [_is_whole(row) for row in rows]
+            lines = read_bytes(file).decode(errors="replace").split("\n")
+        except FileNotFoundError:
+            return [], []
+        except OSError as error:
+            raise UsageError(f"{file} can't be read: {error.strerror}") from error
+        # Names of terms may need quotes. Numbers never do: one that has a quote is damaged, and takes no other row with it.
+        columns = next(csv.reader(lines[:1]), [])
+        if len(lines) == 1 and "step,".startswith(lines[0][:5]):  # a head that was cut short
+            return [], []
+        rows = [dict(zip(columns, line.rstrip("\r").split(","), strict=False)) for line in lines[1:-1]]
+        whole = [
+            _is_whole(row, columns) and line.count(",") == len(columns) - 1 for row, line in zip(rows, lines[1:], strict=False)
+        ]
         good = whole.index(False) if False in whole else len(rows)
         if (columns and "step" not in columns) or any(whole[good:]):
-            raise UsageError(f"{self.path / 'metrics.csv'} is damaged: move it away to go on without it")
-        return rows[:good]
+            raise UsageError(f"{file} is damaged: move it away to go on without it")
+        return columns, rows[:good]
 
     def _write_rows(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
@@ -250,18 +281,6 @@ class RunFolder:
         write_whole(self.path / name, lambda file: file.write(text.encode()))
 
 
-def _checked_results(found: Any) -> dict[str, Any]:
-    """results.json as it was written, null for a metric as nan; empty if it is something else."""
-    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
-        return {}
-    counts = [found.get(name) for name in ("step", "trained", "steps")]
-    metrics = {name: math.nan if value is None else value for name, value in found["metrics"].items()}
-    numbers = [*counts, *metrics.values()]
-    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
-        return {}
-    return {**found, "metrics": metrics} if all(isinstance(count, int) and count >= 0 for count in counts) else {}
-
-
 def _strict(value: Any) -> Any:
     """What strict JSON can say: null for a number that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -271,14 +290,9 @@ def _strict(value: Any) -> Any:
     return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _is_whole(row: dict[str, str]) -> bool:
+def _is_whole(row: Mapping[str, str], columns: Sequence[str]) -> bool:
     """Whether a row of metrics.csv has all its cells, and numbers in them."""
     try:
-        return (
-            None not in row
-            and None not in row.values()
-            and int(row["step"]) >= 0
-            and all(float(c or 0) or True for c in row.values())
-        )
+        return row.keys() == set(columns) and int(row["step"]) >= 0 and all(float(cell or 0) or True for cell in row.values())
     except (KeyError, ValueError):
         return False

@@ -5,14 +5,16 @@ moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from pyzoo.errors import UsageError
 from pyzoo.infer import TracedStep
+from pyzoo.training.checkpoint import StepState, require_same_form
 from pyzoo.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -32,10 +34,10 @@ class Step(Protocol):
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Takes a step; returns the loss and its terms, detached."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StepState:
         """The states of module, optimizer and scheduler."""
 
-    def load_state_dict(self, state: dict[str, Any], steps_changed: int | None = None) -> None:
+    def load_state_dict(self, state: StepState, steps_changed: int | None = None) -> None:
         """Takes back what :meth:`state_dict` returned; see :meth:`Eager.load_state_dict`."""
 
 
@@ -106,18 +108,26 @@ class Eager:
         if self.scheduler is not None:
             self.scheduler.step()
 
-    def state_dict(self) -> dict[str, Any]:
-        scheduler = {"scheduler": self.scheduler.state_dict()} if self.scheduler is not None else {}
-        return {"module": self.objective.module.state_dict(), "optimizer": self.optimizer.state_dict(), **scheduler}
+    def state_dict(self) -> StepState:
+        scheduler = {} if self.scheduler is None else self.scheduler.state_dict()
+        return {
+            "module": self.objective.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+        }
 
-    def load_state_dict(self, state: dict[str, Any], steps_changed: int | None = None) -> None:
+    def load_state_dict(self, state: StepState, steps_changed: int | None = None) -> None:
         """Takes back what :meth:`state_dict` returned.
 
         Args:
             state: the state.
             steps_changed: the training steps that were taken, if the run's length is not what it was: then the learning rate is
                 that of a run of the new length, whose scheduler is brought to this step from the start.
+
+        Raises:
+            UsageError: the state is another objective's; then nothing has changed.
         """
+        self._require_same_form(state)
         self.objective.module.load_state_dict(state["module"])
         if self.scheduler is None or steps_changed is None:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -134,6 +144,28 @@ class Eager:
         for group, rate in zip(fresh.param_groups, rates, strict=True):
             group["lr"] = rate
         self.optimizer = fresh
+
+    def _require_same_form(self, state: StepState) -> None:
+        """Raises a UsageError unless a state is one of this objective's. torch looks at names and numbers of parameters alone."""
+        own = self.state_dict()
+        for name in ("module", "scheduler"):
+            require_same_form(state[name], own[name], name)
+        saved = state["optimizer"]
+        if saved.keys() != own["optimizer"].keys():
+            raise UsageError("its optimizer has other entries")
+        require_same_form(saved["param_groups"], own["optimizer"]["param_groups"], "optimizer")
+        for group, mine in zip(saved["param_groups"], own["optimizer"]["param_groups"], strict=True):
+            for name in mine.keys() - {"lr", "initial_lr"}:
+                if group[name] != mine[name]:
+                    raise UsageError(f"its optimizer has {name} {group[name]}, not {mine[name]}")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, values in saved["state"].items():
+            if index not in range(len(parameters)) or not isinstance(values, dict):
+                raise UsageError("its optimizer is of other parameters")
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.shape not in (torch.Size(), parameters[index].shape):
+                    shapes = tuple(value.shape), tuple(parameters[index].shape)
+                    raise UsageError(f"its optimizer has {name} of shape {shapes[0]} for a parameter of shape {shapes[1]}")
 
 
 class Traced(Eager):

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyzoo.errors import UsageError, one_line
+from pyzoo.errors import UsageError
 from pyzoo.infer import evaluating
 from pyzoo.random import derive_seed
 from pyzoo.settings import difference, flat
 from pyzoo.threads import chosen_by_user, free_cores
+from pyzoo.training.checkpoint import Checkpoint
 from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
 from pyzoo.training.recipe import Pair, Recipe, Source, require_held_out
@@ -82,7 +83,7 @@ class Trainer:
         self.resumed_from: dict[str, str] = {}
         """What the steps before were computed with; empty at the start."""
         self.seconds = 0.0
-        self.best = -math.inf
+        self.best: float | None = None  # held-out ELBO
         self.waited = 0  # measurements without improvement
         self._values: dict[str, list[Tensor]] = {}  # of each loss and term since the last row of metrics.csv
         self._every: dict[str, int] = {}  # steps from one value to the next
@@ -225,7 +226,7 @@ class Trainer:
             for name, parameter in objective.module.named_parameters():
                 if not torch.isfinite(parameter.detach()).all():
                     raise NonFiniteLoss(f"parameter '{name}' is not finite after step {self.step}; {self._last_good()}")
-        state = {
+        state: Checkpoint = {
             "recipe": self.recipe.name,
             "settings": self._settings(),
             "computed_with": self.computed_with(),
@@ -241,7 +242,7 @@ class Trainer:
         }
         self.run.checkpoints.save(self.step, state, best)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, bool | int | float | str | None]:
         """The settings that decide what is learned, as a checkpoint holds them. Data may have moved; a run may be made longer."""
         left_out = {"steps", "patience", "data", "data_dir", *self.recipe.incidental}
         plain = (bool, int, float, str, type(None))
@@ -267,14 +268,14 @@ class Trainer:
         self.resumed_from = state["computed_with"]
         steps_changed = state["step"] if state["steps"] != self.recipe.steps else None
         try:
+            if len(state["objectives"]) != len(self.step_of):
+                raise UsageError(f"it is of {len(state['objectives'])} objectives, not {len(self.step_of)}")
             for step, saved in zip(self.step_of, state["objectives"], strict=True):
                 step.load_state_dict(saved, steps_changed)
-            self.pair.model.load_state_dict(state["model"])
-            self.pair.guide.load_state_dict(state["guide"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            self.pair.load_state_dicts(state["model"], state["guide"])
+        except UsageError as error:
             raise UsageError(
-                f"the checkpoint in {self.run.path} does not fit the recipe in its config.json, or is another version's: "
-                f"{one_line(error, 200)}"
+                f"the checkpoint in {self.run.path} does not fit the recipe in its config.json, or is another version's: {error}"
             ) from error
         self.step, self.seconds, self.best, self.waited = (state[name] for name in ("step", "seconds", "best", "waited"))
         if steps_changed is not None:  # whoever asks for more steps has patience again
@@ -344,7 +345,7 @@ class Trainer:
 
     def _judge(self, elbo: float) -> None:
         """Compares a held-out ELBO with the best so far."""
-        if elbo > self.best:
+        if elbo > (-math.inf if self.best is None else self.best):
             self.best, self.waited = elbo, 0
             if self.recipe.keep_best:
                 self.save(best=True)

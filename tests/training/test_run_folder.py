@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -7,11 +8,26 @@ import pytest
 from pyzoo.errors import UsageError
 from pyzoo.training import Busy, RunFolder
 
+RESULTS = {
+    "metrics": {"r2": 0.5},
+    "full": False,
+    "note": "",
+    "step": 3,
+    "trained": 3,
+    "steps": 3,
+    "finished": True,
+    "training_seconds": None,
+    "hardware": {},
+    "parameters": 10,
+    "versions": {},
+    "machine": "x86_64, cpu",
+}
+
 
 def test_config_and_results_round_trip(tmp_path):
     run = RunFolder.create(tmp_path / "deep" / "run", {"recipe": "r", "fields": {"a": (1, 2)}})
     assert RunFolder.open(run.path).config() == {"recipe": "r", "fields": {"a": [1, 2]}}
-    results = {"metrics": {"r2": 0.5}, "step": 3, "trained": 3, "steps": 3}
+    results = RESULTS
     run.write_results(results)
     assert run.results() == results
     run.write_results({**results, "metrics": {"r2": math.nan}})
@@ -21,11 +37,50 @@ def test_config_and_results_round_trip(tmp_path):
 
 @pytest.mark.parametrize(
     "damage",
-    ["", "[]", '{"metrics": []}', '{"metrics": {"a": true}}', "[" * 10_000, '{"metrics": {}, "step": 1.5}', '{"metrics": {}}'],
+    ["", "[]", "[" * 10_000, {"metrics": []}, {"metrics": {"a": True}}, {"step": 1.5}, {"steps": 0}, {"note": None}],
+    ids=str,
 )
 def test_results_that_are_something_else_are_none(tmp_path, damage):
     run = RunFolder.create(tmp_path / "run", {})
-    (run.path / "results.json").write_text(damage)
+    (run.path / "results.json").write_text(damage if isinstance(damage, str) else json.dumps({**RESULTS, **damage}))
+    assert run.results() == {}
+
+
+def test_a_quote_takes_no_other_row_with_it(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    for step in (5, 10, 15):
+        run.append_metrics({"step": step, "loss": step / 2})
+    whole = (run.path / "metrics.csv").read_text()
+    (run.path / "metrics.csv").write_text(whole.replace("5.0", '"5.0'))
+    with pytest.raises(UsageError, match=r"metrics\.csv is damaged"):
+        run.forget_metrics_after(15)
+    (run.path / "metrics.csv").write_text(whole.replace("7.5", '"7.5'))  # the end may be cut short
+    assert [row["step"] for row in run.metrics()] == [5, 10]
+
+
+def test_names_of_terms_that_need_quotes(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    run.append_metrics({"step": 5, 'a, "b"': 1.0})
+    run.append_metrics({"step": 10, 'a, "b"': 2.0, "c": 3.0})
+    assert [row['a, "b"'] for row in run.metrics()] == [1.0, 2.0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    for name in ("config.json", "metrics.csv", "results.json", "log.txt"):
+        (run.path / name).unlink(missing_ok=True)
+        os.mkfifo(run.path / name)
+    calls = (
+        run.config,
+        run.metrics,
+        lambda: run.log("x"),
+        lambda: run.append_metrics({"step": 1}),
+        lambda: run.write_results({}),
+    )
+    for call in calls:
+        with pytest.raises(UsageError, match="is a pipe or a device, and not a file"):
+            call()
     assert run.results() == {}
 
 
