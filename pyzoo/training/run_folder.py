@@ -216,7 +216,13 @@ class RunFolder:
             (self.path / "metrics.csv").unlink()
 
     def _columns(self) -> list[str]:
-        return self._table()[0]
+        """The columns of metrics.csv; reads its head alone, since this is asked for each row."""
+        require_file(self.path / "metrics.csv")
+        try:
+            with open(self.path / "metrics.csv", newline="", encoding="utf-8", errors="replace") as file:
+                return next(csv.reader(file), [])
+        except FileNotFoundError:
+            return []
 
     def _rows(self) -> list[dict[str, str]]:
         return self._table()[1]
