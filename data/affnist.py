@@ -18,7 +18,7 @@ from pyzoo.data.images import Split, load_images
 from pyzoo.data.places import find_file, folders
 from pyzoo.data.transformations import Affine
 from pyzoo.errors import UsageError, one_line
-from pyzoo.random import derive_seed
+from pyzoo.random import derive_seed, seeded
 
 __all__ = ["Origin", "affnist_from", "at_mnists_size", "fit_to_28", "load_affnist"]
 
@@ -96,7 +96,7 @@ def affnist_from(images: Tensor, seed: int) -> Tensor:
     """
     _check_bytes(images, 28)
     family = Affine(rotation=20.0, shear=0.2, scale=(0.8, 1.2), translation=0.0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     made = []
     for part in images.split(5000):  # to bound the memory
         margin = (SIDE - images.shape[-1]) // 2
@@ -145,7 +145,7 @@ def fit_to_28(images: Tensor, how: Literal["resize", "crop"] = "resize") -> Tens
 
 
 def _check_bytes(images: Tensor, side: int) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (1, side, side):
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (1, side, side) or not len(images):
         raise ValueError(f"Images must be uint8 and (images, 1, {side}, {side}), not {images.dtype} {tuple(images.shape)}.")
 
 

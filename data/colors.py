@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyzoo.random import derive_seed
+from pyzoo.checks import as_indices, require_count, require_kept, require_number, require_shape
+from pyzoo.random import derive_seed, seeded
+from pyzoo.settings import Above, AtLeast
 
 __all__ = ["COLORS", "Colors", "Images"]
 
@@ -61,6 +63,9 @@ class Colors:
         split: name of the split; different names give different batches.
         device: where the images are generated.
 
+    Raises:
+        ValueError: a number is out of range.
+
     Example:
         >>> source = Colors(max_parts=lambda step: 4)
         >>> batch = source.batch(step=0, size=8)
@@ -79,6 +84,14 @@ class Colors:
         split: str = "train",
         device: torch.device | str = "cpu",
     ) -> None:
+        require_count(image_size, "image_size")
+        if len(intensity) != 2:
+            raise ValueError(f"intensity must be two numbers, got {intensity}.")
+        low, high = intensity
+        require_number(low, "the smallest intensity", AtLeast(0))
+        require_number(high, "the largest intensity", AtLeast(low))
+        require_number(margin, "margin", AtLeast(0))
+        require_number(gamma, "gamma", Above(0))
         self.max_parts = max_parts
         self.image_size = image_size
         self.intensity = intensity
@@ -91,7 +104,9 @@ class Colors:
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: parts, (size, parts), positions, (size, parts, 2), and x, (size, 3, 32, 32)."""
         seed = derive_seed(self.seed, self.split, step)
-        num_parts = random.Random(seed).randint(1, self.max_parts(step))
+        largest = self.max_parts(step)
+        require_count(largest, "max_parts")
+        num_parts = random.Random(seed).randint(1, largest)
         return self.draw(size, num_parts, seed=seed).batch()
 
     def draw(self, size: int, num_parts: int, seed: int) -> Images:
@@ -101,8 +116,13 @@ class Colors:
             size: number of images.
             num_parts: number of sites in each.
             seed: seed of the draw.
+
+        Raises:
+            ValueError: size or num_parts is below 1.
         """
-        generator = torch.Generator(self.device).manual_seed(seed)
+        require_count(size, "size")
+        require_count(num_parts, "num_parts")
+        generator = seeded(seed, self.device)
         options = {"generator": generator, "device": self.device}
         parts = torch.randint(len(COLORS), (size, num_parts), **options)
         positions = self.margin * (2 * torch.rand(size, num_parts, 2, **options) - 1)
@@ -117,8 +137,16 @@ class Colors:
             parts: colors, (batch, parts), integer.
             positions: coordinates, (batch, parts, 2).
             intensities: intensities, (batch, parts).
-            keep: which sites to draw, (batch, parts), boolean; all by default.
+            keep: which sites to draw, (batch, parts), boolean; all by default. At least one of each image.
+
+        Raises:
+            ValueError: an argument has another shape or type; a color is none, or an image has no site, while Pyro validates.
         """
+        parts = as_indices(parts, "parts", dim=2, below=len(COLORS))
+        require_shape(parts, "parts", ("batch", "parts"))
+        require_shape(positions, "positions", (*parts.shape, 2))
+        require_shape(intensities, "intensities", tuple(parts.shape))
+        require_kept(keep, parts)
         line = torch.linspace(-1, 1, self.image_size, device=parts.device, dtype=positions.dtype)
         squares = (line - positions.unsqueeze(-1)).square()  # (batch, parts, 2, size)
         distance = squares[:, :, 0].unsqueeze(-2) + squares[:, :, 1].unsqueeze(-1)  # (batch, parts, rows, columns)

@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pyzoo.checks import require_count
 from pyzoo.data.files import FILE_TYPES, IMAGE_TYPES, ImageData, check_options, image_data, read_arrays, read_folder, write_npz
 from pyzoo.data.places import cache, check_folder, downloading, find_file, import_torchvision, read_whole
 from pyzoo.data.torchvision_sets import read_torchvision
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import expanded
-from pyzoo.random import derive_seed
+from pyzoo.random import derive_seed, seeded
 
 __all__ = [
     "IMAGE_SETS",
@@ -101,6 +102,7 @@ class Epochs:
     """
 
     def __init__(self, count: int, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        require_count(count, "count", 0)
         self.count = count
         self.seed = seed
         self.device = device
@@ -111,7 +113,10 @@ class Epochs:
 
         Raises:
             UsageError: There are fewer examples than a batch needs.
+            ValueError: size is below 1, or step negative.
         """
+        require_count(size, "size")
+        require_count(step, "step", 0)
         steps_per_epoch = self.count // size
         if steps_per_epoch == 0:
             raise UsageError(f"--batch-size {size} is more than the {self.count} images there are")
@@ -174,7 +179,7 @@ class ImageSource:
         x = self.images[self.epochs.rows(step, size)]
         if self.binarize == "dynamic":
             return {"x": binarized(x, derive_seed(self.seed, "binarize", step))}
-        return {"x": x.float() if self.binarize == "fixed" else x / 255}
+        return {"x": x.to(torch.get_default_dtype()) if self.binarize == "fixed" else x / 255}
 
 
 def binarized(images: Tensor, seed: int) -> Tensor:
@@ -187,8 +192,9 @@ def binarized(images: Tensor, seed: int) -> Tensor:
     Returns:
         Floats of the same shape.
     """
-    generator = torch.Generator(images.device).manual_seed(seed)
-    return (255 * torch.rand(images.shape, generator=generator, device=images.device) < images).float()
+    generator = seeded(seed, images.device)
+    drawn = 255 * torch.rand(images.shape, generator=generator, device=images.device) < images
+    return drawn.to(torch.get_default_dtype())
 
 
 # Reading --------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_indices
+from pyzoo.checks import as_indices, require_count, require_names, require_shape
 from pyzoo.data.images import Epochs, ImageData, Split, load_images
 from pyzoo.data.street_numbers import street_numbers
 from pyzoo.data.svhn import load_svhn
@@ -74,15 +74,20 @@ class Label(Partner):
 
     Args:
         num_classes: number of classes.
+
+    Raises:
+        ValueError: there is no class.
     """
 
     name = "label"
 
     def __init__(self, num_classes: int = NUM_CLASSES) -> None:
+        require_count(num_classes, "num_classes")
         self.num_classes = num_classes
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return one_hot(as_indices(labels, "labels"), self.num_classes).float()
+        labels = as_indices(labels, "labels", below=self.num_classes)
+        return one_hot(labels, self.num_classes).to(torch.get_default_dtype())
 
 
 class Numbers(Partner):
@@ -105,14 +110,19 @@ class ImagePartner(Partner):
         num_classes: number of classes.
 
     Raises:
-        ValueError: A class has no image.
+        ValueError: A class has no image, or images and labels are not as above.
     """
 
     def __init__(self, name: str, images: Tensor, labels: Tensor, offset: int = 0, num_classes: int = NUM_CLASSES) -> None:
         self.name = name
         self.offset = offset
         self.num_classes = num_classes
+        require_count(num_classes, "num_classes")
+        require_bytes(images, "images")
+        require_shape(labels, "labels", ("images",), images=len(images))
         labels = as_indices(labels, "labels")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise ValueError(f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}.")
         self.images, self.labels = images, labels
         self.counts = labels.bincount(minlength=num_classes)
         if not self.counts.all():
@@ -124,9 +134,16 @@ class ImagePartner(Partner):
         return ImagePartner(self.name, self.images.to(device), self.labels.to(device), self.offset, self.num_classes)
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        wanted = (as_indices(labels, "labels") + self.offset) % self.num_classes
+        wanted = (as_indices(labels, "labels", below=self.num_classes) + self.offset) % self.num_classes
         place = torch.rand(len(labels), generator=generator, device=generator.device)
         return self.images[self.by_class[self.first[wanted] + (place * self.counts[wanted]).long()]] / 255
+
+
+def require_bytes(images: Tensor, name: str) -> None:
+    """Raises a ValueError unless images are (images, channels, height, width) of uint8, and there is one."""
+    require_shape(images, name, ("images", "channels", "height", "width"))
+    if images.dtype != torch.uint8:
+        raise ValueError(f"{name} must be of uint8, got {images.dtype}.")
 
 
 @dataclasses.dataclass
@@ -138,6 +155,9 @@ class PairSet:
         labels: their classes, (images,), of any integer type; kept as int64.
         partner: draws the second views.
         first: name of the first view.
+
+    Raises:
+        ValueError: images and labels are not as above, a class is not among the partner's, or both views have one name.
     """
 
     images: Tensor
@@ -146,7 +166,14 @@ class PairSet:
     first: str = "digit"
 
     def __post_init__(self) -> None:
+        require_bytes(self.images, "images")
+        require_shape(self.labels, "labels", ("images",), images=len(self.images))
         self.labels = as_indices(self.labels, "labels")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= self.partner.num_classes:
+            raise ValueError(f"labels must be from 0 to {self.partner.num_classes - 1}, got {low} to {high}.")
+        if self.first == self.partner.name:
+            raise ValueError(f"Both views are called '{self.first}'.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -174,18 +201,26 @@ class PairSet:
             rows: which pairs.
             generator: draws the second views, on the device of the images.
             names: names of the views; both by default.
+
+        Raises:
+            ValueError: there is no such view, or no such pair.
         """
         names = self.names if names is None else names
+        require_names(names, self.names, "view")
+        if not isinstance(rows, slice):
+            rows = as_indices(rows, "rows", below=len(self))
         found = {self.first: self.images[rows] / 255} if self.first in names else {}
         return found | ({self.partner.name: self.partner(self.labels[rows], generator)} if self.partner.name in names else {})
 
     def classes(self, view: str) -> Tensor:
-        """Classes of one view of all pairs, (pairs,), int64."""
+        """Classes of one view of all pairs, (pairs,), int64; raises a ValueError if there is no such view."""
+        require_names([view], self.names, "view")
         return (self.labels + self.partner.offset) % self.num_classes if view == self.partner.name else self.labels
 
 
 def partner_name(name: PairSetName) -> str:
     """Name of the second view of a set of pairs: "label", "number" or "next"."""
+    require_names([name], get_args(PairSetName), "set of pairs")
     return {"label": "label", "plus-one": "next"}.get(name.split("-", 1)[1], "number")
 
 
@@ -269,6 +304,8 @@ def pairs_of(
 
 
 def _part(images: Tensor, labels: Tensor, share: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    if len(share) != 2 or not 0 <= share[0] < share[1] <= 1:
+        raise ValueError(f"share must be where to start and to end, from 0 to 1 and in increasing order, got {share}.")
     rows = slice(*(round(end * len(images)) for end in share))
     return images[rows], labels[rows]
 
@@ -284,7 +321,7 @@ class PairSource:
         views: names of the views in a batch; both by default.
 
     Raises:
-        ValueError: ``paired`` is not between 0 and 1.
+        ValueError: ``paired`` is not between 0 and 1, or there is no such view.
 
     Example:
         >>> source = PairSource(load_pairs("digits-label", "train"), paired=0.5)
@@ -305,7 +342,8 @@ class PairSource:
         self.pairs = pairs.to(device)
         self.seed = seed
         self.epochs = Epochs(len(pairs), seed, device)
-        self.views = pairs.names if views is None else tuple(views)
+        self.views = pairs.names if views is None else (views,) if isinstance(views, str) else tuple(views)
+        require_names(self.views, pairs.names, "view")
         self.present = None
         if paired < 1 and len(self.views) == 2:
             uniform = torch.rand(2, len(pairs), generator=torch.Generator().manual_seed(derive_seed(seed, "paired")))

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyzoo.random import derive_seed
+from pyzoo.checks import as_indices, require_count, require_kept, require_number, require_shape
+from pyzoo.random import derive_seed, seeded
+from pyzoo.settings import Above, AtLeast
 
 __all__ = ["Curves", "Sines"]
 
@@ -55,6 +57,9 @@ class Sines:
         split: name of the split; different names give different batches.
         device: where the curves are generated.
 
+    Raises:
+        ValueError: a number is out of range.
+
     Example:
         >>> source = Sines(max_parts=lambda step: 4)
         >>> batch = source.batch(step=0, size=8)
@@ -75,6 +80,15 @@ class Sines:
         split: str = "train",
         device: torch.device | str = "cpu",
     ) -> None:
+        require_count(num_frequencies, "num_frequencies")
+        require_count(num_steps, "num_steps")
+        require_number(period, "period", Above(0))
+        require_number(nonlinearity, "nonlinearity", Above(0))
+        for name, moments in (("amplitude", amplitude), ("phase", phase)):
+            if len(moments) != 2:
+                raise ValueError(f"{name} must be a mean and a standard deviation, got {moments}.")
+            require_number(moments[0], f"the mean of {name}")
+            require_number(moments[1], f"the standard deviation of {name}", AtLeast(0))
         self.max_parts = max_parts
         self.num_frequencies = num_frequencies
         self.num_steps = num_steps
@@ -89,7 +103,9 @@ class Sines:
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: parts, (size, parts), and x, (size, steps)."""
         seed = derive_seed(self.seed, self.split, step)
-        num_parts = random.Random(seed).randint(1, self.max_parts(step))
+        largest = self.max_parts(step)
+        require_count(largest, "max_parts")
+        num_parts = random.Random(seed).randint(1, largest)
         return self.draw(size, num_parts, seed=seed).batch()
 
     def draw(self, size: int, num_parts: int, seed: int, distinct: bool = False) -> Curves:
@@ -102,9 +118,11 @@ class Sines:
             distinct: draw the frequencies of a curve without replacement.
 
         Raises:
-            ValueError: The parts must be distinct, and there are more of them than frequencies.
+            ValueError: The parts must be distinct, and there are more of them than frequencies; or size or num_parts is below 1.
         """
-        generator = torch.Generator(self.device).manual_seed(seed)
+        require_count(size, "size")
+        require_count(num_parts, "num_parts")
+        generator = seeded(seed, self.device)
         shape = (size, num_parts)
         if distinct:
             if num_parts > self.num_frequencies:
@@ -125,8 +143,16 @@ class Sines:
             parts: categories, (batch, parts), integer.
             amplitudes: amplitudes, (batch, parts).
             phases: phases, (batch, parts), in radians.
-            keep: which sines to sum, (batch, parts), boolean; all by default. K is their number.
+            keep: which sines to sum, (batch, parts), boolean; all by default, and at least one of each curve. K is their number.
+
+        Raises:
+            ValueError: an argument has another shape or type; a category is none, or a curve has no sine, while Pyro validates.
         """
+        parts = as_indices(parts, "parts", dim=2, below=self.num_frequencies)
+        require_shape(parts, "parts", ("batch", "parts"))
+        require_shape(amplitudes, "amplitudes", tuple(parts.shape))
+        require_shape(phases, "phases", tuple(parts.shape))
+        require_kept(keep, parts)
         keep = torch.ones_like(parts, dtype=torch.bool) if keep is None else keep
         time = torch.arange(self.num_steps, device=parts.device, dtype=amplitudes.dtype)
         angle = (2 * math.pi / self.period * (parts + 1)).unsqueeze(-1) * time + phases.unsqueeze(-1)

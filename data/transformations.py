@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, one_hot
 
+from pyzoo.checks import require_count, require_floating, require_number, require_shape
 from pyzoo.data.images import ImageSource, binarized
 from pyzoo.random import derive_seed
+from pyzoo.settings import Above, AtLeast
 
 __all__ = ["FAMILIES", "Affine", "AugmentedSource", "Composition", "Crop", "Family", "Superpixels", "ViewSource"]
 
@@ -84,12 +86,13 @@ class Affine:
     num_parameters = 6
 
     def __post_init__(self) -> None:
-        if not (self.rotation >= 0 and self.shear >= 0 and self.translation >= 0):
-            raise ValueError(f"Ranges must be at least 0, got {self.rotation}, {self.shear} and {self.translation}.")
-        if not 0 < self.scale[0] <= self.scale[1]:
+        for name in ("rotation", "shear", "translation"):
+            require_number(getattr(self, name), name, AtLeast(0))
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise ValueError(f"scale must be two positive numbers in increasing order, got {self.scale}.")
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        require_count(count, "count", 0)
         uniform = torch.rand(count, 6, generator=generator, device=generator.device)
         spread = 2 * uniform - 1
         low, high = self.scale
@@ -110,7 +113,15 @@ class Affine:
             shear: shears, (count,); 0 by default.
             scale: factors along u and v, (count, 2); 1 by default.
             translation: shifts along u and v as shares of the image's side, (count, 2); 0 by default.
+
+        Raises:
+            ValueError: they differ in number, or in shape from the above.
         """
+        if rotation.dim() != 1:
+            raise ValueError(f"rotation must be (count,), got {tuple(rotation.shape)}.")
+        for name, given, more in (("shear", shear, ()), ("scale", scale, (2,)), ("translation", translation, (2,))):
+            if given is not None:
+                require_shape(given, name, (len(rotation), *more))
         shear = torch.zeros_like(rotation) if shear is None else shear
         scale_u, scale_v = (torch.ones_like(rotation),) * 2 if scale is None else scale.unbind(-1)
         shift_u, shift_v = (torch.zeros_like(rotation),) * 2 if translation is None else (2 * translation).unbind(-1)
@@ -119,14 +130,16 @@ class Affine:
         return torch.stack([*columns, -sin * scale_u, (cos - sin * shear) * scale_v, shift_v], dim=-1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        if images.shape[-1] != images.shape[-2] or not images.is_floating_point():
-            raise ValueError(f"Images must be square and of floats, not {tuple(images.shape[-2:])} of {images.dtype}.")
+        _check(images, parameters, self.num_parameters)
+        if images.shape[-1] != images.shape[-2]:
+            raise ValueError(f"Images must be square, not {tuple(images.shape[-2:])}.")
         # The color of a pixel is that of the input at the inverse map of its position.
         theta = self.inverse(parameters).to(images.dtype).view(-1, 2, 3)
         grid = affine_grid(theta, list(images.shape), align_corners=False)
         return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def inverse(self, parameters: Tensor) -> Tensor:
+        _check_parameters(parameters, self.num_parameters)
         a, b, c, d, e, f = parameters.unbind(-1)
         determinant = a * e - b * d  # written out, since torch.linalg.inv synchronizes with the device
         inverse = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], dim=-1)
@@ -134,9 +147,24 @@ class Affine:
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Parameters of the first map followed by the second, (count, 6)."""
+        _check_parameters(first, self.num_parameters)
+        require_shape(second, "second", tuple(first.shape))
         after, before = second.view(-1, 2, 3), first.view(-1, 2, 3)
         shift = after[:, :, :2] @ before[:, :, 2:] + after[:, :, 2:]
         return torch.cat([after[:, :, :2] @ before[:, :, :2], shift], dim=-1).flatten(1)
+
+
+def _check(images: Tensor, parameters: Tensor, num_parameters: int) -> None:
+    """Raises a ValueError unless images are (images, channels, height, width), of floats, and each has its parameters."""
+    if images.dim() != 4:
+        raise ValueError(f"images must be (images, channels, height, width), got {tuple(images.shape)}.")
+    require_floating(images, "images")
+    require_shape(parameters, "parameters", (len(images), num_parameters))
+
+
+def _check_parameters(parameters: Tensor, num_parameters: int) -> None:
+    if parameters.dim() != 2 or parameters.shape[1] != num_parameters:
+        raise ValueError(f"parameters must be (count, {num_parameters}), got {tuple(parameters.shape)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,12 +189,14 @@ class Crop:
             raise ValueError(f"smallest must be above 0 and at most 1, got {self.smallest}.")
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        require_count(count, "count", 0)
         uniform = torch.rand(count, 4, generator=generator, device=generator.device)
         sides = self.smallest + (1 - self.smallest) * uniform[:, :2]
         start = (1 - sides) * uniform[:, 2:]
         return torch.cat([start, start + sides], dim=-1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        _check(images, parameters, self.num_parameters)
         left, top, right, bottom = parameters.unsqueeze(-1).unbind(1)
         rows, columns = (_centers(size, images) for size in images.shape[-2:])
         inside = ((columns > left) & (columns < right)).unsqueeze(-2) & ((rows > top) & (rows < bottom)).unsqueeze(-1)
@@ -199,16 +229,16 @@ class Superpixels:
     num_parameters = 2
 
     def __post_init__(self) -> None:
-        if min(self.per_side, self.rounds) < 1 or not self.compactness > 0:
-            raise ValueError(
-                f"per_side and rounds must be at least 1 and compactness positive, got {self.per_side}, {self.rounds} and "
-                f"{self.compactness}."
-            )
+        require_count(self.per_side, "per_side")
+        require_count(self.rounds, "rounds")
+        require_number(self.compactness, "compactness", Above(0))
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        require_count(count, "count", 0)
         return torch.rand(count, 2, generator=generator, device=generator.device)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        _check(images, parameters, self.num_parameters)
         count, channels, height, width = images.shape
         rows, columns = (_centers(size, images) * self.per_side for size in (height, width))
         places = torch.cartesian_prod(rows, columns).expand(count, -1, -1)  # in cells
@@ -344,8 +374,7 @@ class ViewSource:
             raise ValueError(f"Inverse views need a family that has inverses, and {family} has none.")
         if inverse_views and num_views != 2:
             raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
-        if num_views < 1:
-            raise ValueError(f"num_views must be at least 1, got {num_views}.")
+        require_count(num_views, "num_views")
         if binarize not in ("no", "dynamic"):
             raise ValueError(f"binarize must be 'no' or 'dynamic', got '{binarize}'.")
         self.source = ImageSource(images, "no", seed, device)

@@ -26,11 +26,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import as_indices
+from pyzoo.checks import require_shape
 from pyzoo.distributions import CorrelatedNormal
 from pyzoo.infer import analytic
-from pyzoo.models.compvae import ColorsNetworks, CompVAE, CompVAENetworks, PlaceEmbedding, SinesNetworks
-from pyzoo.nn import Head, Residual, scale_from_log_variance
+from pyzoo.models.compvae import CategoryEmbedding, ColorsNetworks, CompVAE, CompVAENetworks, PlaceEmbedding, SinesNetworks
+from pyzoo.nn import Head, Residual, ShapeCheck, scale_from_log_variance
 
 __all__ = ["CompVAEGuide", "colors_guide", "sines_guide"]
 
@@ -83,9 +83,12 @@ class CompVAEGuide(PyroModule):
             parts: category of each part, (batch, parts), integer.
             x: the observed whole, (batch, ...).
             positions: where each part is, (batch, parts, 2), for parts that have a place.
+
+        Raises:
+            ValueError: an argument has another shape or type, there is no example or no part, or a category is none.
         """
-        parts = as_indices(parts, "parts", dim=2)
         features = self.encoder(x)  # pre(x): (batch, features)
+        require_shape(parts, "parts", ("batch", "parts"), batch=len(features))
         with pyro.plate("data", len(parts)):
             z_loc, z_log_variance = self.whole_posterior(features).chunk(2, dim=-1)  # each (batch, z_dim)
             z = pyro.sample("z", dist.Normal(z_loc, scale_from_log_variance(z_log_variance)).to_event(1))  # q(z | x)
@@ -160,6 +163,7 @@ def sines_guide(networks: SinesNetworks, model: CompVAE, kind: type[CompVAEGuide
     width, z_width, label_dim = networks.encoder_width, networks.z_width, networks.label_dim
     first, middle, last = width // 20, width // 10, width // 5
     encoder = nn.Sequential(  # table 3
+        ShapeCheck((200,)),
         nn.Unflatten(1, (1, 200)),
         nn.Conv1d(1, first, 10, stride=5),  # (batch, channels, 39)
         nn.ELU(),
@@ -194,7 +198,7 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, num_categories: int, label_dim: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(num_categories, label_dim)
+        self.embedding = CategoryEmbedding(num_categories, label_dim)
 
     def forward(self, parts: Tensor, positions: Tensor | None = None) -> Tensor:
         return self.embedding(parts)  # (batch, parts, label_dim)
@@ -208,6 +212,7 @@ def colors_guide(networks: ColorsNetworks, model: CompVAE, kind: type[CompVAEGui
     width, z_dim = networks.encoder_width, networks.z_dim
     last, fourth, second, first = width // 16, 3 * width // 64, width // 32, width // 64
     encoder = nn.Sequential(  # table 10
+        ShapeCheck((3, 32, 32)),
         nn.Conv2d(3, first, 5, padding=2),
         nn.ELU(),
         nn.Conv2d(first, second, 4, stride=2, padding=1),

@@ -17,8 +17,18 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_shape
 from pyzoo.infer import analytic
-from pyzoo.models.graph_vae import Gates, GraphVAE, GraphVAENetworks, NodeNetwork, gated_parents, mlp, top_down_networks
+from pyzoo.models.graph_vae import (
+    Gates,
+    GraphVAE,
+    GraphVAENetworks,
+    NodeNetwork,
+    gated_parents,
+    mlp,
+    require_networks,
+    top_down_networks,
+)
 from pyzoo.nn import ImageCheck, scale_from_log_variance
 
 __all__ = ["GraphVAEGuide", "fuse", "graph_vae_guide"]
@@ -47,6 +57,9 @@ class GraphVAEGuide(PyroModule):
         top_down: for each node that has possible parents in the guide, the network from their gated values; not the model's.
         own_gates: a structure of the guide's own, to use instead of the model's (section 4.3's fully connected encoder).
 
+    Raises:
+        ValueError: networks of nodes are missing or too many.
+
     Example:
         >>> networks = GraphVAENetworks(nodes=3, latent_dim=6, x_shape=(1, 6, 6), hidden_dim=8, widths=(16,))
         >>> guide = networks.guide(networks.model())
@@ -62,6 +75,9 @@ class GraphVAEGuide(PyroModule):
         own_gates: Gates | None = None,
     ) -> None:
         super().__init__("guide")
+        require_networks(top_down, gates if own_gates is None else own_gates)
+        if set(bottom_up) != {str(node + 1) for node in range(len(gates.possible))}:
+            raise ValueError(f"bottom_up must have a network for each node, 1 to {len(gates.possible)}, got {sorted(bottom_up)}.")
         self.gates = gates
         self.encoder = encoder
         self.bottom_up = bottom_up
@@ -79,6 +95,7 @@ class GraphVAEGuide(PyroModule):
             gates = self.own_gates()
         structure = self.gates if self.own_gates is None else self.own_gates
         features = self.encoder(x) if features is None else features
+        require_shape(features, "features", ("batch", "features"), batch=len(x))
         z: dict[int, Tensor] = {}
         with pyro.plate("data", len(x)):
             for node in reversed(range(len(gates))):

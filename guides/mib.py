@@ -20,10 +20,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_shape
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
 from pyzoo.models.mib import PairNetworks, ViewNetworks, check_complete, those_given, view_dim, without_absent
-from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
+from pyzoo.nn import ImageCheck, ShapeCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["Quotient", "StructuredGuide", "encoder", "view_guide"]
 
@@ -132,7 +133,8 @@ class StructuredGuide(PyroModule):
         return given.expand(rows, -1) if present is None else present & given
 
     def _among(self, names: Collection[str]) -> Tensor:
-        """Which views are named, (views,)."""
+        """Which views are named, (views,); raises a ValueError if one is none."""
+        self.variables.check_views(names)
         return torch.tensor([name in names for name in self.variables.observed], device=next(self.parameters()).device)
 
     def _products(
@@ -168,7 +170,9 @@ class StructuredGuide(PyroModule):
             loc = next(self.parameters()).new_zeros(len(present), sum(sizes))
             scale = loc + 1
         else:
-            loc, log_variance = self.encoders[name](without_absent(view, present)).chunk(2, dim=-1)
+            experts = self.encoders[name](without_absent(view, present))
+            require_shape(experts, f"what the encoder of '{name}' gives", ("batch", 2 * sum(sizes)), batch=len(present))
+            loc, log_variance = experts.chunk(2, dim=-1)
             scale = scale_from_log_variance(log_variance)
         return dict(zip(latents, zip(loc.split(sizes, -1), scale.split(sizes, -1), strict=True), strict=True))
 
@@ -232,11 +236,11 @@ def encoder(networks: ViewNetworks, view: str, width: int) -> nn.Module:
     """
     hidden_dim = networks.hidden_dim
     if view == "number" and isinstance(networks, PairNetworks):
-        layers: list[nn.Module] = [nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [ShapeCheck((3, 32, 32)), nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Flatten(), nn.Linear(1024, hidden_dim), nn.ReLU()]
     elif view == "label":
-        layers = [nn.Linear(networks.num_classes, hidden_dim), nn.ReLU()]
+        layers = [ShapeCheck((networks.num_classes,)), nn.Linear(networks.num_classes, hidden_dim), nn.ReLU()]
     else:
         layers = [ImageCheck(networks.x_shape), nn.Flatten(), nn.Linear(math.prod(networks.x_shape), hidden_dim), nn.ReLU()]
         layers += [nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]

@@ -17,6 +17,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_shape
 from pyzoo.infer import analytic
 from pyzoo.models.tvae import TVAE, TVAENetworks, VAENetworks
 from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
@@ -59,11 +60,10 @@ class TVAEGuide(PyroModule):
         Raises:
             ValueError: there are views and the guide takes none, or another number, or images of another shape.
         """
-        taken = 0 if self.transformation is None else self.num_views
-        if views is not None and views.shape[1] != taken:
-            raise ValueError(f"The guide takes {taken} views, not {views.shape[1]}.")
-        if views is not None and views[:, 0].shape != x.shape:
-            raise ValueError(f"Views are images like x, {tuple(x.shape)}, not {tuple(views[:, 0].shape)}.")
+        if views is not None:
+            if self.transformation is None:
+                raise ValueError("The guide of a standard VAE takes no views.")
+            require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=len(x))
         with pyro.plate("data", len(x)):
             if views is None:
                 [q_z_0] = self.posteriors(x)

@@ -24,11 +24,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import as_indices
+from pyzoo.checks import as_indices, require_floating, require_number, require_observed, require_shape
 from pyzoo.nn import Head, Networks, Residual, scale_from_log_variance
-from pyzoo.settings import AtLeast, AtMost, Count, MultipleOf, NoFlag, Positive, Weight, Widths
+from pyzoo.settings import Above, AtLeast, AtMost, Count, MultipleOf, NoFlag, Positive, Weight, Widths
 
-__all__ = ["ColorsNetworks", "CompVAE", "CompVAENetworks", "PlaceEmbedding", "SinesNetworks"]
+__all__ = ["CategoryEmbedding", "ColorsNetworks", "CompVAE", "CompVAENetworks", "PlaceEmbedding", "SinesNetworks"]
 
 
 class CompVAE(PyroModule):
@@ -52,8 +52,7 @@ class CompVAE(PyroModule):
 
     def __init__(self, part_prior: nn.Module, whole_prior: nn.Module, decoder: nn.Module, scale_floor: float = 0.001) -> None:
         super().__init__("model")
-        if not scale_floor > 0:
-            raise ValueError(f"scale_floor must be positive, got {scale_floor}.")
+        require_number(scale_floor, "scale_floor", Above(0))
         self.part_prior = part_prior
         self.whole_prior = whole_prior
         self.decoder = decoder
@@ -67,8 +66,10 @@ class CompVAE(PyroModule):
             parts: category of each part, (batch, parts), integer. Any number of parts; a category may stand there repeatedly.
             positions: where each part is, (batch, parts, 2), for parts that have a place.
             x: the observed whole, (batch, ...), or None to draw it.
+
+        Raises:
+            ValueError: an argument has another shape or type, there is no example or no part, or a category is none.
         """
-        parts = as_indices(parts, "parts", dim=2)
         w_loc, w_scale = self.w_prior(parts, positions)
         with pyro.plate("data", len(parts)):
             w = pyro.sample("w", dist.Normal(w_loc, w_scale).to_event(2))  # p(w_i | l_i)
@@ -78,7 +79,10 @@ class CompVAE(PyroModule):
             z = pyro.sample("z", dist.Normal(z_loc, z_scale).to_event(1))  # p(z | sum_i w_i)
             x_loc, x_log_variance = self.decoder(whole, z)
             x_scale = scale_from_log_variance(x_log_variance, self.x_floor)
-            return pyro.sample("x", dist.Normal(x_loc, x_scale).to_event(x_loc.dim() - 1), obs=x)  # p(x | z, sum_i w_i)
+            likelihood = dist.Normal(x_loc, x_scale).to_event(x_loc.dim() - 1)
+            if x is not None:
+                require_observed(x, "x", len(parts), likelihood.event_shape)
+            return pyro.sample("x", likelihood, obs=x)  # p(x | z, sum_i w_i)
 
     def w_prior(self, parts: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(w_i | l_i), each (batch, w_dim, parts)."""
@@ -203,6 +207,20 @@ class ColorsNetworks(CompVAENetworks):
         return colors_guide(self, model)
 
 
+class CategoryEmbedding(nn.Embedding):
+    """Features of each part's category.
+
+    Shape: integers (batch, parts), of any type, to (batch, parts, features).
+
+    Raises:
+        ValueError: there is no example or no part, or, while Pyro validates, a category is none.
+    """
+
+    def forward(self, parts: Tensor) -> Tensor:
+        require_shape(parts, "parts", ("batch", "parts"))
+        return super().forward(as_indices(parts, "parts", dim=2, below=self.num_embeddings))
+
+
 # Sines: appendix A.1.1 ----------------------------------------------------------------------------------------------
 
 
@@ -216,8 +234,8 @@ class LabelPrior(nn.Module):
 
     def __init__(self, num_categories: int, w_dim: int, foreign_scale: float = 1.0) -> None:
         super().__init__()
-        self.loc = nn.Embedding(num_categories, w_dim)
-        self.log_variance = nn.Embedding(num_categories, w_dim)
+        self.loc = CategoryEmbedding(num_categories, w_dim)
+        self.log_variance = CategoryEmbedding(num_categories, w_dim)
         owned = torch.arange(w_dim) % num_categories == torch.arange(num_categories).unsqueeze(-1)
         nn.init.constant_(self.log_variance.weight, 2 * math.log(foreign_scale))
         with torch.no_grad():
@@ -279,14 +297,19 @@ class PlaceEmbedding(nn.Module):
 
     def __init__(self, num_categories: int, width: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.category = nn.Embedding(num_categories, width)
+        self.category = CategoryEmbedding(num_categories, width)
         self.place = nn.Linear(2, width)
         with torch.no_grad():
             self.place.weight *= gain
             self.place.bias *= gain
 
-    def forward(self, parts: Tensor, positions: Tensor) -> Tensor:
-        return torch.cat([nn.functional.elu(self.place(positions)), self.category(parts)], dim=-1)
+    def forward(self, parts: Tensor, positions: Tensor | None) -> Tensor:
+        category = self.category(parts)
+        if positions is None:
+            raise ValueError("These parts have a place: positions must be given, (batch, parts, 2).")
+        require_shape(positions, "positions", (*parts.shape, 2))
+        require_floating(positions, "positions")
+        return torch.cat([nn.functional.elu(self.place(positions)), category], dim=-1)
 
 
 class PlacePrior(nn.Module):
@@ -301,7 +324,7 @@ class PlacePrior(nn.Module):
             nn.Linear(2 * place_width, part_width), nn.ELU(), Head(nn.Linear(part_width, 2 * w_dim), slice(w_dim, None), scale)
         )
 
-    def forward(self, parts: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, parts: Tensor, positions: Tensor | None) -> Tensor:
         return self.joint(self.label(parts, positions))  # (batch, parts, 2 * w_dim)
 
 

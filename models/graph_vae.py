@@ -23,6 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count, require_number, require_observed
 from pyzoo.nn import Networks, scale_from_log_variance
 from pyzoo.settings import Above, Below, Count, NoFlag, Widths
 
@@ -66,14 +67,12 @@ class Gates(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        if num_nodes < 1:
-            raise ValueError(f"num_nodes must be at least 1, got {num_nodes}.")
+        require_count(num_nodes, "num_nodes")
         if estimator not in ("relaxed", "hard"):
             raise ValueError(f"estimator is 'relaxed' or 'hard', not '{estimator}'.")
         if not 0 < initial < 1:
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}.")
+        require_number(temperature, "temperature", Above(0))
         self.learned = isinstance(structure, str) and structure == "learned"
         self.estimator = estimator
         with torch.device("cpu"):  # its values are read, also where parameters are only counted, on the device "meta"
@@ -90,6 +89,8 @@ class Gates(nn.Module):
 
     def parents(self, node: int) -> list[int]:
         """The possible parents of a node; nodes count from 0 here."""
+        if node not in range(len(self._parents)):
+            raise ValueError(f"There are nodes 0 to {len(self._parents) - 1}, and no node {node}.")
         return self._parents[node]
 
     def probabilities(self) -> Tensor:
@@ -173,6 +174,9 @@ class GraphVAE(PyroModule):
         decoder: network from its input nodes side by side, z_1 first, to a distribution over one x for each row.
         decoder_input: which nodes are its input, "all" or "first", which is z_1.
 
+    Raises:
+        ValueError: a network of ``top_down`` is missing or too many, ``node_dim`` is below 1, or ``decoder_input`` is neither.
+
     Example:
         >>> networks = GraphVAENetworks(
         ...     nodes=3, latent_dim=6, structure="chain", x_shape=(1, 6, 6), hidden_dim=8, widths=(16,)
@@ -191,6 +195,10 @@ class GraphVAE(PyroModule):
         decoder_input: Literal["all", "first"] = "all",
     ) -> None:
         super().__init__("model")
+        require_count(node_dim, "node_dim")
+        if decoder_input not in ("all", "first"):
+            raise ValueError(f"decoder_input is 'all' or 'first', not '{decoder_input}'.")
+        require_networks(top_down, gates)
         self.gates = gates
         self.node_dim = node_dim
         self.top_down = top_down
@@ -203,18 +211,23 @@ class GraphVAE(PyroModule):
         Args:
             x: the observed images, (batch, ...), or None to draw them.
             size: how many to draw if x is None; in training mode batch norm needs two or more.
+
+        Raises:
+            ValueError: the images are not those of the decoder, or there is none.
         """
         gates = self.gates()
         num_nodes = len(gates)
-        with pyro.plate("data", size if x is None else len(x)) as rows:
+        size = size if x is None else len(x)
+        require_count(size, "size")
+        with pyro.plate("data", size) as rows:
             z: dict[int, Tensor] = {}
             for node in reversed(range(num_nodes)):
                 loc, scale = self.prior(z, gates, node, len(rows))
                 z[node] = pyro.sample(f"z_{node + 1}", dist.Normal(loc, scale).to_event(1))  # p(z_n | z_pa(n), c_pa(n),n)
             inputs = range(num_nodes if self.decoder_input == "all" else 1)
             likelihood = self.decoder(torch.cat([z[node] for node in inputs], dim=-1))
-            if x is not None and x.shape[1:] != likelihood.event_shape:
-                raise ValueError(f"The decoder draws images of shape {tuple(likelihood.event_shape)}, not {tuple(x.shape[1:])}.")
+            if x is not None:
+                require_observed(x, "x", size, likelihood.event_shape)
             return pyro.sample("x", likelihood, obs=x)  # p(x | z)
 
     def prior(self, z: Mapping[int, Tensor], gates: Tensor, node: int, size: int) -> tuple[Tensor, Tensor]:
@@ -225,6 +238,13 @@ class GraphVAE(PyroModule):
             return zeros, zeros + 1
         loc, log_variance = self.top_down[str(node + 1)](gated_parents(z, gates, node, parents))
         return loc, scale_from_log_variance(log_variance)
+
+
+def require_networks(top_down: nn.ModuleDict, gates: Gates) -> None:
+    """Raises a ValueError unless there is a network for each node that has possible parents, and for no other."""
+    wanted = {str(node + 1) for node in range(len(gates.possible)) if gates.parents(node)}
+    if set(top_down) != wanted:
+        raise ValueError(f"top_down must have networks for the nodes {sorted(wanted)}, got {sorted(top_down)}.")
 
 
 def top_down_networks(gates: Gates, node_dim: int, hidden_dim: int) -> nn.ModuleDict:
@@ -282,11 +302,27 @@ class GaussianDecoder(nn.Module):
         return normal.to_event(len(self.x_shape))
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over the examples, (..., batch, features); each particle of a vectorized ELBO is a batch of its own.
+
+    Raises:
+        ValueError: there is one example in training mode, which has no variance.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[-2] < 2:
+            raise ValueError("Batch norm needs two or more examples in training mode; .eval() is for fewer.")
+        if x.dim() == 2:
+            return super().forward(x)
+        batches = x.reshape(-1, *x.shape[-2:])
+        return torch.stack([super(BatchNorm, self).forward(batch) for batch in batches]).view_as(x)
+
+
 def mlp(in_features: int, widths: Sequence[int], out_features: int) -> nn.Sequential:
     """Linear, batch norm and ELU for each hidden width, and a last linear layer."""
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(in_features, width), nn.BatchNorm1d(width), nn.ELU()]
+        layers += [nn.Linear(in_features, width), BatchNorm(width), nn.ELU()]
         in_features = width
     return nn.Sequential(*layers, nn.Linear(in_features, out_features))
 

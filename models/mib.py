@@ -23,6 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count, require_names, require_observed
 from pyzoo.infer import BayesianNetwork, FixedMask, Variables
 from pyzoo.nn import Networks, he_initialized
 from pyzoo.settings import AtLeast, Count, NoFlag, Positive
@@ -93,6 +94,7 @@ class StructuredVAE(PyroModule):
         """
         given = those_given(views)
         rows = self.variables.batch_size(given) if given else size
+        require_count(rows, "size")
         for mask in (present, scored):
             self.variables.check_mask(mask, rows)
         if scored is not None:
@@ -103,6 +105,8 @@ class StructuredVAE(PyroModule):
             drawn = {}
             for index, name in enumerate(self.variables.observed):
                 likelihood, view = self.likelihood(name, latents, edges), given.get(name)
+                if view is not None:
+                    require_observed(view, f"the view '{name}'", rows, likelihood.event_shape)
                 if view is not None and present is not None:
                     likelihood, view = likelihood.mask(present[:, index]), without_absent(view, present[:, index])
                 elif view is None and given:
@@ -118,6 +122,8 @@ class StructuredVAE(PyroModule):
             latents: by name, (rows, features).
             edges: M^p, (views, shared latents), if it has been drawn.
         """
+        self.variables.check_views([view])
+        require_names([*self.variables.shared, *self.variables.private_of(view)], latents, "latent")
         row = (self.mask() if edges is None else edges)[self.variables.observed.index(view)]
         shared = [latents[z] * row[j] for j, z in enumerate(self.variables.shared)]
         return self.decoders[view](torch.cat([*shared, *(latents[u] for u in self.variables.private_of(view))], dim=-1))
@@ -156,8 +162,7 @@ def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapp
         if name in _RESERVED or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
             raise ValueError(f"No variable can be called '{name}': the name is reserved by the model, its guide or torch.")
     for latent in variables.latents:
-        if dims.get(latent, 0) < 1:
-            raise ValueError(f"The latent '{latent}' needs one or more dimensions, got {dims.get(latent)}.")
+        require_count(dims.get(latent), f"The number of dimensions of the latent '{latent}'")
     for view in variables.observed:
         if view not in networks:
             raise ValueError(f"The view '{view}' has no {what}.")

@@ -37,10 +37,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count, require_number, require_observed, require_shape
 from pyzoo.errors import UsageError
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.nn import Networks, he_initialized
-from pyzoo.settings import Count, Length, NoFlag, Weight
+from pyzoo.settings import AtLeast, Count, Length, NoFlag, Weight
 
 __all__ = ["LATENT_MAPS", "TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "TVAENetworks", "VAENetworks"]
 
@@ -135,13 +136,13 @@ class TVAE(PyroModule):
         super().__init__("model")
         if inverse_views and num_views != 2:
             raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
-        if num_views < 1:
-            raise ValueError(f"num_views must be at least 1, got {num_views}.")
+        require_count(num_views, "num_views")
+        require_count(z_dim, "z_dim")
         if coherence not in ("marginal", "conditional"):
             raise ValueError(f"coherence is 'marginal' or 'conditional', not '{coherence}'.")
-        weights = (coherence_weight, prior_weight, transformation_weight)
-        if not all(weight >= 0 for weight in weights):
-            raise ValueError(f"Weights must be at least 0, got {', '.join(map(str, weights))}.")
+        require_number(coherence_weight, "coherence_weight", AtLeast(0))
+        require_number(prior_weight, "prior_weight", AtLeast(0))
+        require_number(transformation_weight, "transformation_weight", AtLeast(0))
         self.decoder = decoder
         self.z_dim = z_dim
         self.latent_map = latent_map
@@ -169,21 +170,27 @@ class TVAE(PyroModule):
         """
         if views is not None and (self.latent_map is None or x is None or len(x) != len(views)):
             raise ValueError("Views are given together with their images x, one row for each, to a model that has a latent map.")
-        if views is not None and views.shape[1] != self.num_views:
-            raise ValueError(f"The model has {self.num_views} views of an image, not {views.shape[1]}.")
+        if views is not None:
+            require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=len(x))
         size = size if x is None else len(x)
+        require_count(size, "size")
         like = next(self.decoder.parameters(), torch.zeros(()))
         zeros = like.new_zeros(size, self.z_dim)
         with pyro.plate("data", size):
             z_0 = pyro.sample("z_0", dist.Normal(zeros, 1).to_event(1))
             if self.latent_map is None or (x is not None and views is None):
-                return pyro.sample("x", self.likelihoods(z_0)[0], obs=x)
+                [p_x] = self.likelihoods(z_0)
+                if x is not None:
+                    require_observed(x, "x", size, p_x.event_shape)
+                return pyro.sample("x", p_x, obs=x)
             z = pyro.sample("z", dist.Delta(z_0, event_dim=1).mask(False))  # T_id: z and z_0 are equal
             T_shape = self.transformation_shape
             T = pyro.sample("T", dist.Normal(zeros.new_zeros(size, *T_shape), 1).to_event(len(T_shape)).mask(False))
             moved = self.transform(z, T)
             z_views = [pyro.sample(f"z_{i}", dist.Delta(z_T, event_dim=1).mask(False)) for i, z_T in enumerate(moved, 1)]
             p_x_0, p_x, *p_views = self.likelihoods(z_0, z, *z_views)
+            if x is not None:
+                require_observed(x, "x", size, p_x.event_shape)
             seen = [None] * self.num_views if views is None else views.unbind(1)
             drawn = [pyro.sample(f"x_{i}", p, obs=image) for i, (p, image) in enumerate(zip(p_views, seen, strict=True), 1)]
             if x is not None:
@@ -207,6 +214,8 @@ class TVAE(PyroModule):
 
     def transform(self, z: Tensor, T: Tensor) -> tuple[Tensor, ...]:
         """The latents of the views, each (batch, z_dim): T z and T^-1 z, or each view's own T applied to z."""
+        require_shape(z, "z", ("batch", self.z_dim))
+        require_shape(T, "T", ("batch", *self.transformation_shape), batch=len(z))
         transformations = (T, -T) if self.inverse_views else T.unbind(1)
         return tuple(self.latent_map(z, transformation) for transformation in transformations)
 

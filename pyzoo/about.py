@@ -5,6 +5,8 @@ import importlib
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 
+from pyzoo.errors import one_line
+
 __all__ = ["About", "about_all", "entries", "recipes"]
 
 
@@ -34,21 +36,30 @@ class About:
 
 def entries(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group by name, of this package and of others."""
-    return {entry.name: entry for entry in sorted(entry_points(group=group), key=lambda entry: entry.name)}
+    # Where two packages use one name, ours is meant.
+    found = sorted(entry_points(group=group), key=lambda entry: (entry.name, entry.value.startswith("pyzoo.")))
+    return {entry.name: entry for entry in found}
 
 
 def about_all(group: str) -> dict[str, About]:
     """The entries of a group, "pyzoo.recipes" or "pyzoo.tables", by name.
 
     They are read from ``ABOUT`` of the package that the entry point's module is in; where a package has none, from the recipe or
-    table itself, which may take seconds to import.
+    table itself, which may take seconds to import. One that can't be imported is in the list, with the reason.
     """
-    found = {}
-    for name, entry in entries(group).items():
+    return {name: _about(name, entry) for name, entry in entries(group).items()}
+
+
+def _about(name: str, entry: EntryPoint) -> About:
+    try:
         package = importlib.import_module(entry.module.rpartition(".")[0] or entry.module)
         known = getattr(package, "ABOUT", {})
-        found[name] = known[name] if name in known else entry.load().about
-    return found
+        about = known[name] if name in known else entry.load().about
+    except Exception as error:  # someone else's code can raise anything
+        return About("Not importable", f"{entry.value}: {type(error).__name__}: {one_line(error)}")
+    if not isinstance(about, About):
+        return About("Not importable", f"{entry.value}: it says nothing about itself")
+    return about
 
 
 def recipes() -> dict[str, str]:

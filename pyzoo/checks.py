@@ -1,26 +1,40 @@
-"""Checks of tensors where they enter a function. They look at dtypes and shapes alone, which waits for no device."""
+"""Checks of arguments where they enter a public function.
+
+Shapes, types and counts cost nothing to look at and are always checked. Values of tensors are read while Pyro validates alone
+(``pyro.enable_validation``), since that waits for the device; training switches it off.
+"""
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-__all__ = ["as_indices"]
+from pyzoo.settings import Above, AtLeast, AtMost, Below
+
+__all__ = ["as_indices", "require_count", "require_floating", "require_kept", "require_names", "require_number"]
+__all__ += ["require_observed", "require_shape"]
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
-def as_indices(numbers: Tensor, name: str, dim: int = 1) -> Tensor:
+def as_indices(numbers: Tensor, name: str, dim: int = 1, below: int | None = None) -> Tensor:
     """Whole numbers of any integer type as torch indexes by them: uint8 would be read as a mask, and others are refused.
 
     Args:
         numbers: classes, parts or the like.
         name: what an error calls them.
         dim: how many dimensions they must have.
+        below: they are from 0 to this, exclusive; not checked by default.
 
     Returns:
         The same as int64.
 
     Raises:
-        ValueError: they are not integers, or have another number of dimensions.
+        ValueError: they are not integers, have another number of dimensions, or are out of range.
 
     Example:
         >>> as_indices(torch.tensor([9, 0], dtype=torch.uint8), "labels")
@@ -33,4 +47,99 @@ def as_indices(numbers: Tensor, name: str, dim: int = 1) -> Tensor:
     if numbers.dtype not in _INTEGERS or numbers.dim() != dim:
         dimensions = "1 dimension" if dim == 1 else f"{dim} dimensions"
         raise ValueError(f"{name} must be integers in {dimensions}, got {numbers.dtype} of shape {tuple(numbers.shape)}.")
-    return numbers.long()
+    indices = numbers.long()
+    if below is not None and indices.numel() and is_validation_enabled():
+        low, high = (int(end) for end in indices.aminmax())
+        if low < 0 or high >= below:
+            raise ValueError(f"{name} must be from 0 to {below - 1}, got {low} to {high}.")
+    return indices
+
+
+def require_count(value: Any, name: str, least: int = 1) -> None:
+    """Raises a ValueError unless a value is a whole number, and not below ``least``.
+
+    Example:
+        >>> require_count(2.5, "size")
+        Traceback (most recent call last):
+            ...
+        ValueError: size must be a whole number of at least 1, got 2.5.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+
+
+def require_number(value: Any, name: str, *limits: Above | AtLeast | AtMost | Below) -> None:
+    """Raises a ValueError unless a value is a finite number within limits.
+
+    Example:
+        >>> require_number(-1, "period", Above(0))
+        Traceback (most recent call last):
+            ...
+        ValueError: period must be positive, got -1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}.")
+    if not all(limit.allows(value) for limit in limits):
+        raise ValueError(f"{name} must be {' and '.join(map(str, limits))}, got {value}.")
+
+
+def require_floating(tensor: Tensor, name: str) -> None:
+    """Raises a ValueError unless a tensor has a floating-point type."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be of a floating-point type, got {tensor.dtype}.")
+
+
+def require_shape(tensor: Tensor, name: str, shape: Collection[str | int], **sizes: int) -> None:
+    """Raises a ValueError unless a tensor has a shape.
+
+    Args:
+        tensor: what was given.
+        name: what an error calls it.
+        shape: sizes, and names of axes that may have any size but zero.
+        **sizes: of axes by name, where another argument has decided them.
+
+    Example:
+        >>> require_shape(torch.zeros(5, 28, 28), "x", ("batch", 1, 28, 28))
+        Traceback (most recent call last):
+            ...
+        ValueError: x must be (batch, 1, 28, 28), got (5, 28, 28).
+        >>> require_shape(torch.zeros(5, 2), "y", ("batch", 2), batch=4)
+        Traceback (most recent call last):
+            ...
+        ValueError: y must be (batch, 2) with batch 4, got (5, 2).
+    """
+    wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in shape]
+    found = tensor.shape
+    fits = (size > 0 if isinstance(axis, str) else size == axis for size, axis in zip(found, wanted, strict=False))
+    if len(found) == len(wanted) and all(fits):
+        return
+    known = ", ".join(f"{axis} {size}" for axis, size in sizes.items() if axis in shape)
+    said = f"({', '.join(map(str, shape))}{',' if len(wanted) == 1 else ''}){f' with {known}' if known else ''}"
+    raise ValueError(f"{name} must be {said}, got {tuple(found)}.")
+
+
+def require_kept(keep: Tensor | None, parts: Tensor) -> None:
+    """Raises a ValueError unless a choice of parts is boolean and of their shape, and keeps one in each row."""
+    if keep is None:
+        return
+    require_shape(keep, "keep", tuple(parts.shape))
+    if keep.dtype != torch.bool:
+        raise ValueError(f"keep must be boolean, got {keep.dtype}.")
+    if is_validation_enabled() and not keep.any(-1).all():
+        raise ValueError("keep must leave at least one part in each row.")
+
+
+def require_observed(value: Tensor, name: str, rows: int, event_shape: Collection[int]) -> None:
+    """Raises a ValueError unless a value can be observed: floats, an event of this shape for each row.
+
+    torch would broadcast a value of another shape against the distribution, and sum what comes of it.
+    """
+    require_shape(value, name, ("batch", *event_shape), batch=rows)
+    require_floating(value, name)
+
+
+def require_names(names: Collection[str], known: Collection[str], what: str) -> None:
+    """Raises a ValueError that names what is not known."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"There is no {what} '{unknown[0]}': there are {', '.join(known) or 'none'}.")

@@ -277,7 +277,7 @@ def _resume(arguments: list[str]) -> int:
 
 def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = False) -> int:
     """Trains to the end, measures and draws."""
-    from pyzoo.training import NonFiniteLoss, Stopped, keep_freed_memory
+    from pyzoo.training import LostProcess, NonFiniteLoss, Stopped, keep_freed_memory
 
     keep_freed_memory()
     try:
@@ -286,7 +286,7 @@ def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = F
         if is_first_process(hardware.processes):
             run.say(f"{stop}; continue with {resume_command(run.path)}")
         return 128 + stop.signal_number
-    except NonFiniteLoss as error:
+    except (LostProcess, NonFiniteLoss) as error:
         return _failed(error, 1)
     return 0
 

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
 
+from pyzoo.checks import require_count, require_floating
+
 __all__ = [
     "draw_network",
     "figure_grid",
@@ -24,7 +26,13 @@ __all__ = [
 
 
 def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] = (2.4, 1.6)) -> tuple[Figure, list[list[Axes]]]:
-    """A titled figure of rows by columns axes, each of ``cell`` inches."""
+    """A titled figure of rows by columns axes, each of ``cell`` inches.
+
+    Raises:
+        ValueError: there is no row or no column.
+    """
+    require_count(rows, "rows")
+    require_count(columns, "columns")
     wide = max(columns * cell[0], 5.0)
     # A title wider than the figure is broken into lines: about 11 characters fit in an inch at this size.
     lines = _wrap(title, int(11 * wide))
@@ -62,10 +70,16 @@ def _wrap(text: str, width: int) -> list[str]:
 def show_curves(
     axes: Axes, curves: Mapping[str, Tensor], limit: float, title: str = "", styles: Mapping[str, Mapping] | None = None
 ) -> None:
-    """Curves over their steps, (steps,) or (curves, steps) each, between -limit and limit; keys are the legend's labels."""
+    """Curves over their steps, (steps,) or (curves, steps) each, between -limit and limit; keys are the legend's labels.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    if not curves:
+        raise ValueError("There is no curve to show.")
     for label, curve in curves.items():
         style = dict((styles or {}).get(label, {}))
-        lines = torch.atleast_2d(curve).cpu()
+        lines = torch.atleast_2d(curve.detach()).double().cpu()
         for index, line in enumerate(lines):
             axes.plot(line.numpy(), **{"linewidth": 1.2, **style}, label=label if index == 0 and label else None)
     axes.set_ylim(-limit, limit)
@@ -87,7 +101,13 @@ def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
 
 
 def _in_color(image: Tensor) -> Tensor:
-    """(3, height, width) of an image; of one channel as ink on paper."""
+    """(3, height, width) of an image as floats; of one channel as ink on paper."""
+    if image.dim() != 3 or image.shape[0] not in (1, 3) or not image.numel():
+        raise ValueError(f"An image must be (1 or 3, height, width), got {tuple(image.shape)}.")
+    if image.dtype == torch.bool:
+        image = image.float()
+    require_floating(image, "an image")
+    image = image.detach().float()
     return image if len(image) == 3 else 1 - image.expand(3, -1, -1)
 
 
@@ -107,6 +127,8 @@ def image_grid(
         side: inches of a cell.
         labels: of the rows, on their left.
     """
+    if not any(map(len, cells)):
+        raise ValueError("There is no cell to show.")
     images = [cell for row in cells for cell in row if isinstance(cell, Tensor)]
     pixels = max([image.shape[-1] for image in images] + [image.shape[-2] for image in images], default=28)
     pitch, columns = pixels + 2, max(map(len, cells))

@@ -1,8 +1,12 @@
 """Seeds as pure functions of what they are for, so that nothing about a run depends on what was drawn before."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
-__all__ = ["derive_seed"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["derive_seed", "seeded"]
 
 
 def derive_seed(*keys: int | str) -> int:
@@ -14,3 +18,20 @@ def derive_seed(*keys: int | str) -> int:
     """
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def seeded(seed: int, device: "torch.device | str" = "cpu") -> "torch.Generator":
+    """A generator of random numbers on a device.
+
+    Raises:
+        ValueError: the seed is not a whole number of 64 bits.
+
+    Example:
+        >>> torch.rand(1, generator=seeded(0))
+        tensor([0.4963])
+    """
+    import torch
+
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}.")
+    return torch.Generator(device).manual_seed(seed)

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all, lazy_property
 
+from pyzoo.checks import require_floating
+
 __all__ = ["CorrelatedNormal"]
 
 
@@ -85,7 +87,15 @@ class CorrelatedNormal(TorchDistribution):
         if (rho is None) == (rho_logits is None):
             raise ValueError("CorrelatedNormal takes either rho or rho_logits, and not both.")
         self._correlation = "rho" if rho_logits is None else "rho_logits"  # the other one is derived when asked for
-        self.loc, self.scale, value = broadcast_all(loc, scale, rho if rho_logits is None else rho_logits)
+        arguments = {"loc": loc, "scale": scale, self._correlation: rho if rho_logits is None else rho_logits}
+        for name, value in arguments.items():
+            if isinstance(value, Tensor):
+                require_floating(value, name)
+        try:
+            self.loc, self.scale, value = broadcast_all(*arguments.values())
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in arguments.items())
+            raise ValueError(f"The arguments of CorrelatedNormal must broadcast, got {shapes}.") from error
         if self.loc.dim() < 1:
             raise ValueError("CorrelatedNormal is K-variate: at least one argument must have a last dimension of size K.")
         setattr(self, self._correlation, value)

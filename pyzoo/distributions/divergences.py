@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pyzoo.checks import require_floating
+
 __all__ = ["dual_geometric_jensen_shannon"]
 
 
@@ -28,23 +30,32 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
         In nats, the shape of loc without that dimension.
 
     Raises:
-        ValueError: a weight is negative, or they do not sum to 1; a scale is not positive; loc or scale are not floating-point;
-            or there is no such dimension.
+        ValueError: a weight is negative, or they do not sum to 1; a mean is not finite, or a scale not positive and finite; an
+            argument is not floating-point, or shapes do not fit; or there is no such dimension.
 
     Example:
         >>> dual_geometric_jensen_shannon(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
         tensor([0.5000])
     """
-    loc, scale = torch.broadcast_tensors(loc, scale)
     if not loc.is_floating_point() or not scale.is_floating_point():
         raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
-    if not -loc.dim() <= dim < 0:
-        raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
-    if not (scale > 0).all():
-        raise ValueError(f"Scales must be positive, got {scale.min().item():.3g}.")
+    if not -loc.dim() <= dim < 0 or not loc.shape[dim]:
+        raise ValueError(f"dim must be negative and a dimension of loc with normals along it, got {dim} for {tuple(loc.shape)}.")
     if weights is None:
         weights = torch.full_like(loc, 1 / loc.shape[dim])
+    require_floating(weights, "weights")
+    try:
+        fits = torch.broadcast_shapes(loc.shape, scale.shape, weights.shape) == loc.shape
+    except RuntimeError:
+        fits = False
+    if not fits or (weights.dim() >= -dim and weights.shape[dim] != loc.shape[dim]):
+        shapes = f"{tuple(loc.shape)}, {tuple(scale.shape)} and {tuple(weights.shape)}"
+        raise ValueError(f"scale and weights must broadcast to loc, and weights have all normals, got {shapes}.")
     loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
+    if not loc.isfinite().all() or not ((scale > 0) & scale.isfinite()).all():
+        raise ValueError(f"Means must be finite and scales positive and finite, got scales from {scale.min().item():.3g}.")
+    if not (1 / scale.square()).isfinite().all():
+        raise ValueError(f"The precision of a normal of scale {scale.min().item():.3g} overflows in {scale.dtype}.")
     tolerance = 1e-5 + 2 * loc.shape[dim] * torch.finfo(weights.dtype).eps  # each weight is rounded, and so is their sum
     if not (weights >= 0).all() or not ((weights.sum(dim) - 1).abs() <= tolerance).all():
         raise ValueError("Weights must be at least 0 and sum to 1 along the dimension of the normals.")

@@ -41,8 +41,9 @@ class WeightedProductOfExperts(dist.Normal):
         validate_args: check arguments and values; the default is Pyro's.
 
     Raises:
-        ValueError: a weight is not between 0 and 1, the scale of a present expert is not positive, or so small that its precision
-            overflows; loc or scale are not floating-point; or ``dim`` is not negative and among the dimensions of loc.
+        ValueError: shapes do not fit, or ``present`` is not boolean; a weight is not between 0 and 1; the scale of a present
+            expert is not positive, or so small that its precision overflows; loc or scale are not floating-point; or ``dim`` is
+            not negative and among the dimensions of loc.
 
     Example:
         >>> loc, scale = torch.tensor([[[2.0], [-1.0]]]), torch.ones(1, 2, 1)  # one row, two experts, one feature
@@ -72,7 +73,12 @@ class WeightedProductOfExperts(dist.Normal):
         if not -loc.dim() <= dim < 0:
             raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
         weights = torch.ones_like(loc) if weights is None else torch.as_tensor(weights, dtype=loc.dtype, device=loc.device)
+        shapes = [torch.as_tensor(value).shape for value in (prior_loc, prior_scale)]
+        there = torch.Size() if present is None else present.shape
+        self.infer_shapes(loc.shape, scale.shape, weights.shape, there, *shapes, dim=dim)  # raises where they don't fit
         if present is not None:
+            if present.dtype != torch.bool:
+                raise ValueError(f"present must be boolean, got {present.dtype}.")
             there = present.reshape(*present.shape, *(1,) * (-dim - 1))
             # Before any arithmetic: a value that is not a number would reach the gradients through a product with zero.
             loc, scale = torch.where(there, loc, 0.0), torch.where(there, scale, 1.0)
@@ -117,9 +123,16 @@ class WeightedProductOfExperts(dist.Normal):
     ) -> tuple[torch.Size, torch.Size]:
         """Batch and event shape from the arguments' shapes, without making the distribution; ``dim`` as of the class."""
         there = (*present, *(1,) * (-dim - 1)) if present else ()
-        experts = torch.broadcast_shapes(tuple(loc), tuple(scale), tuple(weights), there)
-        product = experts[:dim] + experts[len(experts) + dim + 1 :]
-        return torch.Size(torch.broadcast_shapes(product, tuple(prior_loc), tuple(prior_scale))), torch.Size()
+        given = {"loc": loc, "scale": scale, "weights": weights, "present": present, "prior_loc": prior_loc}
+        try:
+            experts = torch.broadcast_shapes(tuple(loc), tuple(scale), tuple(weights), there)
+            if not -len(experts) <= dim < 0:
+                raise ValueError(f"dim must be negative and among the {len(experts)} dimensions of the experts, got {dim}.")
+            product = experts[:dim] + experts[len(experts) + dim + 1 :]
+            return torch.Size(torch.broadcast_shapes(product, tuple(prior_loc), tuple(prior_scale))), torch.Size()
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in {**given, "prior_scale": prior_scale}.items() if shape)
+            raise ValueError(f"The experts' shapes must broadcast, and the prior's with the product, got {shapes}.") from error
 
     def expand(self, batch_shape, _instance=None):
         new = type(self).__new__(type(self)) if _instance is None else _instance

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from pyzoo.checks import as_indices, require_count, require_shape
+
 __all__ = ["class_probabilities", "train_classifier"]
 
 
@@ -25,7 +27,7 @@ def train_classifier(
         A network from images to logits, (batch, num_classes), in evaluation mode, on the images' device.
 
     Raises:
-        ValueError: there is no step to train.
+        ValueError: there is no step to train, there are fewer than two classes, or images and labels are not as above.
 
     Example:
         >>> images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
@@ -33,9 +35,10 @@ def train_classifier(
         >>> class_probabilities(judge, images).argmax(1)
         tensor([0, 1])
     """
-    if steps < 1:
-        raise ValueError(f"A classifier needs one step or more, not {steps}.")
+    require_count(steps, "steps")
+    require_count(num_classes, "num_classes", 2)
     images, _ = batch(0)
+    require_shape(images, "images", ("batch", "channels", "height", "width"))
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(seed)
@@ -44,6 +47,8 @@ def train_classifier(
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         for step in range(steps):
             images, labels = batch(step)
+            require_shape(labels, "labels", ("batch",), batch=len(images))
+            labels = as_indices(labels, "labels", below=num_classes)
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
@@ -62,4 +67,6 @@ def _network(shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
 @torch.no_grad()
 def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) -> Tensor:
     """A classifier's class probabilities of images, (images, classes), a block of rows at a time."""
+    require_count(rows, "rows")
+    require_shape(images, "images", ("batch", "channels", "height", "width"))
     return torch.cat([network(part).softmax(-1) for part in images.split(rows)])

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from pyzoo.checks import as_indices, require_count
+from pyzoo.random import seeded
+
 __all__ = ["few_label_accuracy", "knn_accuracy"]
 
 
@@ -30,14 +33,16 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     from sklearn.neighbors import KNeighborsClassifier  # takes a second to import
 
     _check(train, train_labels, test, test_labels)
-    if not 1 <= neighbors <= len(train):
+    require_count(neighbors, "neighbors")
+    if neighbors > len(train):
         raise ValueError(f"neighbors must be at least 1 and at most the {len(train)} training examples, got {neighbors}.")
     missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
     if missing:
         raise ValueError(f"There is no training example of the classes {missing}, which are tested.")
     # Distances come from squared norms, which swallow them where all points are far from the origin.
     center = train.double().mean(0)
-    points, queries = ((part.double() - center).to(part.dtype).cpu().numpy() for part in (train, test))
+    wide = torch.promote_types(torch.promote_types(train.dtype, test.dtype), torch.float32)
+    points, queries = ((part.double() - center).to(wide).cpu().numpy() for part in (train, test))
     classifier = KNeighborsClassifier(neighbors, algorithm="brute").fit(points, train_labels.cpu().numpy())
     return float(classifier.score(queries, test_labels.cpu().numpy()))
 
@@ -74,11 +79,12 @@ def few_label_accuracy(
         [1.0, 1.0, 1.0]
     """
     _check(train, train_labels, test, test_labels)
-    if per_class < 1 or draws < 1:
-        raise ValueError(f"per_class and draws must be at least 1, got {per_class} and {draws}.")
+    require_count(per_class, "per_class")
+    require_count(draws, "draws")
+    require_count(neighbors, "neighbors")
     if not len(train):
         raise ValueError("There is nothing to classify by.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     train_labels = train_labels.cpu()
     members = {label: (train_labels == label).nonzero().flatten() for label in train_labels.unique().tolist()}
     small = {label: len(rows) for label, rows in members.items() if len(rows) < per_class}
@@ -95,8 +101,9 @@ def _check(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tenso
     for what, points, labels in (("training", train, train_labels), ("test", test, test_labels)):
         if points.dim() != 2 or labels.shape != points.shape[:1]:
             raise ValueError(f"The {what} embeddings are {tuple(points.shape)} and their labels {tuple(labels.shape)}.")
-        if not points.is_floating_point() or not torch.isfinite(points).all():
-            raise ValueError(f"The {what} embeddings must be finite floating-point numbers.")
+        if not points.is_floating_point() or not points.shape[1] or not torch.isfinite(points).all():
+            raise ValueError(f"The {what} embeddings must be finite floating-point numbers of one feature or more.")
+        as_indices(labels, f"the {what} labels")
     if train.shape[1] != test.shape[1]:
         raise ValueError(f"Embeddings have {train.shape[1]} features in training and {test.shape[1]} in test.")
     if not len(test):

@@ -8,16 +8,23 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyzoo.checks import require_count, require_names
 from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
 
 __all__ = ["blocks", "generate", "mean_log_likelihood", "posterior_means", "reconstruct", "site_terms"]
 
 
 def blocks(batch: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
-    """The examples of a batch, at most so many at a time."""
-    count = len(next(iter(batch.values())))
+    """The examples of a batch, at most so many at a time.
+
+    Raises:
+        ValueError: ``rows`` is below 1, or the batch's tensors differ in length.
+    """
+    count = _length(batch)
+    require_count(rows, "rows")
     for start in range(0, count, rows):
         yield {name: value[start : start + rows] for name, value in batch.items()}
 
@@ -43,7 +50,7 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
         >>> round(site_terms(model, guide, {"x": torch.tensor([1.0, -1.0])})["z"], 3)
         0.5
     """
-    count, total = len(next(iter(batch.values()))), {}
+    count, total = _length(batch), {}
     for block in blocks(batch, rows):
         for name, term in TraceKL_ELBO().terms(model, guide, **block).items():
             total[name] = total.get(name, 0.0) + term.item() / count
@@ -52,6 +59,8 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
 
 def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num_samples: int, max_rows: int = 4096) -> float:
     """The mean of :func:`pyzoo.infer.log_likelihood` over the examples of a batch, in nats."""
+    if not _length(batch):
+        raise ValueError("The mean over a batch needs an example.")
     return log_likelihood(model, guide, batch, num_samples, max_rows).double().mean().item()
 
 
@@ -60,6 +69,7 @@ def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[s
     """Each latent's mean given the batch, and given the means of the sites that the guide draws before it."""
     with AtMean(sites):
         trace = pyro.poutine.trace(guide).get_trace(**batch)
+    require_names(sites, _sites(trace), "site")
     return {name: trace.nodes[name]["value"] for name in sites}
 
 
@@ -67,11 +77,28 @@ def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[s
 def reconstruct(model: Any, guide: Any, batch: Mapping[str, Tensor], site: str = "x") -> Tensor:
     """The mean of p(x | latents) at a draw of the latents given the batch."""
     drawn = pyro.poutine.trace(guide).get_trace(**batch)
-    return pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch).nodes[site]["fn"].mean
+    trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch)
+    require_names([site], _sites(trace), "site")
+    return trace.nodes[site]["fn"].mean
 
 
 @torch.no_grad()
 def generate(model: Any, site: str = "x", **arguments: Any) -> dict[str, Tensor]:
     """Draws from a model: ``x``, and the mean of p(x | latents) that each was drawn from."""
-    found = pyro.poutine.trace(model).get_trace(**arguments).nodes[site]
+    trace = pyro.poutine.trace(model).get_trace(**arguments)
+    require_names([site], _sites(trace), "site")
+    found = trace.nodes[site]
     return {"x": found["value"], "mean": found["fn"].mean}
+
+
+def _length(batch: Mapping[str, Tensor]) -> int:
+    """The number of examples of a batch; raises a ValueError if its tensors differ in it."""
+    sizes = {name: len(value) if value.dim() else None for name, value in batch.items()}
+    if len(set(sizes.values())) != 1 or None in sizes.values():
+        raise ValueError(f"The tensors of a batch must have the examples along their first dimension, got {sizes or 'none'}.")
+    return next(iter(sizes.values()))
+
+
+def _sites(trace: Any) -> list[str]:
+    """The names of what a program draws or observes."""
+    return [name for name, site in trace.nodes.items() if site["type"] == "sample" and not site_is_subsample(site)]

@@ -29,6 +29,8 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
         raise ValueError(
             f"target and estimate must have one shape and examples, got {tuple(target.shape)} and {tuple(estimate.shape)}."
         )
+    if target.is_complex() or estimate.is_complex():
+        raise ValueError("target and estimate must be real numbers.")
     target, estimate = target.double(), estimate.double()
     error, variance = (target - estimate).square().sum().item(), (target - target.mean(0)).square().sum().item()
     if variance == 0:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from pyzoo.checks import require_names
+
 __all__ = ["Beliefs"]
 
 
@@ -45,8 +47,15 @@ class Beliefs:
 
     @property
     def rows(self) -> int:
-        """Number of examples."""
-        return len(next(iter(self.draws.values())))
+        """Number of examples.
+
+        Raises:
+            ValueError: there are no latents, or their draws differ in number.
+        """
+        sizes = {name: len(draw) for name, draw in self.draws.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"Draws of all latents must have one number of rows, got {sizes or 'no latents'}.")
+        return next(iter(sizes.values()))
 
     def given(self, names: Collection[str] | None) -> Mapping[str, Normal]:
         """The posterior of each latent given a set of views, over (batch, features); None for all views.
@@ -54,6 +63,8 @@ class Beliefs:
         Raises:
             ValueError: the guide has none given these.
         """
+        if names is None and not self._posteriors:
+            raise ValueError("The guide has no posteriors.")
         wanted = max(self._posteriors, key=len) if names is None else frozenset(names)
         if wanted in self._posteriors:
             return self._posteriors[wanted]
@@ -69,5 +80,6 @@ class Beliefs:
     def joined(self, names: Collection[str]) -> tuple[Normal, Tensor]:
         """The posterior of several latents side by side, and its draw, in alphabetical order."""
         beliefs, names = self.given(None), sorted(names)
+        require_names(names, beliefs, "latent")
         q = Normal(*(torch.cat([getattr(beliefs[name], part) for name in names], -1) for part in ("loc", "scale")))
         return q, torch.cat([self.draws[name] for name in names], -1)

@@ -10,6 +10,7 @@ from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyzoo.checks import require_count
 from pyzoo.infer.parameter_store import without_parameter_store
 from pyzoo.infer.trace_kl import is_masked_out
 
@@ -62,8 +63,8 @@ def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows
         >>> log_likelihood(model, guide, torch.tensor([0.0, 2.0]), num_samples=3)
         tensor([-1.2655, -2.2655])
     """
-    if num_samples < 1 or max_rows < 1:
-        raise ValueError(f"num_samples and max_rows must be at least 1, got {num_samples} and {max_rows}.")
+    require_count(num_samples, "num_samples")
+    require_count(max_rows, "max_rows")
     arguments = _named(batch)
     if not all(value.dim() for value in arguments.values()):
         raise ValueError("The tensors of a batch must have the examples along their first dimension, and one has no dimension.")

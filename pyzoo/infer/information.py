@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
+from pyzoo.checks import require_count, require_floating, require_shape
 from pyzoo.infer.mmd import squared_mmd
 
 __all__ = [
@@ -72,12 +73,19 @@ def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor
         >>> distortion(dist.Bernoulli(torch.full((5, 2), 0.5)), torch.ones(5, 2))
         tensor(1.3863)
     """
+    if x.shape != p.batch_shape + p.event_shape:
+        raise ValueError(f"x must be of the shape of p's draws, {tuple(p.batch_shape + p.event_shape)}, got {tuple(x.shape)}.")
     return -_mean_over_batch(p.log_prob(x), mask)
 
 
 def _mean_over_batch(values: Tensor, mask: Tensor | None) -> Tensor:
     """Of (batch, ...), summed over all other dimensions; examples that don't count are zeros."""
+    if not values.dim() or not len(values):
+        raise ValueError(f"There must be examples along the first dimension, got the shape {tuple(values.shape)}.")
     if mask is not None:
+        require_shape(mask, "mask", ("batch",), batch=len(values))
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be boolean, got {mask.dtype}.")
         values = torch.where(mask.view(-1, *(1,) * (values.dim() - 1)), values, 0.0)
     return values.sum() / len(values)
 
@@ -101,7 +109,7 @@ def aggregate_log_prob(q: Normal, z: Tensor, dataset_size: int | None = None) ->
         (batch,), summed over the features.
 
     Raises:
-        ValueError: there are fewer than two examples.
+        ValueError: there are fewer than two examples, z is not of q's shape, or the data are fewer than the batch.
 
     Example:
         >>> q = dist.Normal(torch.zeros(3, 2), 1.0)
@@ -109,9 +117,12 @@ def aggregate_log_prob(q: Normal, z: Tensor, dataset_size: int | None = None) ->
         >>> torch.allclose(aggregate_log_prob(q, z), q.log_prob(z).sum(-1))
         True
     """
+    _check_posterior(q, z)
     batch = len(z)
     if batch < 2:
         raise ValueError("An aggregate posterior is estimated from two or more examples.")
+    if dataset_size is not None:
+        require_count(dataset_size, "dataset_size", batch)
     own = 0.0 if dataset_size is None else 1 / dataset_size
     weights = torch.full((batch, batch), (1 - own) / (batch - 1), dtype=z.dtype, device=z.device).fill_diagonal_(own)
     pairs = Normal(q.loc, q.scale, validate_args=False).log_prob(z.unsqueeze(1)).sum(-1)  # of z_i under q(z | x_j)
@@ -132,11 +143,19 @@ def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[in
     Returns:
         0-dim.
 
+    Raises:
+        ValueError: as :func:`aggregate_log_prob`; or a feature is in no group, or in two.
+
     Example:
         >>> q = dist.Normal(torch.tensor([[-9.0, -9.0], [9.0, 9.0], [-9.0, -9.0], [9.0, 9.0]]), 1.0)
         >>> total_correlation(q, q.loc, [[0], [1]], dataset_size=4).round(decimals=2)  # either tells the other: log 2
         tensor(0.6900)
     """
+    _check_posterior(q, z)
+    features = list(range(z.shape[1]))
+    found = [index for group in groups for index in (features[group] if isinstance(group, slice) else group)]
+    if sorted(found) != features:
+        raise ValueError(f"groups must hold each of the features 0 to {z.shape[1] - 1} once, got {groups}.")
     joint = aggregate_log_prob(q, z, dataset_size)
     parts = [aggregate_log_prob(Normal(q.loc[:, g], q.scale[:, g]), z[:, g], dataset_size) for g in groups]
     return (joint - sum(parts)).mean()
@@ -145,6 +164,13 @@ def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[in
 def index_information(q: Normal, z: Tensor, dataset_size: int | None = None) -> Tensor:
     """I(z; x) = E log q(z | x) - log q(z): an estimate. 0-dim; arguments as in :func:`aggregate_log_prob`."""
     return (q.log_prob(z).sum(-1) - aggregate_log_prob(q, z, dataset_size)).mean()
+
+
+def _check_posterior(q: Normal, z: Tensor) -> None:
+    require_shape(z, "z", ("batch", "features"))
+    require_floating(z, "z")
+    if q.batch_shape != z.shape:
+        raise ValueError(f"q must be over z's shape, {tuple(z.shape)}, got {tuple(q.batch_shape)}.")
 
 
 # From samples alone ---------------------------------------------------------------------------------------------------
@@ -160,7 +186,11 @@ def dependence(z: Tensor, u: Tensor, bandwidth: float | None = None) -> Tensor:
 
     Returns:
         0-dim, from 0 to 2.
+
+    Raises:
+        ValueError: z and u are not two or more examples of some features.
     """
+    _check_pairs(z, u)
     return squared_mmd(torch.cat([z, u], -1), torch.cat([z, _shuffled(u)], -1), bandwidth)
 
 
@@ -186,15 +216,35 @@ class MINE(nn.Module):
 
     def __init__(self, z_dim: int, u_dim: int, width: int = 64) -> None:
         super().__init__()
+        for name, size in (("z_dim", z_dim), ("u_dim", u_dim), ("width", width)):
+            require_count(size, name)
+        self.z_dim = z_dim
+        self.u_dim = u_dim
         self.network = nn.Sequential(
             nn.Linear(z_dim + u_dim, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1)
         )
 
     def forward(self, z: Tensor, u: Tensor) -> Tensor:
-        """The estimate from examples z, (batch, features), and u, (batch, other features): 0-dim."""
+        """The estimate from two or more examples z, (batch, features), and u, (batch, other features): 0-dim.
+
+        Raises:
+            ValueError: z and u are not.
+        """
+        _check_pairs(z, u)
+        require_shape(z, "z", ("batch", self.z_dim))
+        require_shape(u, "u", ("batch", self.u_dim))
         pairs = self.network(torch.cat([z, u], -1)).squeeze(-1)
         strangers = self.network(torch.cat([z, _shuffled(u)], -1)).squeeze(-1)
         return pairs.mean() - (strangers.logsumexp(0) - math.log(len(strangers)))
+
+
+def _check_pairs(z: Tensor, u: Tensor) -> None:
+    require_shape(z, "z", ("batch", "features"))
+    require_shape(u, "u", ("batch", "features"), batch=len(z))
+    require_floating(z, "z")
+    require_floating(u, "u")
+    if len(z) < 2:
+        raise ValueError("What two variables tell of each other is estimated from two or more examples.")
 
 
 def _shuffled(u: Tensor) -> Tensor:

@@ -5,6 +5,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count, require_number
+from pyzoo.settings import Above
+
 __all__ = ["FixedMask", "RelaxedMask"]
 
 
@@ -14,6 +17,9 @@ class FixedMask(nn.Module):
     Args:
         edges: zeros and ones, (observed, shared), as :meth:`pyzoo.infer.BayesianNetwork.inference_mask` gives them.
 
+    Raises:
+        ValueError: they are other numbers, or not a matrix.
+
     Example:
         >>> FixedMask(torch.eye(2))()
         tensor([[1., 0.],
@@ -22,6 +28,10 @@ class FixedMask(nn.Module):
 
     def __init__(self, edges: Tensor) -> None:
         super().__init__()
+        if edges.dim() != 2:
+            raise ValueError(f"edges must be (observed, shared), got {tuple(edges.shape)}.")
+        if not ((edges == 0) | (edges == 1)).all():
+            raise ValueError("edges must be zeros and ones.")
         self.register_buffer("edges", edges)
 
     def forward(self) -> Tensor:
@@ -55,8 +65,9 @@ class RelaxedMask(nn.Module):
         super().__init__()
         if not 0 < initial < 1:
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}.")
+        require_number(temperature, "temperature", Above(0))
+        for size in shape:
+            require_count(size, "each size of shape")
         self.site = site
         self.auxiliary = auxiliary
         self.logits = nn.Parameter(torch.full(shape, initial).logit())

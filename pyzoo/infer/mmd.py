@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from pyzoo.checks import require_floating
+
 __all__ = ["gaussian_kernel", "squared_mmd", "squared_mmd_to_normal"]
 
 
@@ -23,12 +25,16 @@ def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Ten
         The shape that x and y broadcast to, without the last dimension.
 
     Raises:
-        ValueError: the bandwidth is not positive.
+        ValueError: the bandwidth is not positive, x and y have other numbers of features, or they are not floating-point.
 
     Example:
         >>> gaussian_kernel(torch.zeros(4), torch.ones(4))
         tensor(0.6065)
     """
+    require_floating(x, "x")
+    require_floating(y, "y")
+    if not x.dim() or not y.dim() or x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"x and y must have as many features, got {tuple(x.shape)} and {tuple(y.shape)}.")
     return (-(x - y).square().sum(-1) / (2 * _bandwidth(x, bandwidth) ** 2)).exp()
 
 
@@ -96,6 +102,7 @@ def _check(**samples: Tensor) -> None:
     for name, sample in samples.items():
         if sample.dim() != 2 or not sample.numel():
             raise ValueError(f"{name} must be (examples, features) with at least one of each, got {tuple(sample.shape)}.")
+        require_floating(sample, name)
     if len({sample.shape[1] for sample in samples.values()}) > 1:
         shapes = " and ".join(str(tuple(sample.shape)) for sample in samples.values())
         raise ValueError(f"{' and '.join(samples)} must have as many features, got {shapes}.")
@@ -104,7 +111,7 @@ def _check(**samples: Tensor) -> None:
 def _bandwidth(x: Tensor, bandwidth: float | None) -> float:
     if bandwidth is None:
         return math.sqrt(x.shape[-1])
-    if not 0 < bandwidth < math.inf:
+    if not 1e-100 < bandwidth < 1e100:  # its square is a float
         raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}.")
     return bandwidth
 
@@ -113,6 +120,7 @@ def _mean_kernel(x: Tensor, y: Tensor, bandwidth: float | None) -> Tensor:
     """The mean of k over all pairs."""
     with torch.autocast(x.device.type, enabled=False):
         # Not by a product of matrices: near points' distance would be lost in it, all the more so in half precision.
-        x, y = (part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in (x, y))
+        wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+        x, y = x.to(wide), y.to(wide)
         distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
         return (-distances.square() / (2 * _bandwidth(x, bandwidth) ** 2)).exp().mean()

@@ -69,6 +69,9 @@ class Variables:
         self.check_views(views)
         if not views:
             raise ValueError(f"A batch needs one of the views {', '.join(self.observed)}.")
+        for name, view in views.items():
+            if not view.dim() or not len(view):
+                raise ValueError(f"The view '{name}' must have the batch as its first dimension, got {tuple(view.shape)}.")
         sizes = {name: len(view) for name, view in views.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"Views must have equal numbers of rows, got {', '.join(f'{n} {s}' for n, s in sizes.items())}.")

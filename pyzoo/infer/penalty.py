@@ -15,10 +15,12 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count, require_number
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import BY_NAME, Estimator
 from pyzoo.infer.network import BayesianNetwork
 from pyzoo.infer.projection import Information, projection, signed_projection
+from pyzoo.settings import AtLeast
 
 __all__ = ["Penalised", "Penalty"]
 
@@ -59,8 +61,7 @@ class Penalty:
         form: Literal["signed", "conditional"] = "signed",
         estimators: Mapping[str, str | Estimator] | None = None,
     ) -> None:
-        if not weight >= 0:
-            raise ValueError(f"The weight of a penalty must be at least 0, got {weight}.")
+        require_number(weight, "The weight of a penalty", AtLeast(0))
         if form not in ("signed", "conditional"):
             raise ValueError(f"form is 'signed' or 'conditional', not '{form}'.")
         self.name = name
@@ -138,6 +139,7 @@ class Penalty:
             ...     penalty.factor(Beliefs({"u": u}, {("x",): {"u": belief}}), rows=len(x))
             >>> guide(torch.zeros(5, 2))
         """
+        require_count(rows, "rows")
         for site, value in self.values(beliefs).items():
             # A guide's factor is subtracted from the ELBO, so that it adds to the loss.
             pyro.factor(site, rows * value, has_rsample=True)

@@ -18,6 +18,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyzoo.checks import require_count
 from pyzoo.infer.parameter_store import require_separate_parameters, without_parameter_store
 
 __all__ = ["NegativeELBO", "TraceKL_ELBO", "analytic"]
@@ -80,11 +81,13 @@ class TraceKL_ELBO(ELBO):
         kl_weights: site names and the weight of their terms, numbers or 0-dim tensors; 1 where absent.
         max_plate_nesting: as in Pyro; found by running the model where it is needed.
         vectorize_particles: draw the particles in one call, in a plate left of all others.
+        site_weights: further weights like ``kl_weights``, of any sites: of one view's likelihood, say.
 
     Source of the baseline: Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
 
     Raises:
-        ValueError: there is a weight for an unknown site; a marked site has another scale or mask in the model; or model and
+        ValueError: a weight is not a finite number of at least 0, or is for an unknown site, or a KL weight for one that is not
+            a latent; a marked site has another scale or mask in the model; or model and
             guide are PyroModules of one name, so that ``pyro.infer.SVI`` would never train parameters of one of them.
         NotImplementedError: a latent of the guide is not reparameterised and the particles are one or vectorised; a factor of
             the guide is not marked ``has_rsample=True``; or a marked site's distributions have no closed-form KL.
@@ -106,11 +109,14 @@ class TraceKL_ELBO(ELBO):
         kl_weights: Mapping[str, float | Tensor] | None = None,
         max_plate_nesting: int | float = float("inf"),
         vectorize_particles: bool = False,
+        site_weights: Mapping[str, float | Tensor] | None = None,
     ) -> None:
-        if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {num_particles}.")
+        require_count(num_particles, "num_particles")
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
-        self.kl_weights = {name: _checked_weight(name, weight) for name, weight in (kl_weights or {}).items()}
+        self.kl_weights = _checked_weights(kl_weights)
+        self.site_weights = _checked_weights(site_weights)
+        if twice := sorted(self.kl_weights.keys() & self.site_weights.keys()):
+            raise ValueError(f"There are two weights for the site '{twice[0]}'.")
         self._warned_of_enumeration = False
 
     def terms(self, model, guide, *args, **kwargs) -> dict[str, Tensor]:
@@ -138,6 +144,7 @@ class TraceKL_ELBO(ELBO):
         require_separate_parameters(model, guide)
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             self._warn_of_enumeration(guide_trace)
+            self._require_latents(guide_trace)
             score = _score(guide_trace)
             if score is not None and (self.num_particles == 1 or self.vectorize_particles):
                 name = next(name for name, site in guide_trace.nodes.items() if _wants_score(site))
@@ -146,6 +153,12 @@ class TraceKL_ELBO(ELBO):
                     "particles that are not vectorised. Set num_particles, or use pyro.infer.TraceGraph_ELBO."
                 )
             yield _terms(model_trace, guide_trace, self.max_plate_nesting), score
+
+    def _require_latents(self, guide_trace) -> None:
+        for name in self.kl_weights:
+            if name not in guide_trace.nodes or guide_trace.nodes[name]["is_observed"]:
+                latents = [name for name, site in guide_trace.nodes.items() if _is_scored(site) and not site["is_observed"]]
+                raise ValueError(f"There is a KL weight for '{name}', and the guide's latents are {sorted(latents)}.")
 
     def _warn_of_enumeration(self, guide_trace) -> None:
         if self._warned_of_enumeration:
@@ -170,10 +183,10 @@ class TraceKL_ELBO(ELBO):
         Raises:
             ValueError: a weight is for a site that is not among them.
         """
-        unknown = self.kl_weights.keys() - terms.keys()
-        if unknown:
-            raise ValueError(f"There is a KL weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")
-        return sum(term * self.kl_weights[name] if name in self.kl_weights else term for name, term in terms.items())
+        weights = {**self.kl_weights, **self.site_weights}
+        if unknown := weights.keys() - terms.keys():
+            raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")
+        return sum(term * weights[name] if name in weights else term for name, term in terms.items())
 
     def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
         """The negative ELBO as a 0-dim tensor whose gradient is an estimate of its gradient."""
@@ -200,17 +213,22 @@ class TraceKL_ELBO(ELBO):
         return model_trace, guide_trace
 
 
-def _checked_weight(name: str, weight: float | Tensor) -> float | Tensor:
-    """The weight of a site's term, if it is one.
+def _checked_weights(weights: Mapping[str, float | Tensor] | None) -> dict[str, float | Tensor]:
+    """Weights of sites' terms by name.
 
     Raises:
-        ValueError: it is neither a number nor a 0-dim tensor, or not finite.
+        ValueError: one is neither a number nor a 0-dim tensor, or negative or not finite.
     """
+    for name, weight in (weights or {}).items():
+        _check_weight(name, weight)
+    return dict(weights or {})
+
+
+def _check_weight(name: str, weight: float | Tensor) -> None:
     is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
     is_scalar = isinstance(weight, Tensor) and weight.dim() == 0 and weight.dtype != torch.bool
-    if not (is_number or is_scalar) or not math.isfinite(weight):
-        raise ValueError(f"The weight of '{name}' must be a finite number or a 0-dim tensor of one, got {weight!r}.")
-    return weight
+    if not (is_number or is_scalar) or not 0 <= weight < math.inf:
+        raise ValueError(f"The weight of '{name}' must be a finite number or a 0-dim tensor of one, at least 0, got {weight!r}.")
 
 
 def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tensor]:
@@ -316,7 +334,7 @@ class NegativeELBO(nn.Module):
         guide: the inference program, with the same keyword arguments.
         kl_weights: sites with a weight, and its first value.
         num_particles: samples of the guide to average over.
-        fixed_weights: further sites with a weight, which nothing moves.
+        site_weights: further sites with a weight, which nothing moves; any site may have one.
 
     Example:
         >>> class Model(pyro.nn.PyroModule):
@@ -342,24 +360,25 @@ class NegativeELBO(nn.Module):
         guide: nn.Module,
         kl_weights: Mapping[str, float] | None = None,
         num_particles: int = 1,
-        fixed_weights: Mapping[str, float] | None = None,
+        site_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.guide = guide
-        self.elbo = TraceKL_ELBO(num_particles)
-        self._fixed = {name: _checked_weight(name, weight) for name, weight in (fixed_weights or {}).items()}
+        self.elbo = TraceKL_ELBO(num_particles, kl_weights, site_weights=site_weights)
         self._weighted = tuple(kl_weights or {})
         for name, weight in (kl_weights or {}).items():
-            self.register_buffer(f"kl_weight_{name}", torch.tensor(float(_checked_weight(name, weight))))
+            if "." in name:
+                raise ValueError(f"The site '{name}' can't have a KL weight that moves: a buffer's name holds no dot.")
+            self.register_buffer(f"kl_weight_{name}", torch.tensor(float(weight)))
 
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
-        self.elbo.kl_weights = self._fixed | {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
+        self.elbo.kl_weights = {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
         given = [value for value in batch.values() if value is not None]
-        if not given:
-            raise ValueError("A batch needs at least one tensor, the examples along its first dimension.")
-        size = len(given[0])
+        size = len(given[0]) if given and given[0].dim() else 0
+        if not size:
+            raise ValueError("A batch needs at least one tensor, the examples along its first dimension, and an example.")
         with without_parameter_store(self):
             loss, terms = self.elbo.loss_and_terms(self.model, self.guide, **batch)
         return loss / size, {name: term.detach() / size for name, term in terms.items()}

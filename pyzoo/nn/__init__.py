@@ -1,10 +1,10 @@
 """Network blocks that two or more models share."""
 
 from pyzoo.nn.head import Head
-from pyzoo.nn.image_check import ImageCheck
+from pyzoo.nn.image_check import ImageCheck, ShapeCheck
 from pyzoo.nn.initialize import he_initialized
 from pyzoo.nn.networks import Networks
 from pyzoo.nn.residual import Residual
 from pyzoo.nn.variance import scale_from_log_variance
 
-__all__ = ["Head", "ImageCheck", "Networks", "Residual", "he_initialized", "scale_from_log_variance"]
+__all__ = ["Head", "ImageCheck", "Networks", "Residual", "ShapeCheck", "he_initialized", "scale_from_log_variance"]

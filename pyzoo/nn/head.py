@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyzoo.checks import require_number
+from pyzoo.settings import Above
+
 __all__ = ["Head"]
 
 
@@ -19,6 +22,9 @@ class Head(nn.Module):
         log_variance: which of its outputs, or channels, are log-variances.
         scale: the standard deviation that those start from. A density that starts far too wide hardly pulls at its mean.
 
+    Raises:
+        ValueError: the scale is not positive, or without ``log_variance``; or the layer has no bias to set it by.
+
     Example:
         >>> head = Head(torch.nn.Linear(4, 2))
         >>> with torch.autocast("cpu", torch.bfloat16):
@@ -28,6 +34,11 @@ class Head(nn.Module):
 
     def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d, log_variance: slice | None = None, scale: float = 1.0) -> None:
         super().__init__()
+        require_number(scale, "scale", Above(0))
+        if log_variance is None and scale != 1.0:
+            raise ValueError("scale needs log_variance, which says where log-variances are.")
+        if log_variance is not None and layer.bias is None:
+            raise ValueError("scale is set by the layer's bias, and it has none.")
         self.layer = layer
         if log_variance is not None:
             with torch.no_grad():

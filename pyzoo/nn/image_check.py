@@ -1,25 +1,27 @@
-"""What a network may ask of its images."""
+"""What a network may ask of its input."""
 
 from collections.abc import Sequence
 
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-__all__ = ["ImageCheck"]
+from pyzoo.checks import require_floating, require_shape
+
+__all__ = ["ImageCheck", "ShapeCheck"]
 
 
-class ImageCheck(nn.Module):
-    """Passes images on as they are, if they are what the next layer takes.
+class ShapeCheck(nn.Module):
+    """Passes examples on as they are, if they are what the next layer takes.
 
     Args:
-        x_shape: of one image.
+        x_shape: of one example.
 
     Raises:
-        ValueError: they have another shape, or, while Pyro validates, a pixel is not between 0 and 1.
+        ValueError: they have another shape, there is none, or they are not of a floating-point type.
 
     Example:
-        >>> ImageCheck((1, 2, 2))(torch.rand(5, 1, 2, 2)).shape
-        torch.Size([5, 1, 2, 2])
+        >>> ShapeCheck((200,))(torch.rand(5, 200)).shape
+        torch.Size([5, 200])
     """
 
     def __init__(self, x_shape: Sequence[int]) -> None:
@@ -27,8 +29,24 @@ class ImageCheck(nn.Module):
         self.x_shape = tuple(x_shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.x_shape:
-            raise ValueError(f"The guide takes images of shape {self.x_shape}, not {tuple(x.shape[1:])}.")
+        require_shape(x, "x", ("batch", *self.x_shape))
+        require_floating(x, "x")
+        return x
+
+
+class ImageCheck(ShapeCheck):
+    """The same for images, whose pixels are numbers from 0 to 1.
+
+    Raises:
+        ValueError: as for :class:`ShapeCheck`; or, while Pyro validates, a pixel is not between 0 and 1.
+
+    Example:
+        >>> ImageCheck((1, 2, 2))(torch.rand(5, 1, 2, 2)).shape
+        torch.Size([5, 1, 2, 2])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
         if is_validation_enabled() and not ((x >= 0) & (x <= 1)).all():
             raise ValueError(f"Pixels are numbers from 0 to 1, not from {x.min().item():.3g} to {x.max().item():.3g}.")
         return x

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count
+
 __all__ = ["Residual"]
 
 
@@ -17,6 +19,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        require_count(width, "width")
         self.inner = nn.Linear(width, width)
         self.outer = nn.Linear(width, width)
 

@@ -11,12 +11,13 @@ from pyzoo.training.run import Run
 from pyzoo.training.run_folder import Busy, RunFolder, locked
 from pyzoo.training.schedules import Schedule, constant, cosine, geometric, linear, warmup
 from pyzoo.training.table import Row, Table, find_table
-from pyzoo.training.trainer import NonFiniteLoss, Stopped, Trainer
+from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Stopped, Trainer
 
 __all__ = [
     "Busy",
     "Comparison",
     "Hardware",
+    "LostProcess",
     "NonFiniteLoss",
     "Objective",
     "Pair",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from pyzoo.about import About, entries
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, one_line
 from pyzoo.nn import Networks
 from pyzoo.settings import AtLeast, Count, Group, Settings, changed, flag, flat, walk
 from pyzoo.training.checkpoint import require_same_form
@@ -188,11 +188,16 @@ def require_held_out(recipe: Recipe, report: Report) -> None:
 
 
 def load_entry(entry: EntryPoint) -> Any:
-    """The class of an entry point."""
+    """The class of an entry point.
+
+    Raises:
+        UsageError: it can't be imported; names it.
+    """
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"'{entry.name}' of the package {entry.value} can't be imported: {error}") from error
+    except Exception as error:  # someone else's code can raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"'{entry.name}' ({entry.value}) can't be imported: {reason}") from error
 
 
 def find_recipe(name: str) -> type[Recipe]:

@@ -197,6 +197,7 @@ class Run:
 
         Raises:
             NonFiniteLoss: a loss is not finite; names the term.
+            LostProcess: another of the run's processes has ended.
             Stopped: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
             UsageError: a checkpoint is damaged or can't be written, or another process trains in the folder.
         """
@@ -212,7 +213,7 @@ class Run:
             raise
 
     def _train(self, hardware: Hardware, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
-        from pyzoo.training.trainer import NonFiniteLoss, Trainer
+        from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Trainer
 
         self.config = self._read_config()  # another process may have made the run longer
         recipe = self.recipe
@@ -229,7 +230,7 @@ class Run:
             self.say(f"computing with {'; '.join(others)}, as before: last digits may differ from those of an undisturbed run")
         try:
             trainer.train()
-        except NonFiniteLoss as error:
+        except (LostProcess, NonFiniteLoss) as error:
             self.folder.log(str(error))
             raise
         finally:
@@ -423,10 +424,11 @@ class Run:
             device: where to compute.
 
         Raises:
-            UsageError: the count is below 1, or there is no view or part of a name.
+            UsageError: count or seed is not a whole number, or too small; or there is no view or part of a name.
         """
-        if count < 1:
-            raise UsageError(f"--count must be at least 1, got {count}")
+        for name, value, least in (("--count", count, 1), ("--seed", seed, 0)):
+            if type(value) is not int or not least <= value < 2**63:
+                raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if not isinstance(given or {}, Mapping):
             raise UsageError(f"given must be a dict of names and values, such as {{'label': 3}}, got {given!r}")
         with self._report(device, "sample") as (report, _):

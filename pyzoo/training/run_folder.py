@@ -141,6 +141,8 @@ class RunFolder:
         """
         try:
             found = json.loads(read_bytes(self.path / "config.json"))
+        except UsageError:
+            raise
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{self.path / 'config.json'} can't be read: {one_line(error)}") from error
         if not isinstance(found, dict):

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from pyzoo.checks import require_names, require_number
+from pyzoo.settings import Above, AtLeast
+
 __all__ = ["Schedule", "constant", "cosine", "geometric", "linear", "warmup"]
 
 Value = Callable[[int], float]
@@ -38,6 +41,10 @@ class Schedule:
     value: Value
     name: str = ""
 
+    def __post_init__(self) -> None:
+        known = [name for name, _ in self.module.named_buffers()]
+        require_names([self.buffers] if isinstance(self.buffers, str) else self.buffers, known, "buffer")
+
     @property
     def _buffers(self) -> list[torch.Tensor]:
         names = [self.buffers] if isinstance(self.buffers, str) else self.buffers
@@ -64,8 +71,15 @@ def progress(step: int, steps: float, start: float = 0.0) -> float:
     return min(1.0, max(0.0, (step - start) / steps)) if steps else 0.0
 
 
+def _check(first: float, last: float, steps: float, *limits: Above) -> None:
+    require_number(first, "first", *limits)
+    require_number(last, "last", *limits)
+    require_number(steps, "steps", AtLeast(0))
+
+
 def constant(value: float) -> Value:
     """The same at every step."""
+    require_number(value, "value")
     return lambda step: value
 
 
@@ -76,12 +90,13 @@ def linear(first: float, last: float, steps: float, start: float = 0.0) -> Value
         >>> [linear(5, 1, steps=10)(step) for step in (0, 5, 20)]
         [5.0, 3.0, 1.0]
     """
+    _check(first, last, steps)
     return lambda step: first + (last - first) * progress(step, steps, start)
 
 
 def warmup(steps: float) -> Value:
     """From 0 to 1 over so many steps; with 0 steps it is 1 throughout."""
-    return linear(0.0, 1.0, steps) if steps else constant(1.0)
+    return linear(0.0, 1.0, steps) if steps != 0 else constant(1.0)
 
 
 def geometric(first: float, last: float, steps: float) -> Value:
@@ -92,6 +107,8 @@ def geometric(first: float, last: float, steps: float) -> Value:
         [1.0, 0.1, 0.01]
     """
 
+    _check(first, last, steps, Above(0))
+
     def value(step: int) -> float:
         share = progress(step, steps)
         return first ** (1 - share) * last**share
@@ -101,4 +118,5 @@ def geometric(first: float, last: float, steps: float) -> Value:
 
 def cosine(first: float, last: float, steps: float) -> Value:
     """From one value to another along half a period of a cosine."""
+    _check(first, last, steps)
     return lambda step: last + (first - last) * (1 + math.cos(math.pi * progress(step, steps))) / 2

@@ -26,13 +26,17 @@ from pyzoo.training.recipe import Pair, Recipe, Source, require_held_out
 from pyzoo.training.run_folder import RunFolder
 from pyzoo.training.steps import make_step
 
-__all__ = ["NonFiniteLoss", "Stopped", "Trainer"]
+__all__ = ["LostProcess", "NonFiniteLoss", "Stopped", "Trainer"]
 
 WORTH_MEASURING = 100  # steps; in shorter runs the threads are not measured
 
 
 class NonFiniteLoss(RuntimeError):
     """A loss or gradient became infinite or not a number; the optimizer did not move in such a step."""
+
+
+class LostProcess(RuntimeError):
+    """Another process of a run that several train together has ended."""
 
 
 class Stopped(Exception):
@@ -159,6 +163,7 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: a loss is not finite; names the term.
+            LostProcess: another process that trains with this one has ended.
             Stopped: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
             UsageError: a checkpoint could not be written, or another process trains in the folder.
         """
@@ -166,6 +171,10 @@ class Trainer:
             with self.run.lock() if self.fabric.is_global_zero else contextlib.nullcontext():
                 self._train()
             self.fabric.barrier()
+        except RuntimeError as error:
+            if self.fabric.world_size > 1 and any(word in str(error).lower() for word in ("connection", "gloo", "nccl", "peer")):
+                raise LostProcess(f"another process of this run has ended; {self._last_good()}") from error
+            raise
         finally:
             # Each process goes its own way from here; one that ends with its group alive may be aborted by the group's threads.
             if torch.distributed.is_available() and torch.distributed.is_initialized():

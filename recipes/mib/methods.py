@@ -185,15 +185,18 @@ class Method(Settings):
         """For each latent whose KL weight is not 1 throughout, that weight as a function of the step."""
         return {}
 
-    def loss(self, model: nn.Module, guide: nn.Module, weights: Mapping[str, float]) -> nn.Module:
+    def loss(
+        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
+    ) -> nn.Module:
         """What is minimized: by default C_1 and the guide's penalties.
 
         Args:
             model: the generative program.
             guide: the guide, with its penalties if it has any.
-            weights: of sites that have one.
+            kl_weights: of latents, which schedules may move.
+            site_weights: of further sites.
         """
-        return NegativeELBO(model, guide, weights)
+        return NegativeELBO(model, guide, kl_weights, site_weights=site_weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,10 +285,14 @@ class Multimodal(_SharedAndPrivate):
             estimator = "dependence" if self.independence == "mmd" else self.independence
             yield _independent(["z", *private], views, self.independence_weight, estimator)
 
-    def loss(self, model: nn.Module, guide: nn.Module, weights: Mapping[str, float]) -> nn.Module:
+    def loss(
+        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
+    ) -> nn.Module:
         if not self.crossed_cost:
-            return super().loss(model, guide, weights)
-        return SeveralNetworks(model, guide, _all_and_each(model.variables.observed, self.crossed_cost), "all", weights)
+            return super().loss(model, guide, kl_weights, site_weights)
+        return SeveralNetworks(
+            model, guide, _all_and_each(model.variables.observed, self.crossed_cost), "all", kl_weights, site_weights
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,8 +310,10 @@ class JMVAE(_SharedAlone):
 class MVAE(_SharedAlone):
     """One shared latent, an inference network for all views and one for each (Wu and Goodman 2018): C_1 once for each network."""
 
-    def loss(self, model: nn.Module, guide: nn.Module, weights: Mapping[str, float]) -> nn.Module:
-        return SeveralNetworks(model, guide, _all_and_each(model.variables.observed, 1.0), "own", weights)
+    def loss(
+        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
+    ) -> nn.Module:
+        return SeveralNetworks(model, guide, _all_and_each(model.variables.observed, 1.0), "own", kl_weights, site_weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,16 +323,22 @@ class TELBO(_SharedAlone):
     single_weight: Weight = 5.0
     """Weight of the ELBOs of single views; that of the joint one is 1."""
 
-    def loss(self, model: nn.Module, guide: nn.Module, weights: Mapping[str, float]) -> nn.Module:
-        return SeveralNetworks(model, guide, _all_and_each(model.variables.observed, self.single_weight), "own", weights)
+    def loss(
+        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
+    ) -> nn.Module:
+        return SeveralNetworks(
+            model, guide, _all_and_each(model.variables.observed, self.single_weight), "own", kl_weights, site_weights
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class BiVCCA(_SharedAlone):
     """All views explained from each one alone (Wang et al. 2016): C_4(x_i, z) and the other view's cost, half from each."""
 
-    def loss(self, model: nn.Module, guide: nn.Module, weights: Mapping[str, float]) -> nn.Module:
-        return SeveralNetworks(model, guide, {(view,): 0.5 for view in model.variables.observed}, "all", weights)
+    def loss(
+        self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
+    ) -> nn.Module:
+        return SeveralNetworks(model, guide, {(view,): 0.5 for view in model.variables.observed}, "all", kl_weights, site_weights)
 
 
 @dataclasses.dataclass(frozen=True)

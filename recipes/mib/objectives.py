@@ -40,6 +40,7 @@ class SeveralNetworks(nn.Module):
         conditioned: for each network the views that it is conditioned on, and the weight of its ELBO.
         scored: which views it explains: those that it is conditioned on (MVAE, "own"), or all (BiVCCA, "all").
         kl_weights: as in :class:`pyzoo.infer.NegativeELBO`.
+        site_weights: likewise.
 
     Raises:
         ValueError: a network is conditioned on nothing, or on what is no view; no weight is positive; or ``scored`` is neither.
@@ -52,6 +53,7 @@ class SeveralNetworks(nn.Module):
         conditioned: Mapping[tuple[str, ...], float],
         scored: Literal["own", "all"],
         kl_weights: Mapping[str, float],
+        site_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         names = model.variables.observed
@@ -65,7 +67,7 @@ class SeveralNetworks(nn.Module):
             raise ValueError(f"Weights must be at least 0, and one of them positive, got {list(conditioned.values())}.")
         penalties = guide.penalties if isinstance(guide, Penalised) else []
         once = {site: 1 / self.total for penalty in penalties for site in penalty.sites}
-        self.elbo = NegativeELBO(model, guide, kl_weights, fixed_weights=once)
+        self.elbo = NegativeELBO(model, guide, kl_weights, site_weights={**(site_weights or {}), **once})
         sets = torch.tensor([[name in views for name in names] for views in conditioned])
         self.register_buffer("sets", sets, persistent=False)
         self.register_buffer("weights", torch.tensor(list(conditioned.values()), dtype=torch.float64), persistent=False)

@@ -120,8 +120,8 @@ class MIBRecipe(ImageRecipe):
         model, guide = pair
         penalties = self.declare().penalties(model, self.train_size)
         kl_weights = self.method.kl_weights(model.variables, self.steps)
-        weights = {**self._site_weights(), **{latent: weight(0) for latent, weight in kl_weights.items()}}
-        module = self.method.loss(model, Penalised(guide, penalties) if penalties else guide, weights)
+        first = {latent: weight(0) for latent, weight in kl_weights.items()}
+        module = self.method.loss(model, Penalised(guide, penalties) if penalties else guide, first, self._site_weights())
         elbo = module.elbo if isinstance(module, SeveralNetworks) else module
         schedules = [Schedule(elbo, f"kl_weight_{latent}", weight) for latent, weight in kl_weights.items()]
         objectives = [self._objective(module, [*model.parameters(), *guide.parameters()], schedules=schedules)]

@@ -168,6 +168,10 @@ class MIBReport(ImageReport):
         if isinstance(value, Tensor) and value.dim() > 0:
             if value.shape != view.shape[1:]:
                 raise UsageError(f"the view '{name}' must be {tuple(view.shape[1:])}, not {tuple(value.shape)}")
+            if not value.is_floating_point() or not ((value >= 0) & (value <= 1)).all():
+                raise UsageError(f"the view '{name}' must be of floats from 0 to 1")
+            if name == "label" and sorted(value.tolist()) != [0.0] * (len(value) - 1) + [1.0]:
+                raise UsageError("the view 'label' must be one-hot")
             return value.to(view).unsqueeze(0)
         if name == "label":
             return nn.functional.one_hot(torch.tensor([self._class(value)]), view.shape[1]).to(view)

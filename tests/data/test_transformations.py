@@ -180,8 +180,11 @@ def test_families_without_an_inverse_say_so(name):
     ("make", "message"),
     [
         (lambda: Affine(rotation=-1.0), "at least 0"),
-        (lambda: Affine(rotation=math.nan), "at least 0"),
-        (lambda: FAMILIES["affine"].apply(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 6)), "of floats"),
+        (lambda: Affine(rotation=math.nan), "rotation must be a finite number"),
+        (
+            lambda: FAMILIES["affine"].apply(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 6)),
+            "of a floating-point type",
+        ),
         (lambda: ViewSource(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), Affine(), binarize="fixed"), "got 'fixed'"),
         (lambda: Affine(scale=(1.2, 0.8)), "in increasing order"),
         (lambda: Affine(scale=(0.0, 1.0)), "positive"),

@@ -36,5 +36,5 @@ def test_is_a_function_of_its_seed_and_leaves_the_generator_alone():
 
 
 def test_no_steps():
-    with pytest.raises(ValueError, match="one step or more, not 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got 0"):
         train_classifier(batch, 0)

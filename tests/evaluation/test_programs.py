@@ -58,7 +58,7 @@ def test_posterior_means_follow_from_those_before_them():
     torch.testing.assert_close(means["z"], BATCH["x"] / 3)
     torch.testing.assert_close(means["y"], BATCH["x"] * 2 / 3)
     assert list(posterior_means(guide, BATCH, ["y"])) == ["y"]
-    with pytest.raises(KeyError, match="w"):
+    with pytest.raises(ValueError, match="There is no site 'w': there are z, y"):
         posterior_means(guide, BATCH, ["w"])
 
 

@@ -115,7 +115,7 @@ def test_a_closed_gate_silences_its_parent():
         ({"estimator": "soft"}, "'soft'"),
         ({"initial": 1.0}, "between 0 and 1"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"temperature": math.nan}, "temperature must be positive"),
+        ({"temperature": math.nan}, "temperature must be a finite number"),
         ({"num_nodes": 0}, "num_nodes"),
         ({"structure": torch.zeros(2, 3)}, r"3 x 3 matrix, not \(2, 3\)"),
         ({"structure": 0.5 * torch.ones(3, 3)}, "zeros and ones"),

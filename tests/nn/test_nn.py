@@ -64,7 +64,7 @@ def test_images_are_checked():
     check = ImageCheck((1, 4, 4))
     x = torch.rand(3, 1, 4, 4)
     assert check(x) is x
-    with pytest.raises(ValueError, match=r"\(1, 4, 4\), not \(1, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"x must be \(batch, 1, 4, 4\), got \(3, 1, 5, 4\)"):
         check(torch.rand(3, 1, 5, 4))
     with pytest.raises(ValueError, match="from 0 to 1, not"):
         check(x - 0.5)

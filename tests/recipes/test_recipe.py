@@ -25,7 +25,7 @@ def test_recipes_and_tables_are_found_by_name():
 
 @pytest.mark.parametrize("value", ["nowhere.at_all:Recipe", "pyzoo.training:NoRecipe"])
 def test_an_entry_point_that_leads_nowhere(value):
-    with pytest.raises(UsageError, match=f"'x' of the package {value} can't be imported"):
+    with pytest.raises(UsageError, match="can't be imported"):
         load_entry(EntryPoint("x", value, "pyzoo.recipes"))
 
 

@@ -252,7 +252,9 @@ def test_samples_are_of_the_parts_that_are_given(trained):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "--count must be at least 1, got 0"),
+        ({"count": 0}, "--count must be a whole number of at least 1, got 0"),
+        ({"count": 2.5}, "--count must be a whole number of at least 1, got 2.5"),
+        ({"seed": -1}, "--seed must be a whole number of at least 0, got -1"),
         ({"given": {"label": 3}}, "there is nothing 'label' to condition on in compvae-sines: there are parts"),
         ({"given": {"parts": [1, 99]}}, "parts: '99' is not a frequency from 1 to 10"),
         ({"given": {"parts": []}}, "parts: name at least one part"),

@@ -48,7 +48,7 @@ def test_a_schedule_moves_its_buffers_in_place():
 
 
 def test_a_buffer_that_is_not_there():
-    with pytest.raises(AttributeError, match="wieght"):
+    with pytest.raises(ValueError, match="There is no buffer 'inner\\.wieght'"):
         Schedule(Weighted(), "inner.wieght", constant(0.0)).apply(0)
 
 
