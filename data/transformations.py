@@ -13,6 +13,7 @@ import math
 from typing import Literal, Protocol
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, one_hot
 
@@ -239,6 +240,8 @@ class Superpixels:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         _check(images, parameters, self.num_parameters)
+        if is_validation_enabled() and not ((parameters >= 0) & (parameters <= 1)).all():
+            raise ValueError("parameters must be shares of a cell, from 0 to 1.")
         count, channels, height, width = images.shape
         rows, columns = (_centers(size, images) * self.per_side for size in (height, width))
         places = torch.cartesian_prod(rows, columns).expand(count, -1, -1)  # in cells
@@ -299,6 +302,7 @@ class Composition:
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         if self.invertible:
             return Affine().apply(images, parameters)
+        _check(images, parameters, self.num_parameters)
         parts = parameters.split([family.num_parameters for family in self.families], dim=-1)
         for family, part in zip(self.families, parts, strict=True):
             images = family.apply(images, part)

@@ -20,7 +20,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_shape
+from pyzoo.checks import require_count, require_shape
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
 from pyzoo.models.mib import PairNetworks, ViewNetworks, check_complete, those_given, view_dim, without_absent
@@ -234,6 +234,7 @@ def encoder(networks: ViewNetworks, view: str, width: int) -> nn.Module:
         view: "label"; "number", a house number where the networks are :class:`PairNetworks`; or any other name, an image.
         width: dimensions of the view's latents together.
     """
+    require_count(width, "width")
     hidden_dim = networks.hidden_dim
     if view == "number" and isinstance(networks, PairNetworks):
         layers: list[nn.Module] = [ShapeCheck((3, 32, 32)), nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.ReLU()]

@@ -17,7 +17,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_shape
+from pyzoo.checks import num_rows, require_shape
 from pyzoo.infer import analytic
 from pyzoo.models.tvae import TVAE, TVAENetworks, VAENetworks
 from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
@@ -64,7 +64,7 @@ class TVAEGuide(PyroModule):
             if self.transformation is None:
                 raise ValueError("The guide of a standard VAE takes no views.")
             require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=len(x))
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", num_rows(x, 1)):
             if views is None:
                 [q_z_0] = self.posteriors(x)
                 pyro.sample("z_0", q_z_0, infer=analytic)

@@ -24,7 +24,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import as_indices, require_floating, require_number, require_observed, require_shape
+from pyzoo.checks import as_indices, require_count, require_floating, require_number, require_observed, require_shape
 from pyzoo.nn import Head, Networks, Residual, scale_from_log_variance
 from pyzoo.settings import Above, AtLeast, AtMost, Count, MultipleOf, NoFlag, Positive, Weight, Widths
 
@@ -297,6 +297,8 @@ class PlaceEmbedding(nn.Module):
 
     def __init__(self, num_categories: int, width: int, gain: float = 1.0) -> None:
         super().__init__()
+        require_count(num_categories, "num_categories")
+        require_count(width, "width")
         self.category = CategoryEmbedding(num_categories, width)
         self.place = nn.Linear(2, width)
         with torch.no_grad():

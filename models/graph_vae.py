@@ -23,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_number, require_observed
+from pyzoo.checks import num_rows, require_count, require_number, require_observed
 from pyzoo.nn import Networks, scale_from_log_variance
 from pyzoo.settings import Above, Below, Count, NoFlag, Widths
 
@@ -217,8 +217,7 @@ class GraphVAE(PyroModule):
         """
         gates = self.gates()
         num_nodes = len(gates)
-        size = size if x is None else len(x)
-        require_count(size, "size")
+        size = num_rows(x, size)
         with pyro.plate("data", size) as rows:
             z: dict[int, Tensor] = {}
             for node in reversed(range(num_nodes)):
@@ -320,6 +319,8 @@ class BatchNorm(nn.BatchNorm1d):
 
 def mlp(in_features: int, widths: Sequence[int], out_features: int) -> nn.Sequential:
     """Linear, batch norm and ELU for each hidden width, and a last linear layer."""
+    for size in (in_features, *widths, out_features):
+        require_count(size, "each number of features")
     layers: list[nn.Module] = []
     for width in widths:
         layers += [nn.Linear(in_features, width), BatchNorm(width), nn.ELU()]

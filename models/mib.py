@@ -23,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_names, require_observed
+from pyzoo.checks import require_count, require_names, require_observed, require_shape
 from pyzoo.infer import BayesianNetwork, FixedMask, Variables
 from pyzoo.nn import Networks, he_initialized
 from pyzoo.settings import AtLeast, Count, NoFlag, Positive
@@ -124,7 +124,10 @@ class StructuredVAE(PyroModule):
         """
         self.variables.check_views([view])
         require_names([*self.variables.shared, *self.variables.private_of(view)], latents, "latent")
-        row = (self.mask() if edges is None else edges)[self.variables.observed.index(view)]
+        edges = self.mask() if edges is None else edges
+        if edges.shape != (len(self.variables.observed), len(self.variables.shared)):
+            raise ValueError(f"M^p must be (views, shared latents), got {tuple(edges.shape)}.")
+        row = edges[self.variables.observed.index(view)]
         shared = [latents[z] * row[j] for j, z in enumerate(self.variables.shared)]
         return self.decoders[view](torch.cat([*shared, *(latents[u] for u in self.variables.private_of(view))], dim=-1))
 
@@ -148,6 +151,9 @@ def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
 
 def without_absent(view: Tensor, present: Tensor) -> Tensor:
     """A view with zeros in its absent rows: what they hold must not reach a gradient, not even multiplied by zero."""
+    require_shape(present, "present", (len(view),))
+    if present.dtype != torch.bool:
+        raise ValueError(f"present must be boolean, got {present.dtype}.")
     return torch.where(present.view(-1, *(1,) * (view.dim() - 1)), view, torch.zeros_like(view))
 
 
@@ -286,6 +292,7 @@ class ViewNetworks(Networks):
 
     def decoder(self, view: str, width: int) -> nn.Module:
         """The decoder of a view, from latents that have ``width`` dimensions together."""
+        require_count(width, "width")
         if view == "label":
             return LabelDecoder(width, self.hidden_dim, self.num_classes)
         return PixelDecoder(width, self.hidden_dim, self.x_shape)

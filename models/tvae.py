@@ -37,7 +37,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_number, require_observed, require_shape
+from pyzoo.checks import num_rows, require_count, require_floating, require_number, require_observed, require_shape
 from pyzoo.errors import UsageError
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.nn import Networks, he_initialized
@@ -70,6 +70,7 @@ class Additive:
         return (z_dim,)
 
     def __call__(self, z: Tensor, T: Tensor) -> Tensor:
+        require_shape(T, "T", tuple(z.shape))
         return z + T
 
 
@@ -88,6 +89,8 @@ class Matrix:
         return (z_dim, z_dim)
 
     def __call__(self, z: Tensor, T: Tensor) -> Tensor:
+        require_floating(z, "z")
+        require_shape(T, "T", (*z.shape, *z.shape[-1:]))
         with torch.autocast(z.device.type, enabled=False):  # the exponential goes wrong in half precision
             matrix = torch.linalg.matrix_exp(T.to(z.dtype) / z.shape[-1])
             return (matrix @ z.unsqueeze(-1)).squeeze(-1)
@@ -172,8 +175,7 @@ class TVAE(PyroModule):
             raise ValueError("Views are given together with their images x, one row for each, to a model that has a latent map.")
         if views is not None:
             require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=len(x))
-        size = size if x is None else len(x)
-        require_count(size, "size")
+        size = num_rows(x, size)
         like = next(self.decoder.parameters(), torch.zeros(()))
         zeros = like.new_zeros(size, self.z_dim)
         with pyro.plate("data", size):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
-__all__ = ["as_indices", "require_count", "require_floating", "require_kept", "require_names", "require_number"]
-__all__ += ["require_observed", "require_shape"]
+__all__ = ["as_indices", "num_rows", "require_count", "require_floating", "require_kept", "require_names"]
+__all__ += ["require_number", "require_observed", "require_shape"]
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
@@ -136,6 +136,18 @@ def require_observed(value: Tensor, name: str, rows: int, event_shape: Collectio
     """
     require_shape(value, name, ("batch", *event_shape), batch=rows)
     require_floating(value, name)
+
+
+def num_rows(x: Tensor | None, size: int) -> int:
+    """How many rows a program runs on: as many as x has, or as are asked for where there is no x.
+
+    Raises:
+        ValueError: that is not a whole number of at least 1.
+    """
+    if x is not None:
+        size = len(x) if x.dim() else 0
+    require_count(size, "size" if x is None else "The number of rows of x")
+    return size
 
 
 def require_names(names: Collection[str], known: Collection[str], what: str) -> None:

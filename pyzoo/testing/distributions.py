@@ -8,6 +8,8 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyzoo.checks import require_count
+
 __all__ = ["check_distribution"]
 
 
@@ -28,6 +30,7 @@ def check_distribution(make: Callable[..., TorchDistribution], params: Mapping[s
     Example:
         >>> check_distribution(dist.Gamma, {"concentration": torch.rand(3) + 1, "rate": torch.rand(3) + 1})
     """
+    require_count(num_samples, "num_samples", 2)
     d = make(**params)
     _check_shapes(d)
     _check_expand(d)

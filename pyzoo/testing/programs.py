@@ -8,6 +8,7 @@ import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
 from torch import Tensor, nn
 
+from pyzoo.checks import require_count
 from pyzoo.infer import TraceKL_ELBO
 from pyzoo.infer.parameter_store import name_conflict
 
@@ -41,6 +42,7 @@ def check_elbo(
         ...         pyro.sample("z", dist.Normal(super().forward(x.view(1, 1)).squeeze(), 0.5), infer=analytic)
         >>> check_elbo(model, Guide(1, 1), {"x": torch.tensor(2.0)})
     """
+    require_count(num_samples, "num_samples", 2)
     assert_no_conflict(model, guide)
     # Not a set, whose order is another one in each process.
     parameters = list(dict.fromkeys(p for program in (model, guide) for _, p in named_parameters(program) if p.requires_grad))

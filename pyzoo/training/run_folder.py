@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any, TypedDict
@@ -42,6 +43,8 @@ class Results(TypedDict):
     parameters: Annotated[int, AtLeast(0)]
     versions: dict[str, str]
     machine: str
+    checksum: str
+    """Of all others."""
 
 
 OWN_DATA = "data.npz"
@@ -154,14 +157,17 @@ class RunFolder:
         self._write_json("config.json", config)
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """The metrics of an evaluation, and what they were measured with."""
-        self._write_json("results.json", results)
+        """The metrics of an evaluation, and what they were measured with; with a check sum."""
+        results = json.loads(_json(results))  # as they will be read
+        self._write_json("results.json", {**results, _CHECKSUM: _sum_of(results)})
 
     def results(self) -> dict[str, Any]:
         """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged."""
         try:
             found = json.loads(read_bytes(self.path / "results.json"))
             require_entries(found, Results, "results.json")
+            if found.pop(_CHECKSUM) != _sum_of(found):
+                return {}
         except (OSError, ValueError, RecursionError):
             return {}
         metrics = {name: math.nan if value is None else float(value) for name, value in found["metrics"].items()}
@@ -174,17 +180,15 @@ class RunFolder:
             file.write(printable(line) + "\n")
 
     def append_metrics(self, row: dict[str, float]) -> None:
-        """Adds a row to metrics.csv; a column that the file lacks is added to it."""
+        """Adds a row to metrics.csv, with a check sum; a column that the file lacks is added to it."""
         columns = self._columns()
         if columns and set(row) - set(columns):
             columns = [*columns, *(name for name in row if name not in columns)]
             self._write_rows(columns, self._rows())
+        text = "" if columns else _head(list(row))
+        text += _line(columns or list(row), row)
         with open(self.path / "metrics.csv", "a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if not columns:
-                columns = list(row)
-                writer.writerow(columns)
-            writer.writerow([row.get(name, "") for name in columns])
+            file.write(text)
 
     def write_tensorboard(self, row: Mapping[str, float]) -> None:
         """Writes a row for TensorBoard, into the folder ``tensorboard``.
@@ -222,45 +226,34 @@ class RunFolder:
         require_file(self.path / "metrics.csv")
         try:
             with open(self.path / "metrics.csv", newline="", encoding="utf-8", errors="replace") as file:
-                return next(csv.reader(file), [])
+                return [name for name in next(csv.reader(file), []) if name != _CHECKSUM]
         except FileNotFoundError:
             return []
 
     def _rows(self) -> list[dict[str, str]]:
-        return self._table()[1]
-
-    def _table(self) -> tuple[list[str], list[dict[str, str]]]:
-        """The columns and rows of metrics.csv as text, without what a kill or a power cut left at its end.
+        """The rows of metrics.csv as text, without what a kill or a power cut left at its end.
 
         Raises:
             UsageError: something before the end is damaged.
         """
         file = self.path / "metrics.csv"
         try:
-            lines = read_bytes(file).decode(errors="replace").split("\n")
+            head, *lines = read_bytes(file).decode(errors="replace").split("\n")
         except FileNotFoundError:
-            return [], []
+            return []
         except OSError as error:
             raise UsageError(f"{file} can't be read: {error.strerror}") from error
-        # Names of terms may need quotes. Numbers never do: one that has a quote is damaged, and takes no other row with it.
-        columns = next(csv.reader(lines[:1]), [])
-        if len(lines) == 1 and "step,".startswith(lines[0][:5]):  # a head that was cut short
-            return [], []
-        rows = [dict(zip(columns, line.rstrip("\r").split(","), strict=False)) for line in lines[1:-1]]
-        whole = [
-            _is_whole(row, columns) and line.count(",") == len(columns) - 1 for row, line in zip(rows, lines[1:], strict=False)
-        ]
-        good = whole.index(False) if False in whole else len(rows)
-        if (columns and "step" not in columns) or any(whole[good:]):
+        columns = next(csv.reader([head]), [])  # names of terms may need quotes; numbers never do
+        rows = [_row(columns, line.removesuffix("\r")) for line in lines[:-1]]
+        good = rows.index(None) if None in rows else len(rows)
+        cut_short = not lines and "step,".startswith(head[:5])
+        if ("step" not in columns and not cut_short) or any(rows[good:]):
             raise UsageError(f"{file} is damaged: move it away to go on without it")
-        return columns, rows[:good]
+        return [row for row in rows[:good] if row is not None]
 
-    def _write_rows(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_whole(self.path / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+    def _write_rows(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+        text = _head(columns) + "".join(_line(columns, row) for row in rows)
+        write_whole(self.path / "metrics.csv", lambda file: file.write(text.encode()))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -285,8 +278,15 @@ class RunFolder:
                 self._locked = False
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
-        text = json.dumps(_strict(value), indent=2, default=str, allow_nan=False) + "\n"  # paths as text
-        write_whole(self.path / name, lambda file: file.write(text.encode()))
+        write_whole(self.path / name, lambda file: file.write(_json(value).encode()))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_strict(value), indent=2, default=str, allow_nan=False) + "\n"  # paths as text
+
+
+def _sum_of(results: Any) -> str:
+    return f"{zlib.crc32(json.dumps(results, sort_keys=True).encode()):08x}"
 
 
 def _strict(value: Any) -> Any:
@@ -298,9 +298,39 @@ def _strict(value: Any) -> Any:
     return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _is_whole(row: Mapping[str, str], columns: Sequence[str]) -> bool:
-    """Whether a row of metrics.csv has all its cells, and numbers in them."""
+# Rows of metrics.csv --------------------------------------------------------------------------------------------------
+
+_CHECKSUM = "checksum"
+"""The last column, which ties a row to the head and would show a digit that has changed."""
+
+
+def _head(columns: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow([*columns, _CHECKSUM])
+    return text.getvalue()
+
+
+def _line(columns: Sequence[str], row: Mapping[str, Any]) -> str:
+    cells = [str(row.get(name, "")) for name in columns]
+    return ",".join([*cells, _checksum(columns, cells)]) + "\r\n"
+
+
+def _row(columns: Sequence[str], line: str) -> dict[str, str] | None:
+    """A line by the columns' names; None if it is not whole: a cell is missing or no number, or a character has changed."""
+    cells = line.split(",")
+    if len(cells) != len(columns):
+        return None
+    row = dict(zip(columns, cells, strict=True))
+    if _CHECKSUM in row:  # earlier versions wrote none
+        found = row.pop(_CHECKSUM)
+        if found != _checksum(list(row), list(row.values())):
+            return None
     try:
-        return row.keys() == set(columns) and int(row["step"]) >= 0 and all(float(cell or 0) or True for cell in row.values())
+        is_whole = int(row["step"]) >= 0 and all(float(cell or 0) or True for cell in row.values())
     except (KeyError, ValueError):
-        return False
+        return None
+    return row if is_whole else None
+
+
+def _checksum(columns: Sequence[str], cells: Sequence[str]) -> str:
+    return f"{zlib.crc32(','.join([*columns, *cells]).encode()):08x}"
