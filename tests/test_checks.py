@@ -1,12 +1,38 @@
 """Every function that takes integers takes every integer type, and says in its own words what it refuses."""
 
+import math
+import re
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
-from pyzoo.checks import as_indices
+from pyzoo.checks import as_indices, require_count, require_number, require_shape
+from pyzoo.data.colors import Colors
+from pyzoo.data.images import Epochs
 from pyzoo.data.multimodal import ImagePartner, Label, PairSet
+from pyzoo.data.sines import Sines
 from pyzoo.data.street_numbers import street_numbers
+from pyzoo.data.transformations import Crop
+from pyzoo.infer import (
+    FixedMask,
+    NegativeELBO,
+    TraceKL_ELBO,
+    aggregate_log_prob,
+    distortion,
+    gaussian_kernel,
+    rate,
+    total_correlation,
+)
 from pyzoo.models.compvae import SinesNetworks
+from pyzoo.models.graph_vae import GraphVAENetworks
+from pyzoo.models.tvae import TVAENetworks
+from pyzoo.nn import scale_from_log_variance
+from pyzoo.random import seeded
+from pyzoo.settings import Above, AtMost
+from pyzoo.training import linear
 
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
 IMAGES = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
@@ -48,3 +74,89 @@ def test_what_is_no_list_of_integers_is_refused_by_name(labels):
     for function in (lambda x: as_indices(x, "labels"), lambda x: street_numbers(x, generator()), lambda x: Label()(x, None)):
         with pytest.raises(ValueError, match="labels must be integers in 1 dimension, got torch"):
             function(labels)
+
+
+# What is refused is refused in the library's own words -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, True, math.nan, None, "2"])
+def test_a_count_is_a_whole_number(value):
+    with pytest.raises(ValueError, match="size must be a whole number of at least 1, got "):
+        require_count(value, "size")
+    require_count(np.int64(3), "size")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, True, None, "1"])
+def test_a_number_is_finite(value):
+    with pytest.raises(ValueError, match="scale must be a finite number, got "):
+        require_number(value, "scale")
+
+
+def test_numbers_within_limits():
+    require_number(0.5, "share", Above(0), AtMost(1))
+    with pytest.raises(ValueError, match=r"share must be positive and at most 1, got 1\.5"):
+        require_number(1.5, "share", Above(0), AtMost(1))
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 1, 28, 27), (0, 1, 28, 28), (), (5, 1, 28, 28, 1)])
+def test_a_shape_is_named_with_its_axes(shape):
+    with pytest.raises(ValueError, match=re.escape(f"x must be (batch, 1, 28, 28), got {shape}")):
+        require_shape(torch.zeros(shape), "x", ("batch", 1, 28, 28))
+
+
+def test_an_axis_that_another_argument_has_decided():
+    require_shape(torch.zeros(5, 2), "y", ("batch", 2), batch=5)
+    with pytest.raises(ValueError, match=re.escape("y must be (batch, 2) with batch 4, got (5, 2)")):
+        require_shape(torch.zeros(5, 2), "y", ("batch", 2), batch=4)
+
+
+def test_values_are_read_only_while_pyro_validates():
+    classes = torch.tensor([0, 7])
+    with pytest.raises(ValueError, match="labels must be from 0 to 4, got 0 to 7"):
+        as_indices(classes, "labels", below=5)
+    with pyro.validation_enabled(False):
+        assert torch.equal(as_indices(classes, "labels", below=5), classes)
+
+
+SINES = SinesNetworks(w_dim=8, z_dim=3, graph_widths=(8,), prior_width=8, decoder_width=40, encoder_width=40)
+TVAE = TVAENetworks(z_dim=3, encoder_channels=(4, 4, 4, 4), decoder_channels=(4, 4, 4, 4), hidden_dim=8)
+GRAPH = GraphVAENetworks(nodes=2, latent_dim=4, structure="full", x_shape=(1, 6, 6), widths=(8,), hidden_dim=8)
+X, PARTS = torch.zeros(2, 200), torch.zeros(2, 3, dtype=torch.int64)
+Q = dist.Normal(torch.zeros(4, 2), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SINES.model()(parts=PARTS - 1), "parts must be from 0 to 9, got -1 to -1"),
+        (lambda: SINES.model()(parts=PARTS, x=X[:, :1]), "x must be (batch, 200) with batch 2, got (2, 1)"),
+        (lambda: SINES.model()(parts=PARTS[:, :0]), "parts must be (batch, parts), got (2, 0)"),
+        (lambda: SINES.guide(SINES.model())(parts=PARTS, x=X[0]), "x must be (batch, 200), got (200,)"),
+        (lambda: SINES.guide(SINES.model())(parts=PARTS, x=X.long()), "x must be of a floating-point type, got torch.int64"),
+        (lambda: TVAE.model()(x=torch.zeros(5, 28, 28)), "x must be (batch, 1, 28, 28) with batch 5, got (5, 28, 28)"),
+        (lambda: TVAE.model()(size=0), "size must be a whole number of at least 1, got 0"),
+        (lambda: GRAPH.model()(x=torch.zeros(0, 1, 6, 6)), "The number of rows of x must be a whole number of at least 1"),
+        (lambda: GRAPH.model()(size=1), "Batch norm needs two or more examples in training mode"),
+        (lambda: aggregate_log_prob(Q, torch.zeros(4, 2), dataset_size=3), "dataset_size must be a whole number of at least 4"),
+        (lambda: total_correlation(Q, torch.zeros(4, 2), [[0], [0]]), "groups must hold each of the features 0 to 1 once"),
+        (lambda: distortion(Q, torch.zeros(4)), "x must be of the shape of p's draws, (4, 2), got (4,)"),
+        (lambda: rate(Q, Q, torch.ones(2, 2, dtype=torch.bool)), "mask must be (batch,) with batch 4, got (2, 2)"),
+        (lambda: gaussian_kernel(torch.zeros(2, dtype=torch.uint8), torch.ones(2)), "x must be of a floating-point type"),
+        (lambda: FixedMask(torch.full((2, 1), 7.0)), "edges must be zeros and ones"),
+        (lambda: TraceKL_ELBO(2.5), "num_particles must be a whole number of at least 1, got 2.5"),
+        (lambda: TraceKL_ELBO(1, {"z": -1.0}), "at least 0, got -1.0"),
+        (lambda: NegativeELBO(SINES.model(), SINES.model(), {"z": 1.0}, site_weights={"z": 2.0}), "two weights for the site 'z'"),
+        (lambda: scale_from_log_variance(X, -1.0), "floor must be at least 0, got -1.0"),
+        (lambda: linear(0, 1, steps=-5), "steps must be at least 0, got -5"),
+        (lambda: Colors(lambda step: 4, gamma=0.0), "gamma must be positive, got 0.0"),
+        (lambda: Colors(lambda step: 4).draw(0, 2, seed=0), "size must be a whole number of at least 1, got 0"),
+        (lambda: Sines(lambda step: 0).batch(0, 4), "max_parts must be a whole number of at least 1, got 0"),
+        (lambda: Label(3)(torch.tensor([3]), generator()), "labels must be from 0 to 2, got 3 to 3"),
+        (lambda: Epochs(5).rows(0, -1), "size must be a whole number of at least 1, got -1"),
+        (lambda: Crop().apply(torch.ones(1, 1, 4, 4), torch.zeros(2, 4)), "parameters must be (1, 4), got (2, 4)"),
+        (lambda: seeded(0.5), "seed must be a whole number of 64 bits, got 0.5"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

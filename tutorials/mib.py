@@ -126,7 +126,7 @@ def trained(penalties, steps=STEPS):
     torch.manual_seed(1)
     model = networks.model()
     guide = networks.guide(model)
-    module = NegativeELBO(model, Penalised(guide, penalties), {"label": 50.0})  # a label is a few nats, an image hundreds
+    module = NegativeELBO(model, Penalised(guide, penalties), site_weights={"label": 50.0})  # an image is hundreds of nats
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in range(steps):

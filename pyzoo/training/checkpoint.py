@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import write_whole
-from pyzoo.settings import AtLeast, Count, Weight, require_entries
+from pyzoo.settings import AtLeast, Count, Weight, difference, require_entries
 
-__all__ = ["Checkpoint", "CheckpointFolder", "StepState", "require_same_form"]
+__all__ = ["Checkpoint", "CheckpointFolder", "StepState", "plain", "require_same_form", "require_same_run"]
 
 
 class StepState(TypedDict):
@@ -146,6 +147,34 @@ def require_checkpoint(state: Any) -> None:
         require_finite(objective, f"objective {number}")
 
 
+def plain(value: Any) -> bool | int | float | str | None:
+    """A setting as a checkpoint holds it, and a config.json's list like the tuple that it stands for."""
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return value
+    return str(_as_tuple(value))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
+def require_same_run(state: Checkpoint, recipe: str, settings: Mapping[str, Any], path: Path) -> None:
+    """Raises a UsageError unless a checkpoint is of a recipe, and of its settings, as far as these are given.
+
+    Args:
+        state: the checkpoint.
+        recipe: the recipe's name.
+        settings: values by name.
+        path: the run's folder, for the error.
+    """
+    if state["recipe"] != recipe:
+        raise UsageError(f"the checkpoint in {path} is of recipe {state['recipe']}, not of {recipe}")
+    for name, value in settings.items():
+        if name in state["settings"] and state["settings"][name] != plain(value):
+            theirs = difference(name, state["settings"][name], plain(value))
+            raise UsageError(f"the checkpoint in {path} is of a run with {theirs}: config.json was changed since")
+
+
 def require_finite(value: Any, name: str) -> None:
     """Raises a UsageError if a number in a state is not finite."""
     if isinstance(value, dict):
@@ -165,7 +194,7 @@ def require_same_form(saved: Any, own: Any, name: str) -> None:
 
     Args:
         saved: what a checkpoint holds.
-        own: what it is to replace; None stands for anything.
+        own: what it is to replace.
         name: what an error calls it.
     """
     if isinstance(own, dict):
@@ -183,7 +212,7 @@ def require_same_form(saved: Any, own: Any, name: str) -> None:
             is_tensor = isinstance(saved, Tensor)
             found = f"{tuple(saved.shape)} in {saved.dtype}" if is_tensor else f"a {type(saved).__name__}"
             raise UsageError(f"its {name} is {found}, not {tuple(own.shape)} in {own.dtype}")
-    elif own is not None and not _is_same_type(saved, own):
+    elif not _is_same_type(saved, own):
         raise UsageError(f"its {name} is {saved!r}, not like {own!r}")
 
 

@@ -20,6 +20,7 @@ from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
 from pyzoo.settings import AtLeast, Count, changed, difference, flag, flat, require_entries, restored, walk
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
+from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
 from pyzoo.training.report import Report
@@ -324,8 +325,8 @@ class Run:
             if not self.folder.checkpoints.files():
                 raise UsageError(f"{self.path} has no checkpoint yet: train it with {resume_command(self.path)}")
             state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
-            if state["recipe"] != self.config["recipe"]:
-                raise UsageError(f"the checkpoint in {self.path} is of recipe {state['recipe']}, not of {self.config['recipe']}")
+            settings = {**self.config["settings"], **self.config["networks"]}
+            require_same_run(state, self.config["recipe"], settings, self.path)
             with torch.random.fork_rng():
                 model = self.networks.model()
                 pair = Pair(model, self.networks.guide(model))

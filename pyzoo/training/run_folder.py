@@ -226,7 +226,7 @@ class RunFolder:
         require_file(self.path / "metrics.csv")
         try:
             with open(self.path / "metrics.csv", newline="", encoding="utf-8", errors="replace") as file:
-                return [name for name in next(csv.reader(file), []) if name != _CHECKSUM]
+                return [name for name in _names(file.readline()) if name != _CHECKSUM]
         except FileNotFoundError:
             return []
 
@@ -243,7 +243,7 @@ class RunFolder:
             return []
         except OSError as error:
             raise UsageError(f"{file} can't be read: {error.strerror}") from error
-        columns = next(csv.reader([head]), [])  # names of terms may need quotes; numbers never do
+        columns = _names(head)
         rows = [_row(columns, line.removesuffix("\r")) for line in lines[:-1]]
         good = rows.index(None) if None in rows else len(rows)
         cut_short = not lines and "step,".startswith(head[:5])
@@ -308,6 +308,14 @@ def _head(columns: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerow([*columns, _CHECKSUM])
     return text.getvalue()
+
+
+def _names(head: str) -> list[str]:
+    """The columns of a head. Names of terms may need quotes; numbers never do."""
+    try:
+        return next(csv.reader([head.rstrip("\r\n")]), [])
+    except csv.Error:
+        return []
 
 
 def _line(columns: Sequence[str], row: Mapping[str, Any]) -> str:

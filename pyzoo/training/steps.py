@@ -5,7 +5,7 @@ moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -159,13 +159,24 @@ class Eager:
                 if group[name] != mine[name]:
                     raise UsageError(f"its optimizer has {name} {group[name]}, not {mine[name]}")
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if not isinstance(saved["state"], dict) or not saved["state"].keys() <= set(range(len(parameters))):
+            raise UsageError("its optimizer is of other parameters")
         for index, values in saved["state"].items():
-            if index not in range(len(parameters)) or not isinstance(values, dict):
-                raise UsageError("its optimizer is of other parameters")
-            for name, value in values.items():
-                if isinstance(value, Tensor) and value.shape not in (torch.Size(), parameters[index].shape):
-                    shapes = tuple(value.shape), tuple(parameters[index].shape)
-                    raise UsageError(f"its optimizer has {name} of shape {shapes[0]} for a parameter of shape {shapes[1]}")
+            own = {name: _like(value, parameters[index]) for name, value in self._optimizer_entries(parameters[index]).items()}
+            require_same_form(values, own, f"optimizer, state, {index}")
+
+    def _optimizer_entries(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """What the optimizer keeps of a parameter once it has moved it; found out by moving a single number of its type."""
+        number = nn.Parameter(torch.zeros(1, dtype=parameter.dtype))
+        number.grad = torch.zeros_like(number)
+        optimizer = self.objective.optimizer([number])
+        optimizer.step()
+        return dict(optimizer.state[number])
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """An entry of an optimizer's state as it is for a parameter: what has one number there has one for each of its numbers."""
+    return torch.empty_like(parameter, dtype=value.dtype) if isinstance(value, Tensor) and value.dim() else value
 
 
 class Traced(Eager):

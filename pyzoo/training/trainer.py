@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from pyzoo.errors import UsageError
 from pyzoo.infer import evaluating
 from pyzoo.random import derive_seed
-from pyzoo.settings import difference, flat
+from pyzoo.settings import flat
 from pyzoo.threads import chosen_by_user, free_cores
-from pyzoo.training.checkpoint import Checkpoint
+from pyzoo.training.checkpoint import Checkpoint, plain, require_same_run
 from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
 from pyzoo.training.recipe import Pair, Recipe, Source, require_held_out
@@ -254,9 +254,7 @@ class Trainer:
     def _settings(self) -> dict[str, bool | int | float | str | None]:
         """The settings that decide what is learned, as a checkpoint holds them. Data may have moved; a run may be made longer."""
         left_out = {"steps", "patience", "data", "data_dir", *self.recipe.incidental}
-        plain = (bool, int, float, str, type(None))
-        values = {name: value for name, value in flat(self.recipe).items() if name not in left_out}
-        return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+        return {name: plain(value) for name, value in flat(self.recipe).items() if name not in left_out}
 
     def computed_with(self) -> dict[str, str]:
         """What decides the last digits of a step, by name."""
@@ -268,12 +266,7 @@ class Trainer:
         if not self.run.checkpoints.files():
             return
         state = self.run.checkpoints.load()
-        if state["recipe"] != self.recipe.name:
-            raise UsageError(f"the checkpoint in {self.run.path} is of recipe {state['recipe']}, not of {self.recipe.name}")
-        for name, value in self._settings().items():
-            if state["settings"].get(name) != value:
-                theirs = difference(name, state["settings"].get(name), value)
-                raise UsageError(f"the checkpoint in {self.run.path} is of a run with {theirs}: config.json was changed since")
+        require_same_run(state, self.recipe.name, self._settings(), self.run.path)
         self.resumed_from = state["computed_with"]
         steps_changed = state["step"] if state["steps"] != self.recipe.steps else None
         try:

@@ -13,6 +13,9 @@ import torch
 from pyzoo.data import images as module
 from pyzoo.data.images import IMAGE_SETS, ImageSource, binarized, load_image_data, load_images
 from pyzoo.errors import UsageError
+from pyzoo.settings import flat
+from pyzoo.training import find_recipe
+from tiny import COLORS, GRAPH, MIB, SINES, TVAE
 
 
 def pictures(count=10, channels=1):
@@ -282,3 +285,26 @@ def test_real_data():
     if subset.exists():
         data = load_image_data(subset)
         assert (data.shape, len(data.train), len(data.test), data.classes[0]) == ((3, 32, 32), 4000, 1000, "airplane")
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", ["graph-vae", "tvae", "tvae-vae-plus", "mib-multimodal", "compvae-sines", "compvae-colors"])
+def test_recipes_train_in_torchs_default_type(double, name):
+    kind = find_recipe(name)
+    tiny = {**SINES, **COLORS, **GRAPH, **TVAE, **MIB, "data": "digits", "batch_size": 16, "steps": 1}
+    if name == "compvae-sines":
+        tiny |= {"decoder_width": 40, "encoder_width": 40}
+    recipe = kind.preset(**{field: value for field, value in tiny.items() if field in flat(kind())})
+    pair = recipe.programs()
+    [objective, *_] = recipe.objectives(pair)
+    batch = recipe.source(torch.device("cpu")).batch(0, 16)
+    assert {value.dtype for value in batch.values() if value.is_floating_point()} == {torch.float64}
+    loss, _ = objective.module(**batch)
+    assert loss.dtype == torch.float64
+    loss.backward()

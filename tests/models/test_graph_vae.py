@@ -12,7 +12,7 @@ from torch import nn
 from pyzoo.errors import UsageError
 from pyzoo.guides.graph_vae import GraphVAEGuide, fuse
 from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood
-from pyzoo.models.graph_vae import BernoulliDecoder, Gates, GraphVAE, GraphVAENetworks, NodeNetwork, mlp
+from pyzoo.models.graph_vae import BatchNorm, BernoulliDecoder, Gates, GraphVAE, GraphVAENetworks, NodeNetwork, mlp
 from pyzoo.testing import PairTests, check_elbo, check_svi
 
 SHAPE = (1, 4, 4)
@@ -462,3 +462,22 @@ def test_low_temperature_gates_are_nearly_binary():
     edges = torch.stack([gates() for _ in range(50)])[:, gates.possible.bool()]
     assert ((edges < 0.01) | (edges > 0.99)).float().mean() > 0.9
     assert torch.isfinite(edges).all()
+
+
+def test_batch_norm_takes_each_particle_as_a_batch():
+    x = torch.randn(4, 7, 7) + torch.arange(4.0).view(-1, 1, 1)
+    one, other = BatchNorm(7), BatchNorm(7)
+    torch.testing.assert_close(one(x), torch.stack([other(part) for part in x]))
+    torch.testing.assert_close(one.running_mean, other.running_mean)
+    torch.testing.assert_close(one.eval()(x), torch.stack([other.eval()(part) for part in x]))
+
+
+def test_vectorized_particles_give_the_same_elbo():
+    """Where widths and batch are equal, a normalization over the wrong dimension would pass unnoticed."""
+    model, guide = pair("full", widths=(8,), hidden_dim=8)
+    x = images(8)
+    many = {"num_particles": 2000, "max_plate_nesting": 1}
+    with torch.no_grad():
+        vectorized = TraceKL_ELBO(**many, vectorize_particles=True).loss(model, guide, x=x)
+        one_by_one = TraceKL_ELBO(**many).loss(model, guide, x=x)
+    assert vectorized == pytest.approx(one_by_one, rel=5e-3)

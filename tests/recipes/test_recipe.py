@@ -38,6 +38,23 @@ def test_the_list_says_of_each_what_it_itself_says(group):
         assert isinstance(found[name], About)
 
 
+def test_a_package_that_can_not_be_imported_is_named_and_the_list_goes_on(monkeypatch):
+    ours = entries("pyzoo.recipes")["graph-vae"]
+    broken = EntryPoint("broken", "nowhere.at_all:Recipe", "pyzoo.recipes")
+    monkeypatch.setattr("pyzoo.about.entries", lambda group: {"graph-vae": ours, "broken": broken})
+    found = about_all("pyzoo.recipes")
+    assert found["graph-vae"] == ours.load().about
+    assert found["broken"].line == "nowhere.at_all:Recipe: ModuleNotFoundError: No module named 'nowhere'"
+
+
+def test_of_two_recipes_of_one_name_ours_is_meant(monkeypatch):
+    theirs = EntryPoint("vae", "another.package:VAE", "pyzoo.recipes")
+    ours = entries("pyzoo.recipes")["vae"]
+    for order in ([theirs, ours], [ours, theirs]):
+        monkeypatch.setattr("pyzoo.about.entry_points", lambda group, order=order: order)
+        assert entries("pyzoo.recipes") == {"vae": ours}
+
+
 def test_what_differs_between_recipes():
     recipe = sines(w_dim=9, steps=7)
     assert recipe.changes_to(sines()) == {"w_dim": 9, "steps": 7}

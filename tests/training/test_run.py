@@ -285,7 +285,7 @@ def test_a_run_without_a_checkpoint(tmp_path):
 
 def test_a_checkpoint_of_other_networks(copied):
     edit(copied, lambda config: config["networks"].update(w_dim=9))
-    with pytest.raises(UsageError, match=r"does not fit the networks in its config\.json"):
+    with pytest.raises(UsageError, match=r"of a run with --w-dim 8, not 9: config\.json was changed since"):
         Run(copied).pair()
 
 

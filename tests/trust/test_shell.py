@@ -1,0 +1,118 @@
+"""What a shell can do to the command: pipes, streams that are closed or full, locales, no home, and signals at any moment."""
+
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from attack import STEPS, TRAIN, fingerprint, is_one_line, leftovers, run
+
+from pyzoo.training import Run
+
+QUIET = ("--no-evaluate", "--no-figures")
+COMMAND = shlex.join([sys.executable, "-m", "pyzoo.cli", *TRAIN])
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+
+# What follows the command, the environment's changes, and the name of the run's folder.
+TABLE = {
+    "a reader that leaves": ("2>&1 | head -1", {}, "run"),
+    "nobody to read": ("| true", {}, "run"),
+    "standard output closed": (">&-", {}, "run"),
+    "standard error closed": ("2>&-", {}, "run"),
+    "both closed": (">&- 2>&-", {}, "run"),
+    "all three closed": ("<&- >&- 2>&-", {}, "run"),
+    "a full disk behind standard output": ("> /dev/full", {}, "run"),
+    "a full disk behind both": ("> /dev/full 2>&1", {}, "run"),
+    "an ASCII locale and another path": ("", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "läuft-\u4e2d"),
+    "a path that is not UTF-8": ("", {}, os.fsdecode(b"run-\xff")),
+    "a path with spaces and quotes": ("", {}, 'it\'s a "run"\nof two lines'),
+    "no home and no user": ("", {"HOME": None, "USER": None, "LOGNAME": None}, "run"),
+    "a cluster's variables": ("", {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "WORLD_SIZE": "8", "RANK": "3"}, "run"),
+}
+QUICK = ("a reader that leaves", "all three closed", "an ASCII locale and another path")
+
+
+def shell(command, folder, changes):
+    """Runs a line in a shell; its exit code is the command's, not that of who reads it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, value in changes.items():
+        environment.pop(name, None)
+        environment.update({} if value is None else {name: value})
+    script = f"set -o pipefail; {command}"
+    return subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, timeout=180, check=False)
+
+
+def goes_on(tmp_path, case):
+    redirected, changes, name = TABLE[case]
+    ending = shell(f"{COMMAND} --out {shlex.quote(name)} {redirected}", tmp_path, changes)
+    assert ending.returncode in (0, 141), ending  # bash says 141 where a reader has left
+    assert b"Traceback" not in ending.stdout + ending.stderr, ending
+    found = Run(tmp_path / name)
+    assert found.folder.checkpoints.newest_step() == STEPS
+    assert found.metrics
+    assert list(found.folder.figures.glob("*.png"))
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_a_training_goes_on(tmp_path, case):
+    goes_on(tmp_path, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [pytest.param(case, marks=FULL if "full" in case else ()) for case in TABLE])
+def test_a_training_goes_on_whatever_the_shell_does(tmp_path, case):
+    goes_on(tmp_path, case)
+
+
+# Signals --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert run(*TRAIN, *QUIET, "--steps", "40", "--out", folder).code == 0
+    return fingerprint(folder)
+
+
+def interrupted(folder, number, seconds, more):
+    """Sends a signal after some seconds; then the run goes on to the same end."""
+    arguments = [sys.executable, "-m", "pyzoo.cli", *TRAIN, "--steps", "40", "--out", str(folder), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(seconds)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 128 + number, -number), (seconds, process.returncode, errors)
+    assert "Traceback" not in errors, (seconds, errors)
+    if process.returncode == 128 + number and "stopped by" in output:
+        assert re.search(r"continue with 'pyzoo resume ", output), output
+    resumed = run("resume", folder, "--no-progress") if (folder / "config.json").exists() else run(*arguments[3:])
+    assert resumed.code == 0, (seconds, resumed)
+    assert not leftovers(folder)
+
+
+def test_a_signal_while_it_trains(tmp_path, undisturbed):
+    interrupted(tmp_path / "run", signal.SIGTERM, 5.0, ())
+    assert fingerprint(tmp_path / "run") == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_at_any_moment(tmp_path, undisturbed, number):
+    generator = random.Random(int(number))
+    for attempt in range(15):
+        interrupted(tmp_path / str(attempt), number, 12 * generator.random(), ())
+        assert fingerprint(tmp_path / str(attempt)) == undisturbed
+
+
+def test_a_refusal_is_one_line_whatever_the_name(tmp_path):
+    for name in ("a\nb", "\udcff", "x" * 5000, "--", "~nosuch/x"):
+        for command in ("resume", "evaluate", "figures", "sample", "runs", "compare"):
+            ending = run(command, name, *([tmp_path] if command == "compare" else []))
+            assert ending.code == 2, (command, ending)
+            assert is_one_line(ending), (command, ending)

@@ -1,0 +1,65 @@
+"""Two processes on one folder, in every pair of commands: each does its work or says in a line why not, and nothing is lost."""
+
+import itertools
+import shutil
+
+import pytest
+from attack import STEPS, TRAIN, fingerprint, is_one_line, leftovers, run, start, wait
+
+QUIET = ("--no-evaluate", "--no-figures")
+COMMANDS = {
+    "train": (*TRAIN, *QUIET, "--out", "{run}"),
+    "resume": ("resume", "{run}", "--no-progress", *QUIET),
+    "longer": ("resume", "{run}", "--steps", str(STEPS + 2), "--no-progress", *QUIET),
+    "evaluate": ("evaluate", "{run}"),
+    "figures": ("figures", "{run}"),
+    "sample": ("sample", "{run}"),
+    "runs": ("runs", "{run}"),
+}
+PAIRS = list(itertools.combinations_with_replacement(COMMANDS, 2))
+QUICK = [("train", "train"), ("train", "resume"), ("longer", "longer"), ("longer", "evaluate"), ("sample", "sample")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert run(*TRAIN, *QUIET, "--out", folder).code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory, trained):
+    """What the run learns if it is made longer undisturbed."""
+    folder = tmp_path_factory.mktemp("longer") / "run"
+    shutil.copytree(trained, folder)
+    assert run("resume", folder, "--steps", str(STEPS + 2), "--no-progress", *QUIET).code == 0
+    return fingerprint(folder)
+
+
+def side_by_side(pair, folder, trained, longer):
+    if "train" not in pair:
+        shutil.copytree(trained, folder)
+    started = [start(*(part.format(run=folder) for part in COMMANDS[command])) for command in pair]
+    endings = [wait(one) for one in started]
+    for command, ending in zip(pair, endings, strict=True):
+        assert ending.code in (0, 2), f"{command} in {pair}: {ending}"
+        assert ending.code == 0 or is_one_line(ending), f"{command} in {pair}: {ending}"
+    assert any(ending.code == 0 for ending in endings), endings
+    again = run("resume", folder, "--steps", str(STEPS + 2), "--no-progress", *QUIET)
+    assert again.code == 0, again
+    assert fingerprint(folder) == longer, pair
+    assert not leftovers(folder), pair
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(2, STEPS + 3, 2)), pair
+
+
+@pytest.mark.parametrize("pair", QUICK, ids="+".join)
+def test_two_commands_at_once(tmp_path, trained, longer, pair):
+    side_by_side(pair, tmp_path / "run", trained, longer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+def test_every_two_commands_at_once(tmp_path, trained, longer, pair):
+    for attempt in range(3):
+        side_by_side(pair, tmp_path / str(attempt), trained, longer)
