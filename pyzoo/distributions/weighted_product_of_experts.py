@@ -73,12 +73,14 @@ class WeightedProductOfExperts(dist.Normal):
         if not -loc.dim() <= dim < 0:
             raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
         weights = torch.ones_like(loc) if weights is None else torch.as_tensor(weights, dtype=loc.dtype, device=loc.device)
-        shapes = [torch.as_tensor(value).shape for value in (prior_loc, prior_scale)]
-        there = torch.Size() if present is None else present.shape
-        self.infer_shapes(loc.shape, scale.shape, weights.shape, there, *shapes, dim=dim)  # raises where they don't fit
+        prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
+        prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
+        if present is not None and present.dtype != torch.bool:
+            raise ValueError(f"present must be boolean, got {present.dtype}.")
+        if self._validate_args if validate_args is None else validate_args:
+            there = () if present is None else present.shape
+            self.infer_shapes(loc.shape, scale.shape, weights.shape, there, prior_loc.shape, prior_scale.shape, dim=dim)
         if present is not None:
-            if present.dtype != torch.bool:
-                raise ValueError(f"present must be boolean, got {present.dtype}.")
             there = present.reshape(*present.shape, *(1,) * (-dim - 1))
             # Before any arithmetic: a value that is not a number would reach the gradients through a product with zero.
             loc, scale = torch.where(there, loc, 0.0), torch.where(there, scale, 1.0)
@@ -91,8 +93,6 @@ class WeightedProductOfExperts(dist.Normal):
                 )
             if not (scale > 0).all():
                 raise ValueError(f"The scales of present experts must be positive, got {scale.min().item():.3g}.")
-        prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
-        prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
         none = 0.0 if loc.shape[dim] else loc.sum(dim)  # zeros of the product's shape, which nothing else gives then
         shares, means, densities = [], [], []
         for mean, deviation, weight in zip(loc.unbind(dim), scale.unbind(dim), weights.unbind(dim), strict=True):
