@@ -18,6 +18,7 @@ from pyzoo.data.images import Split, load_images
 from pyzoo.data.places import find_file, folders
 from pyzoo.data.transformations import Affine
 from pyzoo.errors import UsageError, one_line
+from pyzoo.files import require_file
 from pyzoo.random import derive_seed, seeded
 
 __all__ = ["Origin", "affnist_from", "at_mnists_size", "fit_to_28", "load_affnist"]
@@ -166,6 +167,7 @@ def _read(where: Path, folder: str | Path | None) -> tuple[Tensor, Tensor]:
             f"{where.parent.name}.zip (32x, transformed) as {where.parent} in one of these folders, name another one with "
             "--data-dir, or use --affnist mnist, which makes it from MNIST."
         )
+    require_file(path)
     try:
         content: Any = loadmat(path, squeeze_me=True, struct_as_record=True)["affNISTdata"]
         pixels = np.asarray(content["image"].item())

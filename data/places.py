@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import expanded
+from pyzoo.files import expanded, read_bytes
 
 __all__ = ["cache", "check_folder", "downloading", "find_file", "folders", "import_torchvision", "read_whole"]
 
@@ -47,9 +47,9 @@ def read_whole(path: Path, md5: str) -> bytes:
     """The content of a file whose MD5 sum is that of the official file.
 
     Raises:
-        UsageError: The file has another sum.
+        UsageError: The file has another sum, or is none.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise UsageError(f"{path} is damaged: its MD5 sum is not that of the official file; remove it, or replace it")
     return content

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError, printable
-from pyzoo.files import MARK, require_ours, resume_command, save_arrays, save_figure, write_whole
+from pyzoo.files import MARK, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
 from pyzoo.settings import AtLeast, Group, Settings, changed, flat
 from pyzoo.streams import lasting_streams
 from pyzoo.threads import is_first_process, limit_spinning
@@ -456,6 +456,7 @@ def _reproduce_run(recipe: "Recipe", path: Path, preset: str, hardware: "Hardwar
     if not (path / "config.json").exists():
         recipe.prepare()
     path.parent.mkdir(parents=True, exist_ok=True)
+    require_file(path.parent / "lock")
     with open(path.parent / "lock", "a") as file, locked(file, wait=True):  # who comes second finds the folder made
         if (path / "config.json").exists():
             run = Run(path, _say)

@@ -53,6 +53,10 @@ __all__ = [
 # Hints ----------------------------------------------------------------------------------------------------------------
 
 
+def _digits(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+
+
 @dataclasses.dataclass(frozen=True)
 class AtLeast:
     """A number that is not below ``low``."""
@@ -63,7 +67,7 @@ class AtLeast:
         return value >= self.low
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}"
+        return f"at least {_digits(self.low)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +80,7 @@ class AtMost:
         return value <= self.high
 
     def __str__(self) -> str:
-        return f"at most {self.high:g}"
+        return f"at most {_digits(self.high)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Above:
         return value > self.low
 
     def __str__(self) -> str:
-        return f"above {self.low:g}" if self.low else "positive"
+        return f"above {_digits(self.low)}" if self.low else "positive"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Below:
         return value < self.high
 
     def __str__(self) -> str:
-        return f"below {self.high:g}"
+        return f"below {_digits(self.high)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
 from pyzoo.files import expanded
-from pyzoo.settings import Above, AtLeast, Below, Count, Group, changed
+from pyzoo.settings import Above, AtLeast, AtMost, Below, Group, changed
 from pyzoo.training import Pair, Recipe, Report
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ImageRecipe(Recipe):
     own, a folder with one subfolder per class, a flat folder, or a file .npz, .npy or .pt."""
     data_dir: Path | None = None
     """Folder in which named sets are looked for first; then in $PYZOO_DATA and in a cache, into which they are downloaded."""
-    image_size: Count | None = None
+    image_size: Annotated[int, AtLeast(1), AtMost(4096)] | None = None
     """Pixels on a side to which your own images are resized; needed if their sizes differ."""
     test_share: Annotated[float, Above(0), Below(1)] = 0.2
     """Share of your own images that are kept for testing, where they come without a split."""

@@ -23,25 +23,18 @@ from pyzoo.recipes.tvae.report import TVAEReport
 from pyzoo.recipes.tvae.tables import TVAETable1
 from pyzoo.settings import flat, walk
 from pyzoo.training import NonFiniteLoss, Run, RunFolder, Trainer
-from tiny import COLORS, GRAPH, MIB, SINES, TVAE, flags
+from tiny import GRAPH, SINES, TINY, TVAE, flags, tiny
 
-COMPVAE = {"compvae-sines": SINES, "compvae-colors": COLORS}
-STRUCTURES = dict.fromkeys(("graph-vae", "fc-vae", "ladder-vae", "vae"), GRAPH)
-TRANSFORMATIONS = dict.fromkeys(("tvae", "tvae-vae", "tvae-vae-plus"), TVAE)
-MIB_ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
-MULTIMODAL = {f"mib-{row}": MIB for row in MIB_ROWS}
-TINY = {**COMPVAE, **STRUCTURES, **TRANSFORMATIONS, **MULTIMODAL}
+COMPVAE = ("compvae-sines", "compvae-colors")
+STRUCTURES = ("graph-vae", "fc-vae", "ladder-vae", "vae")
+TRANSFORMATIONS = ("tvae", "tvae-vae", "tvae-vae-plus")
 RECIPES = {name: entry.load() for name, entry in entries("pyzoo.recipes").items()}
 TABLES = ("graph-vae-table1", "graph-vae-figure4", "mib-figure3", "mib-table2", "tvae-table1", "tvae-figure2")
 QUIET = {"checkpoint_seconds": 1e6}
 
 
 def train(recipe, out, *more, **fields):
-    known = flat(RECIPES[recipe]())
-    tiny = {name: value for name, value in TINY[recipe].items() if name in known}
-    if recipe.startswith("mib") and "second_view" not in known:
-        tiny["data"] = "digits"
-    arguments = flags({**tiny, **QUIET, **fields})
+    arguments = flags({**tiny(recipe), **QUIET, **fields})
     return cli.main(["train", recipe, *arguments, "--device", "cpu", "--no-progress", "--out", str(out), *more])
 
 

@@ -11,7 +11,7 @@ from pyzoo.recipes.graph_vae.recipe import GraphVAERecipe
 from pyzoo.recipes.mib.recipe import ViewRecipe
 from pyzoo.recipes.tvae.recipe import TVAERecipe
 from pyzoo.settings import changed, flat
-from pyzoo.training import Hardware, Recipe, RunFolder, Trainer
+from pyzoo.training import Hardware, Recipe, RunFolder, Trainer, find_recipe
 
 SINES = {
     "steps": 30,
@@ -77,6 +77,24 @@ MIB = {
     "u_dim": 2,
     "hidden_dim": 16,
 }
+
+
+_ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
+TINY = {
+    "compvae-sines": SINES,
+    "compvae-colors": COLORS,
+    **dict.fromkeys(("graph-vae", "fc-vae", "ladder-vae", "vae"), GRAPH),
+    **dict.fromkeys(("tvae", "tvae-vae", "tvae-vae-plus"), TVAE),
+    **dict.fromkeys((f"mib-{row}" for row in _ROWS), MIB),
+}
+"""Settings of each recipe, and some that only others of its paper have."""
+
+
+def tiny(recipe: str) -> dict[str, Any]:
+    """The settings of a recipe by name."""
+    known = flat(find_recipe(recipe)())
+    found = {name: value for name, value in TINY[recipe].items() if name in known}
+    return {**found, "data": "digits"} if recipe.startswith("mib") and "second_view" not in known else found
 
 
 def made(kind: type[Recipe], tiny: dict[str, Any], changes: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import torch
 
 from pyzoo.errors import UsageError
-from pyzoo.settings import AtLeast, Count, Settings
+from pyzoo.settings import AtLeast, AtMost, Count, Settings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -66,7 +66,7 @@ class Hardware(Settings):
     """Processes or GPUs on each machine; each takes its slice of the batch."""
     num_nodes: Count = 1
     """Machines."""
-    threads: Annotated[int, AtLeast(0)] = 0
+    threads: Annotated[int, AtLeast(0), AtMost(1024)] = 0
     """Threads on a CPU. 0 takes the number that is fastest when the run starts; the run then keeps it, since the last digits of
     sums depend on it."""
     engine: Literal["auto", "eager", "traced", "compiled"] = "auto"

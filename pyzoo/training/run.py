@@ -146,7 +146,8 @@ class Run:
         hardware = hardware or Hardware()
         hardware.require_equal_shares(recipe.batch_size)
         hardware.find()
-        recipe.prepare()
+        with naming_sizes(recipe):
+            recipe.prepare()
         with torch.random.fork_rng():  # before there is a folder
             with naming_sizes(recipe):
                 pair = recipe.programs()
@@ -491,10 +492,15 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
         too_large = any(word in text for word in ("allocate memory", "out of memory", "overflow", "storage size", "too large"))
         if not too_large and not isinstance(error, (MemoryError, OverflowError)):
             raise
-        sizes = {**flat(recipe.networks), "batch_size": recipe.batch_size}
-        largest = max((name for name, value in sizes.items() if type(value) is int), key=lambda name: sizes[name])
+        sizes = {name: max(value, default=0) if isinstance(value, tuple) else value for name, value in flat(recipe).items()}
+        sizes = {name: value for name, value in sizes.items() if type(value) is int and not _NO_SIZE.search(name)}
+        largest = max(sizes, key=lambda name: sizes[name])
         why = "there is not enough memory for these sizes" if "memory" in text or not text else "no tensor can have these sizes"
         raise UsageError(f"{why}, the largest of which is {flag(largest)} {sizes[largest]}") from error
+
+
+_NO_SIZE = re.compile("steps|every|seed|patience|epochs")
+"""Names of whole numbers that are no sizes of tensors."""
 
 
 class Figures(dict[str, "Figure"]):

@@ -267,6 +267,7 @@ class RunFolder:
         if self._locked:
             yield
             return
+        require_file(self.path / ".lock")
         with open(self.path / ".lock", "a") as file, locked(file):
             self._locked = True
             try:

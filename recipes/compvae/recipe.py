@@ -57,7 +57,7 @@ class CompVAERecipe(Recipe):
     """Initial smallest standard deviation of x; by default scale_floor."""
     x_floor_steps: Annotated[int, AtLeast(0)] = 0
     """Steps over which x_floor goes down to scale_floor, geometrically; with 0 it stays as it is."""
-    evaluation_sets: Annotated[int, AtLeast(2)] = 2000
+    evaluation_sets: Annotated[int, AtLeast(2), AtMost(1_000_000)] = 2000
     """Fresh sets on which each metric is measured."""
 
     def __post_init__(self) -> None:

@@ -83,7 +83,7 @@ class GraphVAERecipe(PlainImageRecipe):
     """Sizes of the networks."""
     binarize: Annotated[Literal["dynamic", "fixed"], InData] = "dynamic"
     """Whether the pixels of training images are drawn anew in each batch or once; color images are not binarized."""
-    particles: Count = 1
+    particles: Annotated[Count, AtMost(1000)] = 1
     """Samples of the guide in a step, each with its own gates; hard gates need two or more."""
     temperature_decay: Annotated[float, Above(0), AtMost(1)] = 0.99
     """The Gumbel-softmax temperature is this to the power of the epoch."""

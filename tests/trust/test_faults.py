@@ -1,9 +1,12 @@
 """Kills and full disks at each operation on the disk: nothing is lost, and a run goes on to the same last bit."""
 
+import random
 import shutil
 
 import pytest
 from attack import STEPS, TRAIN, Fault, fingerprint, is_one_line, leftovers, run, spread
+
+from tiny import TINY, flags, tiny
 
 QUIET = ("--no-evaluate", "--no-figures")
 
@@ -17,12 +20,10 @@ def undisturbed(tmp_path_factory):
     return folder, ending.operations
 
 
-def go_on(folder):
+def go_on(folder, train=(*TRAIN, *QUIET)):
     """Brings a run to its end, from whatever was left of it."""
-    if (folder / "config.json").exists():
-        ending = run("resume", folder, "--no-progress", *QUIET)
-    else:
-        ending = run(*TRAIN, *QUIET, "--out", folder)
+    resume = ("resume", folder, "--no-progress", *QUIET)
+    ending = run(*resume) if (folder / "config.json").exists() else run(*train, "--out", folder)
     assert ending.code == 0, ending.output
 
 
@@ -92,3 +93,38 @@ def test_faults_in_each_command(tmp_path, undisturbed, command):
     for at in spread(count, 60):
         for kind in ("kill", "torn", "full"):
             survives_in(command, tmp_path, undisturbed, Fault(at, kind))
+
+
+# All recipes, by each engine ---------------------------------------------------------------------------------------------
+
+
+def goes_on_by(recipe, engine, tmp_path, kills, seed):
+    """Kills a training again and again, each time at another operation; it ends as an undisturbed one does."""
+    settings = flags({**tiny(recipe), "steps": 4, "checkpoint_seconds": 0.0})
+    train = ("train", recipe, *settings, "--device", "cpu", "--threads", "1", "--engine", engine, "--no-progress", *QUIET)
+    assert run(*train, "--out", tmp_path / "undisturbed").code == 0
+    folder, generator, killed = tmp_path / "run", random.Random(seed), 0
+    for _ in range(kills):
+        command = ("resume", folder, "--no-progress", *QUIET) if (folder / "config.json").exists() else (*train, "--out", folder)
+        ending = run(*command, fault=Fault(generator.randrange(40), generator.choice(["kill", "torn"])))
+        assert ending.code in (0, -9), ending
+        killed += ending.code == -9
+        if ending.code == 0:  # it has come to its end: another one
+            assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
+            shutil.rmtree(folder)
+    go_on(folder, train)
+    assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
+    return killed
+
+
+@pytest.mark.parametrize(("recipe", "engine"), [("graph-vae", "traced"), ("mib-jmvae", "eager")])
+def test_a_recipe_is_killed_and_goes_on(tmp_path, recipe, engine):
+    assert goes_on_by(recipe, engine, tmp_path, kills=2, seed=0) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["eager", "traced"])
+@pytest.mark.parametrize("recipe", sorted(TINY))
+def test_each_recipe_is_killed_and_goes_on(tmp_path, recipe, engine):
+    """Five kills for each of twenty recipes and two engines: 200 together."""
+    assert goes_on_by(recipe, engine, tmp_path, kills=6, seed=1) > 0
