@@ -181,6 +181,7 @@ class RunFolder:
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds a row to metrics.csv, with a check sum; a column that the file lacks is added to it."""
+        row = {printable(name): value for name, value in row.items()}
         columns = self._columns()
         if columns and set(row) - set(columns):
             columns = [*columns, *(name for name in row if name not in columns)]

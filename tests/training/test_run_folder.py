@@ -61,8 +61,10 @@ def test_a_quote_takes_no_other_row_with_it(tmp_path):
 def test_names_of_terms_that_need_quotes(tmp_path):
     run = RunFolder.create(tmp_path / "run", {})
     run.append_metrics({"step": 5, 'a, "b"': 1.0})
-    run.append_metrics({"step": 10, 'a, "b"': 2.0, "c": 3.0})
-    assert [row['a, "b"'] for row in run.metrics()] == [1.0, 2.0]
+    run.append_metrics({"step": 10, 'a, "b"': 2.0, "c\nd": 3.0})
+    run.append_metrics({"step": 15, "c\nd": 4.0})
+    assert [row['a, "b"'] for row in run.metrics()][:2] == [1.0, 2.0]
+    assert [row["c\\nd"] for row in run.metrics()][1:] == [3.0, 4.0]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")

@@ -90,7 +90,7 @@ def test_a_fault_in_each_command(tmp_path, undisturbed, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_faults_in_each_command(tmp_path, undisturbed, command):
     count = survives_in(command, tmp_path, undisturbed, None)
-    for at in spread(count, 60):
+    for at in spread(count, 12):
         for kind in ("kill", "torn", "full"):
             survives_in(command, tmp_path, undisturbed, Fault(at, kind))
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from attack import STEPS, TRAIN, fingerprint, is_one_line, leftovers, run
@@ -105,7 +106,7 @@ def test_a_signal_while_it_trains(tmp_path, undisturbed):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_at_any_moment(tmp_path, undisturbed, number):
     generator = random.Random(int(number))
-    for attempt in range(15):
+    for attempt in range(8):
         interrupted(tmp_path / str(attempt), number, 12 * generator.random(), ())
         assert fingerprint(tmp_path / str(attempt)) == undisturbed
 
@@ -116,3 +117,50 @@ def test_a_refusal_is_one_line_whatever_the_name(tmp_path):
             ending = run(command, name, *([tmp_path] if command == "compare" else []))
             assert ending.code == 2, (command, ending)
             assert is_one_line(ending), (command, ending)
+
+
+# Several processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_dead_process_stops_its_neighbors(tmp_path, killed):
+    folder = tmp_path / "run"
+    more = ["--steps", "100000", "--devices", "2", "--out", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(tmp_path / "errors", "w") as errors:
+        first = subprocess.Popen([sys.executable, "-m", "pyzoo.cli", *TRAIN, *more], stderr=errors, env=environment)
+    wait_until(lambda: folder.is_dir() and Run(folder).folder.checkpoints.newest_step() > 2)
+    processes = running(str(folder))
+    assert first.pid in processes
+    assert len(processes) == 2
+    os.kill(first.pid if killed == 0 else next(one for one in processes if one != first.pid), signal.SIGKILL)
+    wait_until(lambda: first.poll() is not None and not running(str(folder)), seconds=60)
+    assert first.returncode == (1 if killed else -9)
+    said = [line for line in (tmp_path / "errors").read_text().splitlines() if line.startswith("pyzoo: ")]
+    assert len(said) == 1
+    assert "another process of this run has ended; the last good checkpoint is" in said[0]
+    assert "Traceback" not in (tmp_path / "errors").read_text()
+    assert Run(folder).step == Run(folder).folder.checkpoints.newest_step() > 2  # and it is whole
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.2)
+
+
+def running(text):
+    """The processes that have a text in their command line."""
+    found = []
+    for folder in os.listdir("/proc"):
+        place = Path("/proc", folder)
+        try:
+            command, state = (place / "cmdline").read_bytes(), (place / "stat").read_text()
+        except (OSError, ValueError):  # no process, or one that has just ended
+            continue
+        if folder.isdigit() and text.encode() in command and " Z " not in state:
+            found.append(int(folder))
+    return found
