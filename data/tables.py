@@ -33,8 +33,8 @@ TABLES = ("adult", "german", "synthetic")
 
 _ADULT = """age workclass fnlwgt education education-num marital-status occupation relationship race sex capital-gain capital-loss
     hours-per-week native-country income""".split()  # noqa: SIM905
-_GERMAN = """status duration credit-history purpose amount savings employment installment-rate personal-status guarantors residence
-    property age installment-plans housing credits job dependents telephone foreign-worker credit""".split()  # noqa: SIM905
+_GERMAN = """status duration credit-history purpose amount savings employment installment-rate personal-status guarantors
+    residence property age installment-plans housing credits job dependents telephone foreign-worker credit""".split()  # noqa: SIM905
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -98,9 +98,7 @@ def test_bad_tables_are_said(nowhere, text, target, sensitive, message):
 
 
 def test_a_table_that_is_not_there(nowhere):
-    with pytest.raises(
-        UsageError, match=r"there is no table 'nothing\.csv': --data takes adult, german, synthetic or a CSV file"
-    ):
+    with pytest.raises(UsageError, match=r"there is no table 'nothing\.csv': --data takes adult, german, synthetic or a"):
         load_table("nothing.csv", "a", "b")
 
 
