@@ -282,8 +282,10 @@ def _encoded(
 def _array(values: Any) -> np.ndarray:
     if not isinstance(values, Tensor):
         return np.asarray(values)
+    if values.layout is not torch.strided or values.is_quantized or values.is_nested or values.device.type == "meta":
+        raise UsageError("a tensor of images or labels must be a plain one: neither sparse, quantized, nested nor without values")
     values = values.detach().cpu()
-    return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
+    return (values.float() if values.is_floating_point() and values.dtype != torch.float64 else values).numpy()
 
 
 def to_bytes(arrays: dict[str, np.ndarray], source: str) -> tuple[list[Tensor], str]:
@@ -348,6 +350,8 @@ def _labels(array: np.ndarray, count: int, name: str, source: str) -> np.ndarray
     if array.dtype.kind in "OSU" and all(isinstance(value, (str, bytes)) for value in array.tolist()):
         return np.array([value.decode(errors="replace") if isinstance(value, bytes) else value for value in array.tolist()])
     if array.dtype.kind in "biu" or (array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all()):
+        if len(array) and not -(2**63) <= int(array.min()) <= int(array.max()) < 2**63:
+            raise UsageError(f"{source}: '{name}' holds integers beyond 64 bits, from {array.min()} to {array.max()}")
         return array.astype(np.int64)
     raise UsageError(f"{source}: '{name}' must hold integers or strings, not other {array.dtype} values")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
 __all__ = ["as_indices", "num_rows", "require_count", "require_floating", "require_kept", "require_names"]
-__all__ += ["require_number", "require_observed", "require_shape"]
+__all__ += ["require_number", "require_observed", "require_shape", "require_tensor"]
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
@@ -44,6 +44,7 @@ def as_indices(numbers: Tensor, name: str, dim: int = 1, below: int | None = Non
             ...
         ValueError: labels must be integers in 1 dimension, got torch.float32 of shape (1,).
     """
+    require_tensor(numbers, name)
     if numbers.dtype not in _INTEGERS or numbers.dim() != dim:
         dimensions = "1 dimension" if dim == 1 else f"{dim} dimensions"
         raise ValueError(f"{name} must be integers in {dimensions}, got {numbers.dtype} of shape {tuple(numbers.shape)}.")
@@ -83,8 +84,15 @@ def require_number(value: Any, name: str, *limits: Above | AtLeast | AtMost | Be
         raise ValueError(f"{name} must be {' and '.join(map(str, limits))}, got {value}.")
 
 
+def require_tensor(value: Any, name: str) -> None:
+    """Raises a ValueError unless a value is a tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, got a {type(value).__name__}.")
+
+
 def require_floating(tensor: Tensor, name: str) -> None:
     """Raises a ValueError unless a tensor has a floating-point type."""
+    require_tensor(tensor, name)
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be of a floating-point type, got {tensor.dtype}.")
 
@@ -108,6 +116,7 @@ def require_shape(tensor: Tensor, name: str, shape: Collection[str | int], **siz
             ...
         ValueError: y must be (batch, 2) with batch 4, got (5, 2).
     """
+    require_tensor(tensor, name)
     wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in shape]
     found = tensor.shape
     fits = (size > 0 if isinstance(axis, str) else size == axis for size, axis in zip(found, wanted, strict=False))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import shutil
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError, printable
-from pyzoo.files import MARK, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
+from pyzoo.files import MARK, expanded, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
 from pyzoo.settings import AtLeast, Group, Settings, changed, flat
 from pyzoo.streams import lasting_streams
 from pyzoo.threads import is_first_process, limit_spinning
@@ -144,6 +145,7 @@ def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE, end="")
         return 0 if arguments else 2
+    os.environ["MPLBACKEND"] = "agg"  # pictures go into files, whatever a desktop's setting is
     try:
         if arguments[0] == "--version":
             print(f"pyzoo {version('pyzoo')}")
@@ -309,7 +311,7 @@ def _figures(arguments: list[str]) -> int:
 
 def _sample(arguments: list[str]) -> int:
     run, flags = _trained(arguments, "sample", "Draws from a trained model.", [_Place(), SampleFlags()])
-    count, path = flags["count"], flags["out"] or run.path / "samples.png"
+    count, path = flags["count"], expanded(flags["out"] or run.path / "samples.png")
     if path.suffix not in (".png", ".npz"):
         raise UsageError(f"--out must end in .png or .npz, got {path}")
     if count > 64 and path.suffix == ".png":
@@ -432,7 +434,7 @@ def _reproduce(arguments: list[str]) -> int:
     table, hardware, flags = (_changed(one, changes) for one in (table, hardware, flags))
     if hardware.processes > 1:
         raise UsageError("--devices: a table's runs take one device each; several 'pyzoo reproduce' share the runs of a folder")
-    out = flags.out or Path("runs") / f"{name}-{table.preset}"
+    out = expanded(flags.out or Path("runs") / f"{name}-{table.preset}")
     require_ours(out / "table.md")
     seeds = ", ".join(map(str, table.seeds))
     print(f"{name}, preset {table.preset}, seeds {seeds} on {hardware.find()}; folder {out}", flush=True)

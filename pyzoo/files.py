@@ -144,4 +144,4 @@ def require_ours(path: Path) -> None:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 256))
             if MARK in head or MARK in file.read():
                 return
-    raise UsageError(f"{path} is there already, and pyzoo did not write it: choose another --out")
+    raise UsageError(f"{path} is there already, and pyzoo did not write it: move it away, or choose another --out")

@@ -213,7 +213,7 @@ def loss_history(
     steps = [row["step"] for row in history]
     for cell, (heading, names) in zip(axes, panels.items(), strict=True):
         for name, label in names.items():
-            values = torch.tensor([row[name] for row in history], dtype=torch.float64)
+            values = torch.tensor([row[name] for row in history], dtype=torch.float64).clamp(-1e300, 1e300)
             means = [values[max(0, i + 1 - window) : i + 1].mean().item() for i in range(len(values))]
             cell.plot(steps, means, label=label, color=next(colors), linewidth=1.4)
         cell.axhline(0, color="black", linewidth=0.5)

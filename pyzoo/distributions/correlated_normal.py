@@ -112,7 +112,12 @@ class CorrelatedNormal(TorchDistribution):
         shape = batch_shape + self.event_shape
         new._correlation = self._correlation
         for name in ("loc", "scale", self._correlation):
-            setattr(new, name, getattr(self, name).expand(shape))
+            try:
+                setattr(new, name, getattr(self, name).expand(shape))
+            except RuntimeError as error:
+                raise ValueError(
+                    f"A batch of shape {tuple(self.batch_shape)} can't be expanded to {tuple(batch_shape)}."
+                ) from error
         super(CorrelatedNormal, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyzoo.checks import require_floating
+from pyzoo.checks import require_floating, require_tensor
 
 __all__ = ["dual_geometric_jensen_shannon"]
 
@@ -37,6 +37,8 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
         >>> dual_geometric_jensen_shannon(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
         tensor([0.5000])
     """
+    require_tensor(loc, "loc")
+    require_tensor(scale, "scale")
     if not loc.is_floating_point() or not scale.is_floating_point():
         raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
     if not -loc.dim() <= dim < 0 or not loc.shape[dim]:
@@ -54,8 +56,10 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
     if not loc.isfinite().all() or not ((scale > 0) & scale.isfinite()).all():
         raise ValueError(f"Means must be finite and scales positive and finite, got scales from {scale.min().item():.3g}.")
-    if not (1 / scale.square()).isfinite().all():
-        raise ValueError(f"The precision of a normal of scale {scale.min().item():.3g} overflows in {scale.dtype}.")
+    precisions = 1 / scale.square()
+    if not ((precisions > 0) & precisions.isfinite()).all():
+        ends = f"{scale.min().item():.3g} and {scale.max().item():.3g}"
+        raise ValueError(f"The precision of a normal of scale {ends} is beyond what {scale.dtype} can hold.")
     tolerance = 1e-5 + 2 * loc.shape[dim] * torch.finfo(weights.dtype).eps  # each weight is rounded, and so is their sum
     if not (weights >= 0).all() or not ((weights.sum(dim) - 1).abs() <= tolerance).all():
         raise ValueError("Weights must be at least 0 and sum to 1 along the dimension of the normals.")
@@ -63,4 +67,7 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     precision = shares.sum(dim, keepdim=True)
     mean = (shares * loc).sum(dim, keepdim=True) / precision
     logs = 2 * (weights * scale.log()).sum(dim) + precision.squeeze(dim).log()
-    return (logs + (shares * (loc - mean).square()).sum(dim)) / 2
+    divergence = (logs + (shares * (loc - mean).square()).sum(dim)) / 2
+    if not divergence.isfinite().all():
+        raise ValueError(f"The means are too far apart for {loc.dtype}.")
+    return divergence

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyzoo.checks import require_tensor
+
 __all__ = ["WeightedProductOfExperts"]
 
 
@@ -68,6 +70,8 @@ class WeightedProductOfExperts(dist.Normal):
         dim: int = -2,
         validate_args: bool | None = None,
     ) -> None:
+        require_tensor(loc, "loc")
+        require_tensor(scale, "scale")
         if not (loc.is_floating_point() and scale.is_floating_point()):
             raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
         if not -loc.dim() <= dim < 0:
@@ -93,6 +97,10 @@ class WeightedProductOfExperts(dist.Normal):
                 )
             if not (scale > 0).all():
                 raise ValueError(f"The scales of present experts must be positive, got {scale.min().item():.3g}.")
+            if not (prior_scale > 0).all() or not prior_scale.isfinite().all():
+                raise ValueError(f"prior_scale must be positive and finite, got {prior_scale.min().item():.3g}.")
+            if not prior_loc.isfinite().all():
+                raise ValueError("prior_loc must be finite.")
         none = 0.0 if loc.shape[dim] else loc.sum(dim)  # zeros of the product's shape, which nothing else gives then
         shares, means, densities = [], [], []
         for mean, deviation, weight in zip(loc.unbind(dim), scale.unbind(dim), weights.unbind(dim), strict=True):
@@ -107,7 +115,11 @@ class WeightedProductOfExperts(dist.Normal):
         shift = sum((share * mean for share, mean in zip(shares, means, strict=True)), start=none) / total
         product_scale = prior_scale / total.sqrt()
         self.log_normalizer = (total * (shift / prior_scale).square() - total.log() - sum(densities)) / 2
-        super().__init__(prior_loc + shift, product_scale, validate_args=validate_args)
+        product_loc = prior_loc + shift
+        is_checked = validate_args is not False and self._validate_args
+        if is_checked and not (product_loc.isfinite() & self.log_normalizer.isfinite()).all():
+            raise ValueError(f"The experts' means are not finite, or too far apart for {loc.dtype}.")
+        super().__init__(product_loc, product_scale, validate_args=validate_args)
 
     @classmethod
     def infer_shapes(
@@ -136,6 +148,9 @@ class WeightedProductOfExperts(dist.Normal):
 
     def expand(self, batch_shape, _instance=None):
         new = type(self).__new__(type(self)) if _instance is None else _instance
-        super().expand(batch_shape, new)
+        try:
+            super().expand(batch_shape, new)
+        except RuntimeError as error:
+            raise ValueError(f"A batch of shape {tuple(self.batch_shape)} can't be expanded to {tuple(batch_shape)}.") from error
         new.log_normalizer = self.log_normalizer.expand(batch_shape)
         return new

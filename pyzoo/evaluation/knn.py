@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices, require_count
+from pyzoo.checks import as_indices, require_count, require_tensor
 from pyzoo.random import seeded
 
 __all__ = ["few_label_accuracy", "knn_accuracy"]
@@ -99,6 +99,8 @@ def few_label_accuracy(
 
 def _check(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> None:
     for what, points, labels in (("training", train, train_labels), ("test", test, test_labels)):
+        require_tensor(points, f"the {what} embeddings")
+        require_tensor(labels, f"the {what} labels")
         if points.dim() != 2 or labels.shape != points.shape[:1]:
             raise ValueError(f"The {what} embeddings are {tuple(points.shape)} and their labels {tuple(labels.shape)}.")
         if not points.is_floating_point() or not points.shape[1] or not torch.isfinite(points).all():

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from pyzoo.checks import require_tensor
+
 __all__ = ["pooled_r2"]
 
 
@@ -18,13 +20,15 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
         estimate: of the same shape.
 
     Raises:
-        ValueError: the shapes differ, or there are no examples.
+        ValueError: the shapes differ, there are no examples, or a number is not finite.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
         >>> pooled_r2(x, x), pooled_r2(x, x.mean(0).expand(2, 2))
         (1.0, 0.0)
     """
+    require_tensor(target, "target")
+    require_tensor(estimate, "estimate")
     if target.shape != estimate.shape or not target.numel():
         raise ValueError(
             f"target and estimate must have one shape and examples, got {tuple(target.shape)} and {tuple(estimate.shape)}."
@@ -32,6 +36,10 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
     if target.is_complex() or estimate.is_complex():
         raise ValueError("target and estimate must be real numbers.")
     target, estimate = target.double(), estimate.double()
+    if not (target.isfinite() & estimate.isfinite()).all():
+        raise ValueError("target and estimate must be finite.")
+    unit = max(target.abs().max().item(), estimate.abs().max().item()) or 1.0  # squares must not overflow
+    target, estimate = target / unit, estimate / unit
     error, variance = (target - estimate).square().sum().item(), (target - target.mean(0)).square().sum().item()
     if variance == 0:
         return float(error == 0)

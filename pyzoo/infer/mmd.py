@@ -3,9 +3,10 @@
 import math
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from pyzoo.checks import require_floating
+from pyzoo.checks import require_floating, require_tensor
 
 __all__ = ["gaussian_kernel", "squared_mmd", "squared_mmd_to_normal"]
 
@@ -100,9 +101,12 @@ def squared_mmd_to_normal(x: Tensor, bandwidth: float | None = None) -> Tensor:
 def _check(**samples: Tensor) -> None:
     """Raises a ValueError unless all are samples, and of as many features."""
     for name, sample in samples.items():
+        require_tensor(sample, name)
         if sample.dim() != 2 or not sample.numel():
             raise ValueError(f"{name} must be (examples, features) with at least one of each, got {tuple(sample.shape)}.")
         require_floating(sample, name)
+        if is_validation_enabled() and not sample.isfinite().all():
+            raise ValueError(f"{name} must be finite.")
     if len({sample.shape[1] for sample in samples.values()}) > 1:
         shapes = " and ".join(str(tuple(sample.shape)) for sample in samples.values())
         raise ValueError(f"{' and '.join(samples)} must have as many features, got {shapes}.")

@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib
+import sys
 from typing import Any
 
 from pyro.nn import PyroModule
 
-from pyzoo.errors import UsageError
+from pyzoo.about import entries
+from pyzoo.errors import UsageError, one_line
 from pyzoo.settings import Settings, flat, restored
 
 __all__ = ["Networks"]
@@ -47,10 +49,19 @@ class Networks(Settings):
         """
         values = dict(description)
         module, _, name = str(values.pop("class", "")).partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), name)):
+            raise UsageError(f"there are no networks '{module}:{name}'")
+        if module not in sys.modules and module.partition(".")[0] not in _packages():  # a file may not name any code
+            raise UsageError(f"'{module}:{name}' is in no package with recipes")
         try:
             kind = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UsageError(f"there are no networks '{module}:{name}': {error}") from error
+        except Exception as error:  # someone else's code can raise anything
+            raise UsageError(f"there are no networks '{module}:{name}': {one_line(error)}") from error
         if not (isinstance(kind, type) and issubclass(kind, Networks)):
             raise UsageError(f"'{module}:{name}' is not a class of networks")
         return restored(kind, values)
+
+
+def _packages() -> set[str]:
+    """The packages that have recipes."""
+    return {"pyzoo", *(entry.module.partition(".")[0] for entry in entries("pyzoo.recipes").values())}

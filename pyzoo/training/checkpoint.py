@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill, a full disk and a curious user."""
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,13 +114,17 @@ class CheckpointFolder:
         file = self.best if best and self.best.is_file() else files[-1]
         try:
             require_whole(file)
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            require_checkpoint(state)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of kinds of tensors that are refused below
+                state = torch.load(file, map_location="cpu", weights_only=True)
+                require_checkpoint(state)
             if file != self.best and state["step"] != _step(file):
                 raise UsageError(f"it is of step {state['step']}, and its name says {_step(file)}")
         except Exception as error:  # torch raises many kinds for a damaged file
-            before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 else ""
+            before = f"; delete it to go back to {files[-2].name}" if len(files) > 1 and file != self.best else ""
             raise UsageError(f"checkpoint {file} is damaged ({_reason(error)}){before}") from error
+        if best and file != self.best and state["best"] is not None:
+            raise UsageError(f"{self.best}, the best checkpoint that --keep-best kept, is missing: put it back")
         return state
 
 
@@ -139,6 +144,10 @@ def require_whole(file: Path) -> None:
 def require_checkpoint(state: Any) -> None:
     """Raises a UsageError unless a checkpoint has its form, and parameters that are finite."""
     require_entries(state, Checkpoint, "the checkpoint")
+    for name, values in state["values"].items():
+        require_finite(values, f"values of '{name}'")
+        if values.dim() != 1:
+            raise UsageError(f"its values of '{name}' are of shape {tuple(values.shape)}")
     if state["step"] > state["steps"]:
         raise UsageError(f"it is of step {state['step']} of {state['steps']}")
     for name in ("model", "guide"):
@@ -185,6 +194,8 @@ def require_finite(value: Any, name: str) -> None:
             require_finite(one, f"{name}, {key}")
     elif isinstance(value, (Tensor, float)):
         tensor = torch.as_tensor(value)
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise UsageError(f"its {name} is no plain tensor")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UsageError(f"its {name} is not finite")
 

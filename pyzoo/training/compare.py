@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparison"]
 
 _CURVES = ("held_out_elbo", "loss")
+_MOST = 1e300  # matplotlib can't scale an axis for more
 
 
 class Comparison:
@@ -33,6 +34,8 @@ class Comparison:
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
+            raise UsageError("a comparison takes a list of runs, such as pyzoo.load gives")
         if len({run.path.resolve() for run in runs}) < max(2, len(runs)):
             raise UsageError("a comparison takes two or more different runs")
         if len(runs) > len(string.ascii_uppercase):
@@ -104,7 +107,7 @@ class Comparison:
         """Steps and values of a column by run, where it has any."""
         found = {}
         for name, run in self.runs.items():
-            points = [(row["step"], row[column]) for row in run.history if math.isfinite(row.get(column, math.nan))]
+            points = [(row["step"], row[column]) for row in run.history if abs(row.get(column, math.nan)) < _MOST]
             if points:
                 steps, values = map(list, zip(*points, strict=True))
                 found[name] = (steps, values)

@@ -57,6 +57,8 @@ def train(
         >>> run.metrics["reconstruction_r2"]  # doctest: +SKIP
         0.93
     """
+    if out is not None and (not isinstance(out, (str, Path)) or "\0" in str(out)):
+        raise UsageError(f"out must be a path, got {out!r}")
     hardware = Hardware(device, precision, engine=engine)
     say = print if progress else None
     if isinstance(recipe, Recipe):
@@ -116,4 +118,6 @@ def load(path: str | Path) -> Run:
         >>> run = pyzoo.load("runs/compvae-sines-small-seed0")  # doctest: +SKIP
         >>> model, guide = run.pair()  # doctest: +SKIP
     """
+    if not isinstance(path, (str, Path)):
+        raise UsageError(f"a run's folder must be a path, got {path!r}")
     return Run(path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -83,8 +84,10 @@ class Hardware(Settings):
         """The device.
 
         Raises:
-            UsageError: this machine has none of the kind.
+            UsageError: this machine has none of the kind, or there are to be several machines and nothing that launches them.
         """
+        if self.num_nodes > 1 and not os.environ.keys() & {"MASTER_ADDR", "SLURM_JOB_ID"}:
+            raise UsageError(f"--num-nodes {self.num_nodes} needs a launcher on each machine, such as torchrun or SLURM")
         return find_device(self.device)
 
     def fabric(self) -> "Fabric":

@@ -207,6 +207,6 @@ def find_recipe(name: str) -> type[Recipe]:
         UsageError: there is none of the name.
     """
     known = entries("pyzoo.recipes")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UsageError(f"unknown recipe '{name}'; there are {', '.join(known)}")
     return load_entry(known[name])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyzoo.errors import UsageError
-from pyzoo.files import resume_command, save_figure
+from pyzoo.files import expanded, resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
@@ -152,7 +152,7 @@ class Run:
             with naming_sizes(recipe):
                 pair = recipe.programs()
             require_held_out(recipe, recipe.report(pair, torch.device("cpu")))
-        path = Path(path) if path is not None else Path("runs") / run_name(recipe, preset)
+        path = expanded(path) if path is not None else Path("runs") / run_name(recipe, preset)
         run = cls(RunFolder.create(path, _config(recipe, preset, hardware, path)).path, say)
         run._is_new = True
         return run
@@ -203,6 +203,8 @@ class Run:
             Stopped: SIGINT, SIGTERM or SIGHUP came; the run can be resumed.
             UsageError: a checkpoint is damaged or can't be written, or another process trains in the folder.
         """
+        from pyzoo.training.trainer import NonFiniteLoss
+
         hardware = hardware or self.hardware
         if not is_first_process(hardware.processes):
             return self._train(hardware, progress, evaluate, figures, full)
@@ -211,6 +213,10 @@ class Run:
                 return self._train(hardware, progress, evaluate, figures, full)
         except (UsageError, KeyboardInterrupt):
             if self._is_new:
+                self.folder.discard()
+            raise
+        except NonFiniteLoss:
+            if not (self.folder.checkpoints.files() or (self.path / "metrics.csv").exists()):  # nothing to go on from, or to see
                 self.folder.discard()
             raise
 
@@ -227,7 +233,8 @@ class Run:
         if first and not trainer.finished:
             self._choose_threads(trainer)
         now = trainer.computed_with()
-        others = [f"{name} {now[name]}, not {value}" for name, value in trainer.resumed_from.items() if now.get(name) != value]
+        before = trainer.resumed_from
+        others = [f"{name} {value}, not {before[name]}" for name, value in now.items() if before.get(name, value) != value]
         if first and others and not trainer.finished:
             self.say(f"computing with {'; '.join(others)}, as before: last digits may differ from those of an undisturbed run")
         try:
@@ -272,6 +279,8 @@ class Run:
         Raises:
             UsageError: it has been trained further than that.
         """
+        if type(steps) is not int:
+            raise UsageError(f"--steps must be a whole number, got {steps!r}")
         trained = self.folder.checkpoints.newest_step()
         if steps < max(1, trained):
             raise UsageError(f"--steps must be at least {max(1, trained)}, which {self.path} is trained to, got {steps}")
@@ -347,7 +356,7 @@ class Run:
         recipe = self.recipe
         recipe = changed(recipe, {"steps": max(1, min(recipe.steps, step))})
         threads = min(self.hardware.threads, available_cores())
-        with torch.random.fork_rng(), evaluating(nn.ModuleList(pair)), using_threads(threads):
+        with naming_sizes(recipe), torch.random.fork_rng(), evaluating(nn.ModuleList(pair)), using_threads(threads):
             torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
             yield recipe.report(pair, find_device(device)), recipe
 
@@ -428,9 +437,11 @@ class Run:
         Raises:
             UsageError: count or seed is not a whole number, or too small; or there is no view or part of a name.
         """
-        for name, value, least in (("--count", count, 1), ("--seed", seed, 0)):
-            if type(value) is not int or not least <= value < 2**63:
+        for name, value, least, most in (("--count", count, 1, 1_000_000), ("--seed", seed, 0, 2**63 - 1)):
+            if type(value) is not int or value < least:
                 raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if value > most:
+                raise UsageError(f"{name} must be at most {most:,}, got {value}")
         if not isinstance(given or {}, Mapping):
             raise UsageError(f"given must be a dict of names and values, such as {{'label': 3}}, got {given!r}")
         with self._report(device, "sample") as (report, _):
@@ -438,7 +449,13 @@ class Run:
             return report.sample(count, seed, given)
 
     def picture(self, samples: Mapping[str, Tensor], device: str = "auto") -> "Figure":
-        """A figure of what :meth:`sample` returned."""
+        """A figure of what :meth:`sample` returned.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        if not isinstance(samples, Mapping) or "x" not in samples:
+            raise UsageError("a picture is made of what sample returned")
         with self._report(device, "sample") as (report, _):
             return report.picture(samples)
 
@@ -489,6 +506,10 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
         yield
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         text = str(error).lower()
+        if "without overflow" in text:
+            numbers = {name: abs(value) for name, value in flat(recipe).items() if type(value) is float}
+            most = max(numbers, key=lambda name: numbers[name])
+            raise UsageError(f"a tensor can't hold a number, the largest of which is {flag(most)} {numbers[most]:g}") from error
         too_large = any(word in text for word in ("allocate memory", "out of memory", "overflow", "storage size", "too large"))
         if not too_large and not isinstance(error, (MemoryError, OverflowError)):
             raise

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import zlib
@@ -247,10 +248,12 @@ class RunFolder:
         columns = _names(head)
         rows = [_row(columns, line.removesuffix("\r")) for line in lines[:-1]]
         good = rows.index(None) if None in rows else len(rows)
-        cut_short = not lines and "step,".startswith(head[:5])
-        if ("step" not in columns and not cut_short) or any(rows[good:]):
+        cut_short = not lines and "step,".startswith(head[:5]) and "\r" not in head[:-1]
+        whole = [row for row in rows[:good] if row is not None]
+        rising = all(int(row["step"]) < int(after["step"]) for row, after in itertools.pairwise(whole))
+        if ("step" not in columns and not cut_short) or any(rows[good:]) or not rising:
             raise UsageError(f"{file} is damaged: move it away to go on without it")
-        return [row for row in rows[:good] if row is not None]
+        return whole
 
     def _write_rows(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
         text = _head(columns) + "".join(_line(columns, row) for row in rows)

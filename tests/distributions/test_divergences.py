@@ -1,3 +1,5 @@
+import math
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -48,3 +50,16 @@ def test_zero_for_equal_normals_and_in_any_order():
 def test_weights_must_be_shares(weights):
     with pytest.raises(ValueError, match="sum to 1"):
         dual_geometric_jensen_shannon(torch.zeros(2, 1), torch.ones(2, 1), torch.tensor(weights).unsqueeze(-1))
+
+
+@pytest.mark.parametrize(
+    ("loc", "scale", "message"),
+    [
+        ([[0.0], [1.0]], [[1e30], [1e30]], "is beyond what torch.float32 can hold"),
+        ([[1e30], [-1e30]], [[1.0], [1.0]], "too far apart for torch.float32"),
+        ([[0.0], [math.nan]], [[1.0], [1.0]], "Means must be finite"),
+    ],
+)
+def test_what_can_not_be_computed_is_said(loc, scale, message):
+    with pytest.raises(ValueError, match=message):
+        dual_geometric_jensen_shannon(torch.tensor(loc), torch.tensor(scale))

@@ -188,3 +188,19 @@ def test_shapes_are_inferred_as_they_come_out(shapes, dim):
     values = {name: torch.ones(shape, dtype=torch.bool if name == "present" else None) for name, shape in shapes.items()}
     made = WeightedProductOfExperts(**values, dim=dim)
     assert WeightedProductOfExperts.infer_shapes(**shapes, dim=dim) == (made.batch_shape, made.event_shape)
+
+
+@pytest.mark.parametrize(
+    ("loc", "more", "message"),
+    [
+        ([[[1e30], [0.0]]], {}, "means are not finite, or too far apart"),
+        ([[[math.inf], [0.0]]], {}, "means are not finite, or too far apart"),
+        ([[[2.0], [3.0]]], {"prior_scale": -1.0}, "prior_scale must be positive and finite, got -1"),
+        ([[[2.0], [3.0]]], {"prior_loc": math.nan}, "prior_loc must be finite"),
+        ([[[2.0], [3.0]]], {"present": torch.ones(1, 2)}, "present must be boolean"),
+        ([[[2.0], [3.0]]], {"weights": torch.ones(3, 1)}, "shapes must broadcast"),
+    ],
+)
+def test_what_can_not_be_computed_is_said(loc, more, message):
+    with pytest.raises(ValueError, match=message):
+        WeightedProductOfExperts(torch.tensor(loc), torch.ones(1, 2, 1), **more)

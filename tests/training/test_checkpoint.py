@@ -41,7 +41,10 @@ def test_round_trip_and_only_the_newest_are_kept(folder):
 def test_the_newest_step_and_the_best_checkpoint(folder):
     assert folder.newest_step() == 0
     folder.save(3, {**STATE, "step": 3})
-    assert folder.load(best=True)["step"] == 3  # no other was kept
+    with pytest.raises(UsageError, match=r"best\.pt, the best checkpoint that --keep-best kept, is missing"):
+        folder.load(best=True)
+    folder.save(3, {**STATE, "step": 3, "best": None})
+    assert folder.load(best=True)["step"] == 3  # none was measured
     folder.save(3, {**STATE, "step": 3}, best=True)
     for step in (4, 5, 6):
         folder.save(step, {**STATE, "step": step})
@@ -149,6 +152,9 @@ def test_any_changed_byte_is_found(folder):
         {"seconds": math.nan},
         {"best": "high"},
         {"waited": None},
+        {"values": {"loss": torch.ones(2, 2)}},
+        {"values": {"loss": torch.tensor([math.nan])}},
+        {"model": {"w": torch.eye(2).to_sparse()}},
         {"values": [torch.ones(2)]},
         {"model": {"w": 3}},
         {"model": {"w": torch.tensor([0.0, math.nan])}},

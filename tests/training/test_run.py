@@ -8,12 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from pyro.infer import Trace_ELBO
 
+import pyzoo
 from pyzoo.errors import UsageError
 from pyzoo.models.compvae import SinesNetworks
 from pyzoo.recipes.compvae.recipe import CompVAEColors, CompVAESines
 from pyzoo.recipes.graph_vae.recipe import GraphVAERecipe
 from pyzoo.settings import changed
-from pyzoo.training import Busy, Hardware, Run, RunFolder
+from pyzoo.training import Busy, Hardware, NonFiniteLoss, Run, RunFolder
 from pyzoo.training.run import FORMAT, run_name
 from tiny import SINES, colors, graph, sines
 
@@ -126,7 +127,10 @@ def test_the_model_is_rebuilt_without_the_recipe(copied):
         (lambda config: config["settings"].pop("seed"), "has no 'seed'"),
         (lambda config: config.pop("networks"), "has no 'networks'"),
         (lambda config: config["networks"].update({"class": "os:path"}), "'os:path' is not a class of networks"),
-        (lambda config: config["networks"].update({"class": "nowhere:X"}), "there are no networks 'nowhere:X'"),
+        (lambda config: config["networks"].update({"class": "nowhere:X"}), "'nowhere:X' is in no package with recipes"),
+        (lambda config: config["networks"].update({"class": "pyzoo.nowhere:X"}), "there are no networks 'pyzoo.nowhere:X'"),
+        (lambda config: config["networks"].update({"class": ".pyzoo.models.tvae:X"}), "there are no networks"),
+        (lambda config: config["networks"].update({"class": "this:d"}), "'this:d' is in no package with recipes"),
         (lambda config: config["networks"].update(w_dim=0), "--w-dim must be at least 1, got 0"),
         (lambda config: config["networks"].update(width=3), "there is no setting 'width'"),
         (lambda config: config["networks"].pop("w_dim"), "the setting 'w_dim' is missing"),
@@ -382,3 +386,45 @@ def test_two_that_resume_at_once_do_not_mix(tmp_path):
     second.train(**QUICK)
     assert [row["step"] for row in second.history] == [3]
     assert second.config["settings"]["steps"] == 3
+
+
+def test_a_run_that_was_never_finite_leaves_no_folder(tmp_path):
+    recipe = sines(steps=3, node_noise=1e38)
+    with pytest.raises(NonFiniteLoss, match="step 0"):
+        Run.create(recipe, "small", Hardware("cpu"), tmp_path / "run").train(progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_entry_of_a_later_version_is_no_hindrance(copied):
+    for file in (copied / "checkpoints").iterdir():
+        state = torch.load(file, weights_only=True)
+        state["computed_with"]["gpu"] = "H100"
+        torch.save(state, file)
+    run = Run(copied)
+    run.extend(run.config["settings"]["steps"] + 1)
+    run.train(progress=False, evaluate=False, figures=False)
+    assert run.step == run.config["settings"]["steps"]
+
+
+def test_several_machines_need_a_launcher(monkeypatch):
+    for name in ("MASTER_ADDR", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match="--num-nodes 2 needs a launcher on each machine, such as torchrun or SLURM"):
+        Hardware("cpu", num_nodes=2).find()
+
+
+def test_numbers_that_no_tensor_can_hold_are_named(tmp_path):
+    with pytest.raises(UsageError, match="the largest of which is --w-weight 1e\\+308"):
+        Run.create(sines(steps=3, w_weight=1e308), "small", Hardware("cpu"), tmp_path / "run").train(progress=False)
+
+
+@pytest.mark.parametrize("steps", [None, "a", 2.5])
+def test_a_length_that_is_none(trained, steps):
+    with pytest.raises(UsageError, match="--steps must be a whole number"):
+        trained.extend(steps)
+
+
+def test_paths_that_are_none():
+    for path in (None, 5, b"x", []):
+        with pytest.raises(UsageError, match="a run's folder must be a path"):
+            pyzoo.load(path)

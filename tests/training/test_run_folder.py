@@ -58,6 +58,26 @@ def test_a_quote_takes_no_other_row_with_it(tmp_path):
     assert [row["step"] for row in run.metrics()] == [5, 10]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
+        lambda lines: [*lines[:3], lines[2], *lines[3:]],
+        lambda lines: ["\r".join(line.rstrip() for line in lines)],
+        lambda lines: [lines[0], lines[1].replace("2.5", "3.5"), *lines[2:]],
+    ],
+    ids=["swapped", "repeated", "line ends", "digit"],
+)
+def test_rows_that_were_changed_are_said(tmp_path, change):
+    run = RunFolder.create(tmp_path / "run", {})
+    for step in (5, 10, 15):
+        run.append_metrics({"step": step, "loss": step / 2})
+    file = run.path / "metrics.csv"
+    file.write_bytes("".join(change(file.read_bytes().decode().splitlines(keepends=True))).encode())
+    with pytest.raises(UsageError, match=r"metrics\.csv is damaged"):
+        run.metrics()
+
+
 def test_names_of_terms_that_need_quotes(tmp_path):
     run = RunFolder.create(tmp_path / "run", {})
     run.append_metrics({"step": 5, 'a, "b"': 1.0})

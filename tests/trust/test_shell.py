@@ -33,6 +33,7 @@ TABLE = {
     "a path that is not UTF-8": ("", {}, os.fsdecode(b"run-\xff")),
     "a path with spaces and quotes": ("", {}, 'it\'s a "run"\nof two lines'),
     "no home and no user": ("", {"HOME": None, "USER": None, "LOGNAME": None}, "run"),
+    "a picture backend that is none": ("", {"MPLBACKEND": "nonsense"}, "run"),
     "a cluster's variables": ("", {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "WORLD_SIZE": "8", "RANK": "3"}, "run"),
 }
 QUICK = ("a reader that leaves", "all three closed", "an ASCII locale and another path")
