@@ -81,7 +81,7 @@ def test_floor_of_x_goes_down_geometrically():
         ({"x_floor": 1e31}, "--x-floor must be positive and at most 1e+30, got 1e+31"),
         ({"x_floor_steps": 10}, "--x-floor-steps must be 0 unless --x-floor is given, got 10"),
         ({"parts": 0}, "--parts must be at least 1, got 0"),
-        ({"evaluation_sets": 1}, "--evaluation-sets must be at least 2, got 1"),
+        ({"evaluation_sets": 1}, "--evaluation-sets must be at least 2 and at most 1,000,000, got 1"),
     ],
 )
 def test_settings_that_do_not_fit_each_other(changes, message):

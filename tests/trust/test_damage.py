@@ -16,8 +16,8 @@ from pyzoo.training import Run
 def runs(tmp_path_factory):
     """Two runs that differ in their seed."""
     folder = tmp_path_factory.mktemp("runs")
-    for seed in ("0", "1"):
-        ending = run(*TRAIN, "--seed", seed, "--out", folder / seed)
+    for seed, more in (("0", ()), ("1", ("--no-figures",))):
+        ending = run(*TRAIN, "--seed", seed, "--out", folder / seed, *more)
         assert ending.code == 0, ending.output
     return folder
 
@@ -82,7 +82,8 @@ def attack(runs, tmp_path, count, seed):
     unnoticed = []
     for _ in range(count):
         file = generator.choice(files)
-        content, other = ((runs / seed / file).read_bytes() for seed in ("0", "1"))
+        content = (original / file).read_bytes()
+        other = (runs / "1" / file).read_bytes() if (runs / "1" / file).exists() else b""
         kind, changed = damaged(content, other, generator)
         if changed == content:
             continue
@@ -104,7 +105,7 @@ def attack(runs, tmp_path, count, seed):
 
 
 def test_damage_to_a_run_is_detected_or_harmless(runs, tmp_path):
-    assert attack(runs, tmp_path, 100, seed=0) == []
+    assert attack(runs, tmp_path, 60, seed=0) == []
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def survives(tmp_path, undisturbed, fault):
 
 @pytest.mark.parametrize("kind", ["kill", "torn", "full"])
 def test_a_fault_at_some_operations(tmp_path, undisturbed, kind):
-    for at in spread(undisturbed[1], 6):
+    for at in spread(undisturbed[1], 3):
         survives(tmp_path, undisturbed, Fault(at, kind))
 
 
@@ -79,11 +79,10 @@ def survives_in(command, tmp_path, undisturbed, fault):
     return again.operations
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_fault_in_each_command(tmp_path, undisturbed, command):
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_fault_in_a_command(tmp_path, undisturbed, command):
     count = survives_in(command, tmp_path, undisturbed, None)
     survives_in(command, tmp_path, undisturbed, Fault(count // 2, "kill"))
-    survives_in(command, tmp_path, undisturbed, Fault(count // 3, "full"))
 
 
 @pytest.mark.slow
@@ -117,9 +116,8 @@ def goes_on_by(recipe, engine, tmp_path, kills, seed):
     return killed
 
 
-@pytest.mark.parametrize(("recipe", "engine"), [("graph-vae", "traced"), ("mib-jmvae", "eager")])
-def test_a_recipe_is_killed_and_goes_on(tmp_path, recipe, engine):
-    assert goes_on_by(recipe, engine, tmp_path, kills=2, seed=0) > 0
+def test_a_recipe_is_killed_and_goes_on(tmp_path):
+    assert goes_on_by("mib-jmvae", "traced", tmp_path, kills=2, seed=0) > 0
 
 
 @pytest.mark.slow

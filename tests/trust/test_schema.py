@@ -18,7 +18,7 @@ from pyzoo.settings import flat
 from pyzoo.training import Hardware, Run, Trainer, find_recipe
 from tiny import SINES
 
-EXAMPLES = {"fast": 150, "slow": 1500}
+EXAMPLES = {"fast": 60, "slow": 1500}
 numbers = st.integers(-3, 10**20) | st.floats() | st.sampled_from([2.5, 10**400, -0.0, 1e308, 2**63])
 words = st.text(max_size=8) | st.sampled_from(["cpu", "tpu", "a\nb", "\udcff", "~nosuch/x"])
 leaves = st.none() | st.booleans() | numbers | words
