@@ -22,6 +22,10 @@ MARK = b"written by pyzoo"
 """What pictures, archives and tables that pyzoo wrote hold near their beginning or at their end."""
 
 
+DPI = 150
+"""Pixels per inch of pictures."""
+
+
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file beside its name, syncs it and renames it: whatever happens meanwhile, what was there before stays whole.
 
@@ -71,7 +75,7 @@ def read_bytes(path: Path) -> bytes:
 def save_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure as a .png that says who wrote it, not over anyone else's file; errors as :func:`write_whole`."""
     require_ours(path)
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150, metadata={"Software": MARK.decode()}))
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": MARK.decode()}))
 
 
 def save_arrays(arrays: "Mapping[str, np.ndarray]", path: Path) -> None:

@@ -63,7 +63,5 @@ def test_only_our_own_files_are_written_over(tmp_path):
     for path in (picture, archive, tmp_path):
         before = path.read_bytes() if path.is_file() else b""
         with pytest.raises(UsageError, match="pyzoo did not write it: move it away, or choose another --out"):
-            UsageError, match="is there already, and pyzoo did not write it: move it away, or choose another --out"
-        ):
             require_ours(path)
         assert (path.read_bytes() if path.is_file() else b"") == before
