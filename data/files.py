@@ -106,7 +106,7 @@ class ImageData:
 
     def resized(self, image_size: int) -> "ImageData":
         """The same images, each cut to its central square and resized to ``image_size`` pixels on a side."""
-        check_options(image_size, 0.5)
+        check_size(image_size)
         if self.shape[1:] == (image_size, image_size):
             return self
         train, test = (fit(images, image_size) for images in (self.train, self.test))
@@ -148,10 +148,16 @@ def image_data(
     return assemble(name, source, whitened([part]), image_size=image_size, test_share=test_share, note=note)
 
 
+def check_size(image_size: int) -> None:
+    """Raises a UsageError unless a size is a whole number of at least 1."""
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
+        raise UsageError(f"--image-size must be a whole number of at least 1, got {image_size}")
+
+
 def check_options(image_size: int | None, test_share: float) -> None:
     """Raises a UsageError unless a size is at least 1, and a share above 0 and below 1."""
-    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
-        raise UsageError(f"--image-size must be a whole number of at least 1, got {image_size}")
+    if image_size is not None:
+        check_size(image_size)
     if not 0 < test_share < 1:
         raise UsageError(f"--test-share must be above 0 and below 1, got {test_share}")
 

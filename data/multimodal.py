@@ -118,11 +118,7 @@ class ImagePartner(Partner):
         self.offset = offset
         self.num_classes = num_classes
         require_count(num_classes, "num_classes")
-        require_bytes(images, "images")
-        require_shape(labels, "labels", ("images",), images=len(images))
-        labels = as_indices(labels, "labels")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-            raise ValueError(f"labels must be from 0 to {num_classes - 1}, got {int(labels.min())} to {int(labels.max())}.")
+        labels = classes_of(images, labels, num_classes)
         self.images, self.labels = images, labels
         self.counts = labels.bincount(minlength=num_classes)
         if not self.counts.all():
@@ -139,11 +135,22 @@ class ImagePartner(Partner):
         return self.images[self.by_class[self.first[wanted] + (place * self.counts[wanted]).long()]] / 255
 
 
-def require_bytes(images: Tensor, name: str) -> None:
-    """Raises a ValueError unless images are (images, channels, height, width) of uint8, and there is one."""
-    require_shape(images, name, ("images", "channels", "height", "width"))
+def classes_of(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Labels of images as int64.
+
+    Raises:
+        ValueError: images are not (images, channels, height, width) of uint8, there is none, or their labels are not as many
+            classes.
+    """
+    require_shape(images, "images", ("images", "channels", "height", "width"))
     if images.dtype != torch.uint8:
-        raise ValueError(f"{name} must be of uint8, got {images.dtype}.")
+        raise ValueError(f"images must be of uint8, got {images.dtype}.")
+    require_shape(labels, "labels", ("images",), images=len(images))
+    labels = as_indices(labels, "labels")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must be from 0 to {num_classes - 1}, got {low} to {high}.")
+    return labels
 
 
 @dataclasses.dataclass
@@ -166,12 +173,7 @@ class PairSet:
     first: str = "digit"
 
     def __post_init__(self) -> None:
-        require_bytes(self.images, "images")
-        require_shape(self.labels, "labels", ("images",), images=len(self.images))
-        self.labels = as_indices(self.labels, "labels")
-        low, high = int(self.labels.min()), int(self.labels.max())
-        if low < 0 or high >= self.partner.num_classes:
-            raise ValueError(f"labels must be from 0 to {self.partner.num_classes - 1}, got {low} to {high}.")
+        self.labels = classes_of(self.images, self.labels, self.partner.num_classes)
         if self.first == self.partner.name:
             raise ValueError(f"Both views are called '{self.first}'.")
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pyzoo.checks import require_count, require_number
-from pyzoo.data.places import cache, check_folder, folders
+from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import expanded, read_bytes
 from pyzoo.random import derive_seed, seeded
@@ -110,7 +110,7 @@ class Table:
             )
         except ValueError as error:
             raise UsageError(f"{self.name} can't be split: {one_line(error)}") from error
-        transform = _transformer(self.frame)
+        transform = _transformer()
         parts = []
         for part, fit in ((sorted(train), True), (sorted(test), False)):
             frame = self.frame.iloc[part]
@@ -120,7 +120,7 @@ class Table:
         return parts[0], parts[1]
 
 
-def _transformer(frame: "pd.DataFrame") -> Any:
+def _transformer() -> Any:
     """What makes numbers of a table's columns."""
     from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -218,8 +218,8 @@ def _read(path: Path, names: Sequence[str] | None = None, **options: Any) -> "pd
 def _adult(folder: str | Path | None) -> "pd.DataFrame":
     import pandas as pd
 
-    files = [_find(Path("adult", name), folder) for name in ("adult.data", "adult.test")]
-    if None in files:
+    files = [find_file(Path("adult", name), folder) for name in ("adult.data", "adult.test")]
+    if not all(file.is_file() for file in files):
         return _openml("adult", 2, Path("adult"), folder).rename(columns={"class": "income"})
     train = _read(files[0], _ADULT, na_values="?")
     test = _read(files[1], _ADULT, na_values="?", skiprows=1)  # "|1x3 Cross validator"
@@ -228,19 +228,14 @@ def _adult(folder: str | Path | None) -> "pd.DataFrame":
 
 
 def _german(folder: str | Path | None) -> "pd.DataFrame":
-    file = _find(Path("german", "german.data"), folder)
-    if file is None:
+    file = find_file(Path("german", "german.data"), folder)
+    if not file.is_file():
         frame = _openml("credit-g", 1, Path("german"), folder).rename(columns={"class": "credit"})
         return frame.assign(sex=frame["personal_status"].astype(str).str.split().str[0]).drop(columns="personal_status")
     frame = _read(file, _GERMAN, sep=" ")
     female = frame["personal-status"].isin(["A92", "A95"])
     frame = frame.assign(sex=female.map({True: "female", False: "male"}), credit=frame["credit"].map({1: "good", 2: "bad"}))
     return frame.drop(columns="personal-status")  # which says the sex
-
-
-def _find(where: Path, folder: str | Path | None) -> Path | None:
-    """The first place that has a file."""
-    return next((place / where for place in folders(folder) if (place / where).is_file()), None)
 
 
 def _openml(name: str, version: int, where: Path, folder: str | Path | None) -> "pd.DataFrame":

@@ -90,7 +90,8 @@ class WeightedProductOfExperts(dist.Normal):
             loc, scale = torch.where(there, loc, 0.0), torch.where(there, scale, 1.0)
             weights = torch.where(there, weights, 0.0)
         loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
-        if validate_args is not False and self._validate_args:
+        is_checked = validate_args is not False and self._validate_args
+        if is_checked:
             if not ((weights >= 0) & (weights <= 1)).all():
                 raise ValueError(
                     f"Weights must be between 0 and 1, got {weights.min().item():.3g} to {weights.max().item():.3g}."
@@ -109,14 +110,13 @@ class WeightedProductOfExperts(dist.Normal):
             densities.append(weight * (2 * deviation.log() + ((mean - prior_loc) / deviation).square() + math.log(2 * math.pi)))
         # One after the other, and relative to the prior: so zeros change no bit.
         total = 1 + sum(shares, start=none)
-        if validate_args is not False and self._validate_args and not total.isfinite().all():
+        if is_checked and not total.isfinite().all():
             smallest = f"{scale.min().item():.3g}"
             raise ValueError(f"The precision of an expert of scale {smallest} overflows in {loc.dtype}, relative to the prior's.")
         shift = sum((share * mean for share, mean in zip(shares, means, strict=True)), start=none) / total
         product_scale = prior_scale / total.sqrt()
         self.log_normalizer = (total * (shift / prior_scale).square() - total.log() - sum(densities)) / 2
         product_loc = prior_loc + shift
-        is_checked = validate_args is not False and self._validate_args
         if is_checked and not (product_loc.isfinite() & self.log_normalizer.isfinite()).all():
             raise ValueError(f"The experts' means are not finite, or too far apart for {loc.dtype}.")
         super().__init__(product_loc, product_scale, validate_args=validate_args)
