@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pyzoo.checks import require_count, require_shape
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
-from pyzoo.models.mib import PairNetworks, ViewNetworks, check_complete, those_given, view_dim, without_absent
+from pyzoo.models.mib import StructuredNetworks, check_complete, those_given, view_dim, without_absent
 from pyzoo.nn import ImageCheck, ShapeCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["Quotient", "StructuredGuide", "encoder", "view_guide"]
@@ -219,32 +219,32 @@ class _ViewBeliefs(Beliefs):
 # Encoders -------------------------------------------------------------------------------------------------------------
 
 
-def view_guide(networks: ViewNetworks) -> StructuredGuide:
+def view_guide(networks: StructuredNetworks) -> StructuredGuide:
     """The guide of the model that some sizes describe."""
     names, dims = networks.variables, dict(networks.dims)
     encoders = {view: encoder(networks, view, view_dim(names, dims, view)) for view in names.observed}
     return StructuredGuide(networks.network(networks.inference), dims, encoders)
 
 
-def encoder(networks: ViewNetworks, view: str, width: int) -> nn.Module:
+def encoder(networks: StructuredNetworks, view: str, width: int) -> nn.Module:
     """From a view to the means and log-variances of its experts, (rows, 2 width).
 
     Args:
         networks: sizes of the networks.
-        view: "label"; "number", a house number where the networks are :class:`PairNetworks`; or any other name, an image.
+        view: its name.
         width: dimensions of the view's latents together.
     """
     require_count(width, "width")
-    hidden_dim = networks.hidden_dim
-    if view == "number" and isinstance(networks, PairNetworks):
-        layers: list[nn.Module] = [ShapeCheck((3, 32, 32)), nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.ReLU()]
+    hidden_dim, kind, shape = networks.hidden_dim, networks.kind(view), networks.shape(view)
+    if kind == "number":
+        layers: list[nn.Module] = [ShapeCheck(shape), nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Flatten(), nn.Linear(1024, hidden_dim), nn.ReLU()]
-    elif view == "label":
-        layers = [ShapeCheck((networks.num_classes,)), nn.Linear(networks.num_classes, hidden_dim), nn.ReLU()]
-    else:
-        layers = [ImageCheck(networks.x_shape), nn.Flatten(), nn.Linear(math.prod(networks.x_shape), hidden_dim), nn.ReLU()]
+    elif kind == "image":
+        layers = [ImageCheck(shape), nn.Flatten(), nn.Linear(math.prod(shape), hidden_dim), nn.ReLU()]
         layers += [nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
+    else:
+        layers = [ShapeCheck(shape), nn.Linear(*shape, hidden_dim), nn.ReLU()]
     return he_initialized(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width), Quotient()))
 
 

@@ -15,7 +15,7 @@ over a background: shape and colors are then learned apart, and numbers become l
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -28,7 +28,11 @@ from pyzoo.infer import BayesianNetwork, FixedMask, Variables
 from pyzoo.nn import Networks, he_initialized
 from pyzoo.settings import AtLeast, Count, NoFlag, Positive
 
-__all__ = ["PairNetworks", "StructuredVAE", "ViewNetworks", "check_complete", "those_given", "view_dim", "without_absent"]
+__all__ = ["PairNetworks", "StructuredNetworks", "StructuredVAE", "TableNetworks", "ViewKind", "ViewNetworks"]
+__all__ += ["check_complete", "those_given", "view_dim", "without_absent"]
+
+ViewKind = Literal["image", "number", "class", "features"]
+"""What a view can be: an image, a house number, a class as a one-hot vector, or a vector of numbers."""
 
 
 class StructuredVAE(PyroModule):
@@ -201,7 +205,7 @@ class PixelDecoder(nn.Sequential):
         return dist.Bernoulli(logits=super().forward(latents), validate_args=False).to_event(3)
 
 
-class LabelDecoder(nn.Sequential):
+class ClassDecoder(nn.Sequential):
     """One of several classes, a one-hot vector."""
 
     def __init__(self, width: int, hidden_dim: int, num_classes: int) -> None:
@@ -229,12 +233,81 @@ class NumberDecoder(nn.Sequential):
         return dist.Normal(torch.lerp(background, color, ink), self.scale, validate_args=False).to_event(3)
 
 
+class FeatureDecoder(nn.Sequential):
+    """A vector of numbers, normal about their means."""
+
+    def __init__(self, width: int, hidden_dim: int, num_features: int, scale: float) -> None:
+        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_features))
+        he_initialized(self)
+        self.scale = scale
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.Normal(super().forward(latents), self.scale, validate_args=False).to_event(1)
+
+
 # Sizes ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class ViewNetworks(Networks):
-    """The networks of views of one thing: images, and a label. A recipe fills in all but the hidden units.
+class StructuredNetworks(Networks):
+    """Base of all networks of a :class:`StructuredVAE`: its variables, G^p, G^q. A subclass says what each view is.
+
+    A recipe fills in all but the hidden units.
+    """
+
+    hidden_dim: Count = 512
+    """Hidden units in each layer."""
+    observed: Annotated[tuple[str, ...], NoFlag()] = ("image",)
+    """Names of the views."""
+    shared: Annotated[tuple[str, ...], NoFlag()] = ()
+    """Names of the shared latents."""
+    private: Annotated[tuple[tuple[str, str], ...], NoFlag()] = (("u", "image"),)
+    """Names of the private latents, each with its view."""
+    dims: Annotated[tuple[tuple[str, Count], ...], NoFlag()] = (("u", 16),)
+    """Dimensions of each latent."""
+    generative: Annotated[str, NoFlag()] = "u -> image"
+    """The network G^p, as :meth:`pyzoo.infer.BayesianNetwork.parse` reads it."""
+    inference: Annotated[str, NoFlag()] = "image -> u"
+    """The network G^q."""
+
+    @property
+    def variables(self) -> Variables:
+        """All variables."""
+        return Variables(self.observed, self.shared, dict(self.private))
+
+    def network(self, text: str) -> BayesianNetwork:
+        """A network over the variables."""
+        return BayesianNetwork.parse(text, self.variables)
+
+    def kind(self, view: str) -> ViewKind:
+        """What a view is, which decides on its decoder and its encoder."""
+        raise NotImplementedError
+
+    def shape(self, view: str) -> tuple[int, ...]:
+        """The shape of a view of one example."""
+        raise NotImplementedError
+
+    def model(self) -> StructuredVAE:
+        dims = dict(self.dims)
+        decoders = {view: self.decoder(view, view_dim(self.variables, dims, view)) for view in self.observed}
+        return StructuredVAE(self.network(self.generative), dims, decoders)
+
+    def guide(self, model: StructuredVAE) -> PyroModule:
+        from pyzoo.guides.mib import view_guide
+
+        return view_guide(self)
+
+    def decoder(self, view: str, width: int) -> nn.Module:
+        """The decoder of a view, from latents that have ``width`` dimensions together."""
+        require_count(width, "width")
+        if self.kind(view) == "class":
+            return ClassDecoder(width, self.hidden_dim, *self.shape(view))
+        return PixelDecoder(width, self.hidden_dim, self.shape(view))
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewNetworks(StructuredNetworks):
+    """The networks of views of one thing: images, and a label. "label" is a class; any other view is an image.
 
     Example:
         >>> networks = ViewNetworks(
@@ -252,50 +325,16 @@ class ViewNetworks(Networks):
         {'digit': (3, 1, 28, 28), 'label': (3, 10)}
     """
 
-    hidden_dim: Count = 512
-    """Hidden units in each layer."""
-    observed: Annotated[tuple[str, ...], NoFlag()] = ("image",)
-    """Names of the views. "label" is a class; any other view is an image."""
-    shared: Annotated[tuple[str, ...], NoFlag()] = ()
-    """Names of the shared latents."""
-    private: Annotated[tuple[tuple[str, str], ...], NoFlag()] = (("u", "image"),)
-    """Names of the private latents, each with its view."""
-    dims: Annotated[tuple[tuple[str, Count], ...], NoFlag()] = (("u", 16),)
-    """Dimensions of each latent."""
-    generative: Annotated[str, NoFlag()] = "u -> image"
-    """The network G^p, as :meth:`pyzoo.infer.BayesianNetwork.parse` reads it."""
-    inference: Annotated[str, NoFlag()] = "image -> u"
-    """The network G^q."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 28, 28)
     """Channels, height and width of an image."""
     num_classes: Annotated[int, AtLeast(1), NoFlag()] = 10
     """Number of classes of a label."""
 
-    @property
-    def variables(self) -> Variables:
-        """All variables."""
-        return Variables(self.observed, self.shared, dict(self.private))
+    def kind(self, view: str) -> ViewKind:
+        return "class" if view == "label" else "image"
 
-    def network(self, text: str) -> BayesianNetwork:
-        """A network over the variables."""
-        return BayesianNetwork.parse(text, self.variables)
-
-    def model(self) -> StructuredVAE:
-        dims = dict(self.dims)
-        decoders = {view: self.decoder(view, view_dim(self.variables, dims, view)) for view in self.observed}
-        return StructuredVAE(self.network(self.generative), dims, decoders)
-
-    def guide(self, model: StructuredVAE) -> PyroModule:
-        from pyzoo.guides.mib import view_guide
-
-        return view_guide(self)
-
-    def decoder(self, view: str, width: int) -> nn.Module:
-        """The decoder of a view, from latents that have ``width`` dimensions together."""
-        require_count(width, "width")
-        if view == "label":
-            return LabelDecoder(width, self.hidden_dim, self.num_classes)
-        return PixelDecoder(width, self.hidden_dim, self.x_shape)
+    def shape(self, view: str) -> tuple[int, ...]:
+        return (self.num_classes,) if view == "label" else self.x_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +344,49 @@ class PairNetworks(ViewNetworks):
     number_scale: Positive = 0.1
     """Standard deviation of a house number's pixels, on the scale from 0 to 1."""
 
+    def kind(self, view: str) -> ViewKind:
+        return "number" if view == "number" else super().kind(view)
+
+    def shape(self, view: str) -> tuple[int, ...]:
+        return (3, 32, 32) if view == "number" else super().shape(view)
+
     def decoder(self, view: str, width: int) -> nn.Module:
-        if view == "number":
+        if self.kind(view) == "number":
             return NumberDecoder(width, self.hidden_dim, self.number_scale)
+        return super().decoder(view, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableNetworks(StructuredNetworks):
+    """The networks of a table's rows: features "x", and the sensitive attribute "a", one of two groups.
+
+    Example:
+        >>> networks = TableNetworks(
+        ...     hidden_dim=8,
+        ...     observed=("x", "a"),
+        ...     shared=("z",),
+        ...     private=(("u_x", "x"),),
+        ...     dims=(("z", 2), ("u_x", 3)),
+        ...     generative="z -> x, a; u_x -> x",
+        ...     inference="x, a -> z; x -> u_x",
+        ...     num_features=5,
+        ... )
+        >>> {name: tuple(view.shape) for name, view in networks.model()(size=4).items()}
+        {'x': (4, 5), 'a': (4, 2)}
+    """
+
+    num_features: Annotated[int, AtLeast(1), NoFlag()] = 1
+    """Number of features, as columns of numbers."""
+    feature_scale: Positive = 0.1
+    """Standard deviation of a feature about its decoder's mean; the columns themselves have variance 1, or are zeros and ones."""
+
+    def kind(self, view: str) -> ViewKind:
+        return "features" if view == "x" else "class"
+
+    def shape(self, view: str) -> tuple[int, ...]:
+        return (self.num_features,) if view == "x" else (2,)
+
+    def decoder(self, view: str, width: int) -> nn.Module:
+        if self.kind(view) == "features":
+            return FeatureDecoder(width, self.hidden_dim, self.num_features, self.feature_scale)
         return super().decoder(view, width)
