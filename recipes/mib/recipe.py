@@ -5,27 +5,24 @@ the presets are ours.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
-from typing_extensions import Self
 
 from pyzoo.about import About
 from pyzoo.data.images import ImageData, load_image_data
 from pyzoo.data.multimodal import Label, PairSet, PairSetName, PairSource, load_pairs, pairs_of, partner_name
-from pyzoo.infer import LearnedInformation, Penalised
 from pyzoo.models.mib import PairNetworks, ViewNetworks
 from pyzoo.recipes.images import ImageRecipe, InData
 from pyzoo.recipes.mib import ABOUT
 from pyzoo.recipes.mib import methods as rows
-from pyzoo.recipes.mib.objectives import DiscriminatorLoss, EstimatorLoss, GeneratorLoss, SeveralNetworks, pixel_discriminator
+from pyzoo.recipes.mib.objectives import DiscriminatorLoss, GeneratorLoss, pixel_discriminator
 from pyzoo.recipes.mib.report import MIBReport
+from pyzoo.recipes.mib.structured import StructuredRecipe
 from pyzoo.settings import Positive, Share
-from pyzoo.training import Objective, Pair, Schedule, Source
+from pyzoo.training import Objective, Pair, Source
 
 __all__ = [
     "BetaTCVAERecipe",
@@ -46,8 +43,8 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True)
-class MIBRecipe(ImageRecipe):
-    """Base of the rows: networks that follow from the method's declaration, and one objective with its penalties."""
+class MIBRecipe(ImageRecipe, StructuredRecipe):
+    """Base of the rows, which are all on images."""
 
     group: ClassVar[str] = "training"
     has_likelihood: ClassVar[bool] = True
@@ -55,21 +52,6 @@ class MIBRecipe(ImageRecipe):
 
     networks: ViewNetworks = ViewNetworks()
     """Sizes of the networks."""
-    method: rows.Method = rows.Method()
-    """The row of the table."""
-    learning_rate: Positive = 1e-3
-    """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.batch_size >= 2, "batch_size", "at least 2")
-
-    # Data -----------------------------------------------------------------------------------------------------------
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """Names of the views, of which "label" is a class and the others are images."""
-        raise NotImplementedError
 
     @property
     def first_view(self) -> str:
@@ -80,6 +62,9 @@ class MIBRecipe(ImageRecipe):
     def has_classes(self) -> bool:
         """Whether the images have labels."""
         return self.dataset.train_labels is not None and self.dataset.test_labels is not None
+
+    def view_sizes(self) -> dict[str, Any]:
+        return {"x_shape": self.dataset.shape, "num_classes": max(1, len(self.dataset.classes))}
 
     def pairs(self, part: Literal["train", "held_out", "measured"]) -> PairSet:
         """Views of the examples to train on, of the held-out ones, or of those to measure (with --validation held-out ones)."""
@@ -94,58 +79,6 @@ class MIBRecipe(ImageRecipe):
         if self.held_out_size:
             self.pairs("held_out")
         super().prepare()
-
-    # Networks and training ------------------------------------------------------------------------------------------
-
-    def declare(self) -> rows.Declaration:
-        """The row for the data's views."""
-        return self.method.declare(self.views)
-
-    def sized(self) -> Self:
-        row, names = self.declare(), self.declare().variables
-        networks = dataclasses.replace(
-            self.networks,
-            observed=names.observed,
-            shared=names.shared,
-            private=tuple(names.private.items()),
-            dims=tuple(self.method.dims(names).items()),
-            generative=row.generative,
-            inference=row.inference,
-            x_shape=self.dataset.shape,
-            num_classes=max(1, len(self.dataset.classes)),
-        )
-        return dataclasses.replace(self, networks=networks)
-
-    def objectives(self, pair: Pair) -> list[Objective]:
-        model, guide = pair
-        penalties = self.declare().penalties(model, self.train_size)
-        kl_weights = self.method.kl_weights(model.variables, self.steps)
-        first = {latent: weight(0) for latent, weight in kl_weights.items()}
-        module = self.method.loss(model, Penalised(guide, penalties) if penalties else guide, first, self._site_weights())
-        elbo = module.elbo if isinstance(module, SeveralNetworks) else module
-        schedules = [Schedule(elbo, f"kl_weight_{latent}", weight) for latent, weight in kl_weights.items()]
-        objectives = [self._objective(module, [*model.parameters(), *guide.parameters()], schedules=schedules)]
-        learned = [e for penalty in penalties for e in penalty.estimators if isinstance(e, LearnedInformation)]
-        if learned:
-            estimators = EstimatorLoss(guide, learned)
-            objectives.append(self._objective(estimators, list(estimators.estimators.parameters()), "mine"))
-        return objectives
-
-    def _site_weights(self) -> dict[str, float]:
-        """Constant weights of observed sites."""
-        return {}
-
-    def _objective(
-        self, module: nn.Module, moves: Sequence[nn.Parameter], name: str = "", schedules: Sequence[Schedule] = (), **options: Any
-    ) -> Objective:
-        return Objective(
-            module,
-            partial(torch.optim.Adam, lr=self.learning_rate, fused=True, **options),
-            moves=moves,
-            scheduler=partial(CosineAnnealingLR, T_max=self.steps),
-            schedules=schedules,
-            name=name,
-        )
 
     def report(self, pair: Pair, device: torch.device) -> MIBReport:
         return MIBReport(self, pair, device)
@@ -225,7 +158,7 @@ class PairRecipe(MIBRecipe):
     def source(self, device: torch.device) -> Source:
         return PairSource(self.pairs("train"), self.paired, self.seed, device)
 
-    def _site_weights(self) -> dict[str, float]:
+    def site_weights(self) -> dict[str, float]:
         return {"label": self.label_weight} if "label" in self.views else {}
 
 
@@ -403,8 +336,8 @@ class GANRecipe(ViewRecipe):
         generator, moves = self._generator(pair, discriminator)
         judge = DiscriminatorLoss(pair.model, discriminator, self.first_view)
         return [
-            self._objective(generator, moves, betas=(0.5, 0.999)),
-            self._objective(judge, list(discriminator.parameters()), "discriminator", betas=(0.5, 0.999)),
+            self.objective(generator, moves, betas=(0.5, 0.999)),
+            self.objective(judge, list(discriminator.parameters()), "discriminator", betas=(0.5, 0.999)),
         ]
 
     def _generator(self, pair: Pair, discriminator: nn.Module) -> tuple[GeneratorLoss, list[nn.Parameter]]:
