@@ -122,9 +122,14 @@ def _bandwidth(x: Tensor, bandwidth: float | None) -> float:
 
 def _mean_kernel(x: Tensor, y: Tensor, bandwidth: float | None) -> Tensor:
     """The mean of k over all pairs."""
+    return kernel_matrix(x, y, bandwidth).mean()
+
+
+def kernel_matrix(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
+    """k of all pairs, (n, m), in single precision or better; arguments as in :func:`squared_mmd`."""
     with torch.autocast(x.device.type, enabled=False):
         # Not by a product of matrices: near points' distance would be lost in it, all the more so in half precision.
         wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
         x, y = x.to(wide), y.to(wide)
         distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-        return (-distances.square() / (2 * _bandwidth(x, bandwidth) ** 2)).exp().mean()
+        return (-distances.square() / (2 * _bandwidth(x, bandwidth) ** 2)).exp()

@@ -148,6 +148,19 @@ def test_mine_learns_the_information_of_a_normal_pair():
     assert exact - 0.08 < found < exact + 0.02
 
 
+@pytest.mark.parametrize("bandwidth", [0.5, 2.0])
+def test_dependence_of_correlated_normals_is_the_known_one(bandwidth):
+    """E k(x, y) of x ~ N(0, S), y ~ N(0, T) is det(I + (S + T) / h^2)^(-1/2)."""
+    eye, sigma = torch.eye(2, dtype=torch.float64), torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
+
+    def kernel(s, t):
+        return torch.linalg.det(eye + (s + t) / bandwidth**2).rsqrt()
+
+    exact = kernel(sigma, sigma) + kernel(eye, eye) - 2 * kernel(sigma, eye)
+    estimates = [dependence(*correlated(2000, 0.8, seed), bandwidth).item() for seed in range(4)]
+    assert sum(estimates) / 4 == pytest.approx(exact.item(), rel=0.1)
+
+
 def test_dependence_is_near_zero_only_without_it():
     none, some = (dependence(*correlated(1000, rho, seed=1)).item() for rho in (0.0, 0.8))
     assert none < 0.005 < 0.02 < some
