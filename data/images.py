@@ -119,7 +119,7 @@ class Epochs:
         require_count(step, "step", 0)
         steps_per_epoch = self.count // size
         if steps_per_epoch == 0:
-            raise UsageError(f"--batch-size {size} is more than the {self.count} images there are")
+            raise UsageError(f"--batch-size {size} is more than the {self.count} examples there are")
         epoch, index = divmod(step, steps_per_epoch)
         return self._order(epoch)[index * size : (index + 1) * size]
 

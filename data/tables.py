@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pyzoo.checks import require_count, require_number
+from pyzoo.data.images import Epochs
 from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import expanded, read_bytes
 from pyzoo.random import derive_seed, seeded
-from pyzoo.settings import AtLeast
+from pyzoo.settings import AtLeast, AtMost
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLES", "Split", "Table", "load_table", "synthetic_table"]
+__all__ = ["TABLES", "Split", "Table", "TableSource", "load_table", "synthetic_table"]
 
 TABLES = ("adult", "german", "synthetic")
 """The tables that are known by name."""
@@ -45,14 +47,31 @@ class Split:
         x: features, (rows, features), floats; without the target and the sensitive attribute.
         a: the sensitive attribute, (rows,), int64, 0 or 1.
         y: the target, (rows,), int64, 0 or 1.
+        note: what to report beside every number of these rows.
     """
 
     x: Tensor
     a: Tensor
     y: Tensor
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def hold_out(self, share: float, seed: int = 0) -> tuple["Split", "Split"]:
+        """Two parts, the second with a share of the rows, drawn at random.
+
+        Raises:
+            UsageError: a part would lack a group, or a group's favorable outcome; or would have no rows.
+        """
+        order = torch.randperm(len(self), generator=seeded(derive_seed(seed, "held out rows")))
+        held = round(share * len(self))
+        parts = [dataclasses.replace(self, x=self.x[i], a=self.a[i], y=self.y[i]) for i in (order[held:], order[:held])]
+        for part in parts:
+            for group in (0, 1):
+                if not ((part.a == group) & (part.y == 1)).any():
+                    raise UsageError(f"--held-out {share:g} leaves no favorable outcome of one of the groups in one of the parts")
+        return parts[0], parts[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,8 +109,8 @@ class Table:
         """Rows to train on and rows to test on, drawn at random so that each part has the same shares of groups and outcomes.
 
         What turns columns into numbers has seen the training rows alone: means, variances and categories. A category that only
-        test rows have becomes zeros. A missing number becomes the median, and a column of its own says so; a missing category
-        is a category of its own.
+        test rows have becomes zeros, and the test rows' note says so. A missing number becomes the median, and a column of its
+        own says so; a missing category is a category of its own.
 
         Args:
             seed: of the draw.
@@ -111,13 +130,23 @@ class Table:
         except ValueError as error:
             raise UsageError(f"{self.name} can't be split: {one_line(error)}") from error
         transform = _transformer()
-        parts = []
+        parts, note = [], _unseen(self.frame.iloc[train], self.frame.iloc[test])
         for part, fit in ((sorted(train), True), (sorted(test), False)):
             frame = self.frame.iloc[part]
             x = transform.fit_transform(frame) if fit else transform.transform(frame)
             numbers = torch.as_tensor(x, dtype=torch.get_default_dtype())
-            parts.append(Split(numbers, self.sensitive[part], self.target[part]))
+            parts.append(Split(numbers, self.sensitive[part], self.target[part], "" if fit else note))
         return parts[0], parts[1]
+
+
+def _unseen(train: "pd.DataFrame", test: "pd.DataFrame") -> str:
+    """What to say of categories that only test rows have."""
+    found = {}
+    for name in train.select_dtypes(exclude="number"):
+        count = int((~test[name].isin(train[name].unique()) & test[name].notna()).sum())
+        found |= {name: count} if count else {}
+    names = ", ".join(f"{name} ({count:,})" for name, count in found.items())
+    return f"Test rows with a category that no training row has: {names}." if found else ""
 
 
 def _transformer() -> Any:
@@ -134,6 +163,45 @@ def _transformer() -> Any:
     return make_column_transformer(
         (numbers, make_column_selector(dtype_include="number")), (categories, make_column_selector(dtype_exclude="number"))
     )
+
+
+class TableSource:
+    """A source of batches of a table's rows: features and the sensitive attribute, never the target.
+
+    Args:
+        split: the rows.
+        known: share of the rows whose sensitive attribute is known; of the others it is missing, the same in every epoch.
+        seed: of the rows' order, and of which attributes are missing.
+        device: where the rows are held.
+
+    Raises:
+        ValueError: ``known`` is not between 0 and 1.
+
+    Example:
+        >>> train, _ = synthetic_table(rows=100).split(seed=0)
+        >>> {name: tuple(value.shape) for name, value in TableSource(train, known=0.5).batch(step=0, size=3).items()}
+        {'x': (3, 8), 'a': (3, 2), 'present': (3, 2)}
+    """
+
+    def __init__(self, split: Split, known: float = 1.0, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        require_number(known, "known", AtLeast(0), AtMost(1))
+        self.x = split.x.to(device)
+        self.a = one_hot(split.a, 2).to(self.x)
+        self.epochs = Epochs(len(split), seed, device)
+        self.present = None
+        if known < 1:
+            is_known = torch.rand(len(split), generator=seeded(derive_seed(seed, "known"))) < known
+            self.present = torch.stack([torch.ones_like(is_known), is_known], dim=1).to(device)
+
+    def batch(self, step: int, size: int) -> dict[str, Tensor]:
+        """The batch of a step: "x", (size, features); "a", (size, 2), one-hot; ``present``, (size, 2), if attributes are missing.
+
+        Raises:
+            UsageError: there are fewer rows than a batch needs.
+        """
+        rows = self.epochs.rows(step, size)
+        batch = {"x": self.x[rows], "a": self.a[rows]}
+        return batch if self.present is None else {**batch, "present": self.present[rows]}
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -304,4 +372,4 @@ def synthetic_table(rows: int = 4000, bias: float = 1.0, proxy: float = 1.5, see
     frame["region"] = [("north", "south", "west")[kind] for kind in kinds]
     chance = 0.5 * (1 + math.erf(bias / 4 / math.sqrt(2)))
     note = f"Of the synthetic table's groups {1 - chance:.0%} and {chance:.0%} have the favorable outcome."
-    return Table("the synthetic table", frame, a, y, ("0", "1"), ("0", "1"), note)
+    return Table("the synthetic table", frame, a, y, ("A", "B"), ("denied", "granted"), note)

@@ -447,6 +447,7 @@ def _reproduce(arguments: list[str]) -> int:
                 print("the same 'pyzoo reproduce' goes on from here")
                 return code
             failed = failed or code
+        table.kept_references(seed, out)
     _show_table(table, out)
     return failed
 
@@ -489,11 +490,12 @@ def _show_table(table: "Table", out: Path) -> None:
         folders = [out / row.folder(seed) for seed in table.seeds]
         found = [Run(folder) for folder in folders if (folder / "config.json").exists()]
         runs[row.label] = [run for run in found if run.is_finished]
-    text = table.render(runs)
+    references = {seed: table.kept_references(seed, out) for seed in table.seeds}
+    text = table.render(runs, references)
     print(text)
     content = f"{text}\n\n<!-- {MARK.decode()} -->\n".encode()
     write_whole(out / "table.md", lambda file: file.write(content))
-    figures = dict(table.figures(runs))
+    figures = dict(table.figures(runs, references))
     for name, figure in figures.items():
         save_figure(figure, out / f"{name}.png")
     missing = sum(len(table.seeds) - len(found) for found in runs.values())

@@ -10,18 +10,20 @@ from pyzoo.training.report import Report
 from pyzoo.training.run import Run
 from pyzoo.training.run_folder import Busy, RunFolder, locked
 from pyzoo.training.schedules import Schedule, constant, cosine, geometric, linear, warmup
-from pyzoo.training.table import Row, Table, find_table
+from pyzoo.training.table import Entry, References, Row, Table, find_table
 from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Stopped, Trainer
 
 __all__ = [
     "Busy",
     "Comparison",
+    "Entry",
     "Hardware",
     "LostProcess",
     "NonFiniteLoss",
     "Objective",
     "Pair",
     "Recipe",
+    "References",
     "Report",
     "Row",
     "Run",

@@ -21,7 +21,7 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-__all__ = ["OWN_DATA", "Busy", "RunFolder", "locked"]
+__all__ = ["OWN_DATA", "Busy", "RunFolder", "locked", "read_checked", "write_checked"]
 
 
 class Results(TypedDict):
@@ -44,8 +44,6 @@ class Results(TypedDict):
     parameters: Annotated[int, AtLeast(0)]
     versions: dict[str, str]
     machine: str
-    checksum: str
-    """Of all others."""
 
 
 OWN_DATA = "data.npz"
@@ -159,17 +157,14 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """The metrics of an evaluation, and what they were measured with; with a check sum."""
-        results = json.loads(_json(results))  # as they will be read
-        self._write_json("results.json", {**results, _CHECKSUM: _sum_of(results)})
+        write_checked(self.path / "results.json", results)
 
     def results(self) -> dict[str, Any]:
         """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged."""
         try:
-            found = json.loads(read_bytes(self.path / "results.json"))
+            found = read_checked(self.path / "results.json")
             require_entries(found, Results, "results.json")
-            if found.pop(_CHECKSUM) != _sum_of(found):
-                return {}
-        except (OSError, ValueError, RecursionError):
+        except UsageError:
             return {}
         metrics = {name: math.nan if value is None else float(value) for name, value in found["metrics"].items()}
         return {**found, "metrics": metrics}
@@ -284,6 +279,21 @@ class RunFolder:
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, lambda file: file.write(_json(value).encode()))
+
+
+def write_checked(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes values by name as JSON, with a check sum."""
+    values = json.loads(_json(values))  # as they will be read
+    write_whole(path, lambda file: file.write(_json({**values, _CHECKSUM: _sum_of(values)}).encode()))
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """What :func:`write_checked` was given; empty if there is no such file, or if it is damaged."""
+    try:
+        found = json.loads(read_bytes(path))
+        return found if found.pop(_CHECKSUM) == _sum_of(found) else {}
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return {}
 
 
 def _json(value: Any) -> str:

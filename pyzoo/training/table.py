@@ -4,18 +4,20 @@ import dataclasses
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pyzoo.about import About, entries
 from pyzoo.errors import UsageError
 from pyzoo.settings import Count, Settings, flat
 from pyzoo.training.recipe import Recipe, load_entry
 from pyzoo.training.run import Run
+from pyzoo.training.run_folder import read_checked, write_checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Row", "Table", "find_table"]
+__all__ = ["Entry", "References", "Row", "Table", "find_table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,21 @@ class Row:
         return f"{re.sub('[^a-z0-9]+', '-', self.label.lower())}-seed{seed}"
 
 
+References = Mapping[int, Mapping[str, Mapping[str, float]]]
+"""Metrics of what other libraries have trained: by seed, and by label."""
+
+
+class Entry(NamedTuple):
+    """A line of a table as it is printed."""
+
+    label: str
+    """What stands before it."""
+    metrics: Sequence[Mapping[str, float]]
+    """Of each run, or of each seed."""
+    paper: Mapping[str, str] = {}
+    """The paper's numbers as it prints them, by metric."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table(Settings):
     """Base of all tables. The fields are the flags of ``pyzoo reproduce``, with the strings below them as help.
@@ -50,6 +67,8 @@ class Table(Settings):
     columns: ClassVar[Mapping[str, str]]
     """The metrics that are shown, with their headings."""
     group: ClassVar[str] = "table"
+    note: ClassVar[str] = ""
+    """What to say below the table: how something in it was chosen, for example."""
 
     preset: str = "small"
     """Preset of the recipes that the rows train."""
@@ -70,8 +89,36 @@ class Table(Settings):
         """The rows, in the paper's order."""
         raise NotImplementedError
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
-        """Named figures over the finished runs of each row."""
+    def references(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        """Metrics of what other libraries train on a seed's data, by the label of a line; measured once for each seed."""
+        return {}
+
+    def kept_references(self, seed: int, folder: Path) -> Mapping[str, Mapping[str, float]]:
+        """The same, kept in a file of the table's folder, and measured if it is not there, or of other settings."""
+        file = folder / f"references-seed{seed}.json"
+        settings = {name: str(value) for name, value in flat(self).items() if name not in ("seeds", "full", "steps")}
+        found = read_checked(file)
+        if found.get("settings") != settings or not isinstance(found.get("metrics"), dict):
+            found = {"settings": settings, "metrics": self.references(seed)}
+            if not found["metrics"]:
+                return {}
+            write_checked(file, found)
+        return found["metrics"]
+
+    def entries(self, runs: Mapping[str, Sequence[Run]], references: References) -> Sequence[Entry]:
+        """The lines of the table; by default all rows, and what other libraries have trained.
+
+        Args:
+            runs: the finished runs of each row, by its label.
+            references: what :meth:`references` gave, by seed.
+        """
+        rows = [Entry(row.label, [run.metrics for run in runs.get(row.label, ())], row.paper) for row in self.rows()]
+        labels = dict.fromkeys(label for found in references.values() for label in found)
+        others = [Entry(label, [found[label] for found in references.values() if label in found]) for label in labels]
+        return [*rows, *others]
+
+    def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
+        """Named figures over the finished runs of each row, and what other libraries have trained."""
         yield from ()
 
     def recipe(self, row: Row, seed: int) -> Recipe:
@@ -79,32 +126,30 @@ class Table(Settings):
         more = {} if self.steps is None else {"steps": self.steps}
         return row.recipe.preset(self.preset, **{**row.fields, **more, "seed": seed})
 
-    def render(self, runs: Mapping[str, Sequence[Run]]) -> str:
+    def render(self, runs: Mapping[str, Sequence[Run]], references: References | None = None) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
-        rows = self.rows()
-        measured = {row.label: [run.metrics for run in runs.get(row.label, ())] for row in rows}
-        names = [name for name in self.columns if any(name in metrics for found in measured.values() for metrics in found)]
-        printed = [name for name in self.columns if any(name in row.paper for row in rows)]
+        entries = self.entries(runs, references or {})
+        names = [name for name in self.columns if any(name in found for entry in entries for found in entry.metrics)]
+        printed = [name for name in self.columns if any(name in entry.paper for entry in entries)]
         head = ["", "runs", *(self.columns[name] for name in names), *(f"{self.columns[name]}, paper" for name in printed)]
         lines = [head, ["---"] * len(head)]
-        for row in rows:
-            found = measured[row.label]
-            ours = [_mean_and_spread([metrics[name] for metrics in found if name in metrics], len(found)) for name in names]
-            lines.append([row.label, str(len(found)), *ours, *(row.paper.get(name, "-") for name in printed)])
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + self._below(rows)
+        for label, metrics, paper in entries:
+            ours = [_mean_and_spread([found[name] for found in metrics if name in found], len(metrics)) for name in names]
+            lines.append([label, str(len(metrics)), *ours, *(paper.get(name, "-") for name in printed)])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + self._below(entries)
 
-    def _below(self, rows: Sequence[Row]) -> str:
+    def _below(self, entries: Sequence[Entry]) -> str:
         """What the numbers are of."""
-        recipes = [self.recipe(row, self.seeds[0]) for row in rows]
+        recipes = [self.recipe(row, self.seeds[0]) for row in self.rows()]
         steps = sorted({recipe.steps for recipe in recipes})
         seeds = ", ".join(map(str, self.seeds))
         said = (
             f"Ours: preset {self.preset}, {' or '.join(f'{count:,}' for count in steps)} steps, seeds {seeds}; mean ± standard "
         )
         said += "deviation over the runs."
-        if any(row.paper for row in rows):
+        if any(entry.paper for entry in entries):
             said += " The paper's runs are its own, with its own budget."
-        return " ".join([said, *dict.fromkeys(recipe.note for recipe in recipes if recipe.note)])
+        return " ".join([said, *([self.note] if self.note else []), *dict.fromkeys(r.note for r in recipes if r.note)])
 
 
 def _mean_and_spread(values: Sequence[float], runs: int) -> str:

@@ -9,7 +9,7 @@ from pyzoo.about import About
 from pyzoo.errors import UsageError
 from pyzoo.recipes.graph_vae import ABOUT
 from pyzoo.recipes.graph_vae.recipe import FCVAE, GraphVAERecipe, LadderVAE, PlainVAE
-from pyzoo.training import Row, Run, Table
+from pyzoo.training import References, Row, Run, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ class GraphVAETable1(Table):
                 rows.append(Row(f"Graph VAE with open guide, {data}", GraphVAERecipe, {**fields, "guide_gates": "full"}, paper))
         return rows
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
+    def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.graph_vae.figures import likelihood_over_training, monitored
 
         for data in self.data_sets:
@@ -150,7 +150,7 @@ class GraphVAEFigure4(Table):
             for n in self.nodes
         ]
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
+    def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.graph_vae.figures import likelihood_by_division
 
         found: dict[int, dict[int, list[float]]] = {}

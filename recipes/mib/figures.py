@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyzoo.recipes.mib.recipe import MIBRecipe
     from pyzoo.recipes.mib.report import MIBReport
 
-__all__ = ["cross_generation", "exchange", "figures", "joint_samples", "networks"]
+__all__ = ["cross_generation", "exchange", "figures", "joint_samples", "losses", "networks"]
 
 
 def figures(report: "MIBReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
@@ -38,7 +38,7 @@ def figures(report: "MIBReport", history: Sequence[Mapping[str, float]]) -> Iter
         with evaluating(pair.model):
             yield "samples", joint_samples({view: p.mean for view, p in draw(pair.model, 20).items()})
     if history:  # a run that was stopped early has none
-        yield "loss", _loss(history)
+        yield "loss", losses(history)
 
 
 def networks(recipe: "MIBRecipe") -> Figure:
@@ -102,7 +102,7 @@ def as_cell(name: str, view: Tensor) -> Tensor | str:
     return str(label) if probability == 1 else f"{label}\n{probability:.2f}"
 
 
-def _loss(history: Sequence[Mapping[str, float]]) -> Figure:
+def losses(history: Sequence[Mapping[str, float]]) -> Figure:
     """Terms of observed variables, of latents, and of penalties."""
     rest = {"step", "seconds", "loss", "learning_rate"}
     names = [

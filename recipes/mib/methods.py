@@ -32,6 +32,7 @@ from pyzoo.settings import AtLeast, Count, Positive, Settings, Weight
 from pyzoo.training import linear
 
 __all__ = [
+    "ESTIMATORS",
     "GAN",
     "JMVAE",
     "MVAE",
@@ -46,6 +47,7 @@ __all__ = [
     "Multimodal",
     "Target",
     "WynerVAE",
+    "independent",
 ]
 
 # Declarations ---------------------------------------------------------------------------------------------------------
@@ -116,6 +118,10 @@ _MADE: dict[str, Callable[[Information, Any, int | None], Estimator]] = {
 """Estimators that are made for a model and its data."""
 
 
+ESTIMATORS = {"total_correlation": "total_correlation", "mine": "mine", "mmd": "dependence"}
+"""What settings call the estimators of dependence between latents, and what a target calls them."""
+
+
 def _information(text: str) -> Information:
     """An unconditional information from its text."""
     sides = text.removeprefix("I(").removesuffix(")").split(";")
@@ -154,11 +160,11 @@ def _cross(views: tuple[str, ...], weight: float, private: Mapping[str, str] | N
     return tuple(Target(f"cross({a})", "; ".join([f"{a} -> z -> {b}", *_own(private or {})]), weight) for a, b in pairs)
 
 
-def _independent(latents: Sequence[str], views: Sequence[str], weight: float, estimator: str) -> Target:
+def independent(latents: Sequence[str], views: Sequence[str], weight: float, estimator: str, name: str = "independent") -> Target:
     """All latents independent, and the views functions of all of them: the distance is then one between latents alone."""
     terms = [f"I({latent}; {', '.join(sorted(latents[:place]))})" for place, latent in enumerate(latents) if place]
     network = "; ".join([f"{', '.join(latents)} -> {', '.join(views)}", *(f"{a} -> {b}" for a, b in itertools.pairwise(views))])
-    return Target("independent", network, weight, "conditional", dict.fromkeys(terms, estimator))
+    return Target(name, network, weight, "conditional", dict.fromkeys(terms, estimator))
 
 
 def _all_and_each(views: tuple[str, ...], weight: float) -> dict[tuple[str, ...], float]:
@@ -282,8 +288,7 @@ class Multimodal(_SharedAndPrivate):
 
     def _independence(self, views: tuple[str, ...], private: Mapping[str, str]) -> Iterator[Target]:
         if self.independence != "none":
-            estimator = "dependence" if self.independence == "mmd" else self.independence
-            yield _independent(["z", *private], views, self.independence_weight, estimator)
+            yield independent(["z", *private], views, self.independence_weight, ESTIMATORS[self.independence])
 
     def loss(
         self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
@@ -418,7 +423,7 @@ class BetaTCVAE(VAE):
         (x,), latents = views, [f"u_{index}" for index in range(self.u_dim)]
         together = ", ".join(latents)
         names = Variables(views, private=dict.fromkeys(latents, x))
-        target = _independent(latents, views, self.beta - 1, "total_correlation")
+        target = independent(latents, views, self.beta - 1, "total_correlation")
         return Declaration(names, generative=f"{together} -> {x}", inference=f"{x} -> {together}", targets=(target,))
 
 

@@ -11,7 +11,7 @@ from pyzoo.data.affnist import Origin
 from pyzoo.recipes.tvae import ABOUT
 from pyzoo.recipes.tvae.recipe import EmbeddingRecipe, PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae.report import LABELS
-from pyzoo.training import Pair, Row, Run, Table
+from pyzoo.training import Pair, References, Row, Run, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ class TVAETable1(Table):
     def rows(self) -> Sequence[Row]:
         return _rows(self, ("mnist", "fashion-mnist"), ("knn_affnist", "knn_same"))
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
+    def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
         """Figure 4, of the models trained on the same data with the same z, by the first seed of each."""
         from pyzoo.recipes.tvae.figures import fixed_views, interpolation
 
@@ -124,7 +124,7 @@ class TVAEFigure2(Table):
     def rows(self) -> Sequence[Row]:
         return _rows(self, ("fashion-mnist",))
 
-    def figures(self, runs: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, "Figure"]]:
+    def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.tvae.figures import few_labels
 
         found = {label: [run.metrics for run in folders] for label, folders in runs.items() if folders}

@@ -467,9 +467,9 @@ def test_a_run_ends_in_tables_and_figures(finished):
     assert rendered.count(elbo) == 4
     assert "Graph VAE, digits" in rendered
     assert "binarized once by a fixed seed" in rendered
-    assert [name for name, _ in table.figures(runs)] == ["figure5_digits"]
+    assert [name for name, _ in table.figures(runs, {})] == ["figure5_digits"]
     division = GraphVAEFigure4(preset="digits", latent_dims=(4,), nodes=(1, 2), seeds=(0,))
     runs = {row.label: [finished] for row in division.rows()}
-    assert [name for name, _ in division.figures(runs)] == ["figure4_divisions"]
-    assert list(division.figures({})) == []
+    assert [name for name, _ in division.figures(runs, {})] == ["figure4_divisions"]
+    assert list(division.figures({}, {})) == []
     assert "| M = 4, N = 2, N' = 2 | 0 |" in division.render({})

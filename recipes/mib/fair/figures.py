@@ -1,0 +1,75 @@
+"""Figures of fair representations: what a classifier makes of both groups, and accuracy against unfairness."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from pyzoo.evaluation import fairness_metrics
+from pyzoo.plotting import figure_grid, label_axes
+from pyzoo.recipes.mib.fair.report import linear_classifier
+from pyzoo.recipes.mib.figures import losses, networks
+
+if TYPE_CHECKING:
+    from pyzoo.recipes.mib.fair.report import FairReport
+
+__all__ = ["figures", "front", "scores"]
+
+
+def figures(report: "FairReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
+    """All figures of a run."""
+    yield "networks", networks(report.recipe)
+    yield "scores", scores(report)
+    if history:  # a run that was stopped early has none
+        yield "loss", losses(history)
+
+
+def scores(report: "FairReport") -> Figure:
+    """How a linear classifier rates the test rows with the favorable outcome, by group: from all columns, from the code."""
+    import torch
+
+    train, _, test = report.recipe.splits
+    table = report.recipe.table
+    sides = {
+        "all columns": (linear_classifier(train.x, train.y), test.x),
+        "the representation": (report.classifier, report.codes[2]),
+    }
+    title = f"Scores of the test rows whose outcome is '{table.outcomes[1]}', by a linear classifier"
+    figure, axes = figure_grid(1, 2, title, cell=(3.6, 2.6))
+    for cell, (name, (classifier, x)) in zip(axes[0], sides.items(), strict=True):
+        predicted = torch.as_tensor(classifier.predict(x.numpy()))
+        probability = classifier.predict_proba(x.numpy())[:, 1]
+        for group, color in enumerate(("C0", "C1")):
+            chosen = ((test.a == group) & (test.y == 1)).numpy()
+            style = {"histtype": "step", "density": True, "color": color, "label": table.groups[group]}
+            cell.hist(probability[chosen], bins=20, range=(0, 1), **style)
+        cell.axvline(0.5, color="gray", linewidth=0.8, linestyle=":")
+        found = fairness_metrics(predicted, test.y, test.a)
+        cell.set_title(f"from {name}: accuracy {found['accuracy']:.3f}, DEO {found['deo']:.3f}", fontsize=8)
+        label_axes(cell, "probability of the favorable outcome", "density")
+        cell.legend(fontsize=7)
+    return figure
+
+
+def front(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], points: Mapping[str, tuple[float, float]], title: str
+) -> Figure:
+    """Accuracy against unfairness.
+
+    Args:
+        curves: for each estimator (weight, DEO, accuracy), along the penalty's weight.
+        points: for each baseline (DEO, accuracy).
+        title: of the figure.
+    """
+    figure, axes = figure_grid(1, 1, title, cell=(6.5, 4.2))
+    cell = axes[0][0]
+    for name, curve in curves.items():
+        _, deo, accuracy = zip(*curve, strict=True)
+        (line,) = cell.plot(deo, accuracy, marker="o", markersize=4, label=name)
+        for weight, x, y in curve:
+            cell.annotate(f"{weight:g}", (x, y), textcoords="offset points", xytext=(4, 3), fontsize=6, color=line.get_color())
+    for place, (name, (x, y)) in enumerate(points.items()):
+        cell.plot([x], [y], marker="sDv^Pp*"[place % 7], color="black", linestyle="none", markersize=5, label=name)
+    label_axes(cell, "unfairness: difference of equal opportunity (DEO)", "accuracy")
+    cell.legend(fontsize=7)
+    return figure

@@ -1,0 +1,184 @@
+"""Training of fair representations of a table's rows: Adult, German credit, a synthetic table, or a user's own.
+
+Source: Zhang et al. (2020), section 5 and eq. 17. Its networks are lost with figure 4, and the sizes, weights and the treatment
+of the data with its appendix: these are ours.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from typing_extensions import Self
+
+from pyzoo.about import About
+from pyzoo.data.tables import TABLES, Split, Table, TableSource, load_table
+from pyzoo.files import expanded
+from pyzoo.infer import Variables
+from pyzoo.models.mib import TableNetworks
+from pyzoo.recipes.images import InData
+from pyzoo.recipes.mib import ABOUT
+from pyzoo.recipes.mib.fair.report import FairReport
+from pyzoo.recipes.mib.methods import ESTIMATORS, Declaration, Method, Target, independent
+from pyzoo.recipes.mib.structured import StructuredRecipe
+from pyzoo.settings import Above, AtLeast, Below, Count, Positive, Share, Weight, changed
+from pyzoo.training import Pair, Source
+
+__all__ = ["Fair", "FairRecipe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fair(Method):
+    r"""The row of section 5 (eq. 17): u_x says what features are like, apart from what they share with the sensitive attribute.
+
+    z explains what the features x and the attribute a have in common, and u_x the rest of x. G^invariant says that u_x and z are
+    independent; since a is a function of z alone, u_x then tells nothing of a. G^informative says that z tells nothing of x and
+    a: what z need not hold is left to u_x. The rate of z bounds its distance, and eq. 17 weighs that rate with 1 + beta_1. (The
+    paper's prose has z keep what x holds, and the figure is lost; the equation is what we train.)
+    """
+
+    z_dim: Count = 2
+    """Dimensions of the latent that features and sensitive attribute share."""
+    u_dim: Count = 16
+    """Dimensions of the representation."""
+    independence: Literal["none", "total_correlation", "mine", "mmd"] = "mine"
+    """How the dependence of z and the representation on each other is estimated, in order to penalize it."""
+    independence_weight: Weight = 10.0
+    """Weight of that penalty; beta_2 of eq. 17."""
+    informative_weight: Weight = 0.0
+    """Weight of the target that z tell nothing of features and attribute; beta_1 of eq. 17."""
+
+    def declare(self, views: tuple[str, ...]) -> Declaration:
+        x, a = views
+        targets = [Target("informative", f"{x} -> u_x", self.informative_weight)] if self.informative_weight else []
+        if self.independence != "none":
+            targets.append(
+                independent(["z", "u_x"], views, self.independence_weight, ESTIMATORS[self.independence], name="invariant")
+            )
+        return Declaration(
+            Variables(views, shared=("z",), private={"u_x": x}),
+            generative=f"z -> {x}, {a}; u_x -> {x}",
+            inference=f"{x}, {a} -> z; {x} -> u_x",
+            targets=tuple(targets),
+        )
+
+    def dims(self, variables: Variables) -> dict[str, int]:
+        return {"z": self.z_dim, "u_x": self.u_dim}
+
+
+_ADULT = {"data": "adult", "steps": 1000, "batch_size": 512}
+_GERMAN = {"data": "german", "steps": 1000, "batch_size": 128}
+_SYNTHETIC = {"data": "synthetic", "steps": 600, "batch_size": 256, "bias": 2.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class FairRecipe(StructuredRecipe):
+    """Fair representations of a table's rows: an unsupervised code that a linear classifier reads, and that does not tell the
+    sensitive attribute.
+
+    The target is not seen while the representation is trained. Afterwards a logistic regression is fitted to the codes of the
+    training rows, and measured on the test rows.
+    """
+
+    name: ClassVar[str] = "mib-fair"
+    about: ClassVar[About] = ABOUT["mib-fair"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"adult": _ADULT, "german": _GERMAN, "synthetic": _SYNTHETIC}
+    common: ClassVar[tuple[str, ...]] = (
+        "data",
+        "target",
+        "sensitive",
+        *StructuredRecipe.common,
+        "independence",
+        "independence_weight",
+    )
+    incidental: ClassVar[frozenset[str]] = StructuredRecipe.incidental | {"data_dir"}
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
+
+    data: Annotated[str, InData] = "adult"
+    """The table: adult, german, synthetic, or your own, a CSV file whose first line names the columns."""
+    target: Annotated[str, InData] = ""
+    """The column to predict, which has two values; by default that of adult and german. The favorable value is the later one in
+    alphabetical order."""
+    sensitive: Annotated[str, InData] = ""
+    """The column of the sensitive attribute, which has two values; by default sex for adult and german."""
+    data_dir: Annotated[Path | None, InData] = None
+    """Folder in which adult and german are looked for first; then in $PYZOO_DATA; else they are downloaded from OpenML."""
+    bias: Annotated[float, AtLeast(0), InData] = 1.0
+    """How much the synthetic table's outcomes favor one group."""
+    test_share: Annotated[float, Above(0), Below(1), InData] = 1 / 3
+    """Share of the rows that are kept for testing."""
+    held_out: Annotated[float, AtLeast(0), Below(1), InData] = 0.2
+    """Share of the training rows that are held out: to choose settings, for curves, --keep-best and --patience."""
+    known: Annotated[Share, InData] = 1.0
+    """Share of training rows whose sensitive attribute is known."""
+    networks: TableNetworks = TableNetworks(hidden_dim=64, feature_scale=0.3)
+    """Sizes of the networks."""
+    method: Fair = Fair()
+    """The row of the table."""
+    learning_rate: Positive = 2e-3
+    """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
+    attribute_weight: Positive = 100.0
+    """Weight of the sensitive attribute's likelihood, one bit where the features are dozens. Large enough, z always tells the
+    attribute, and cannot become independent of the representation by forgetting it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data_dir is not None:  # a run may be resumed elsewhere
+            object.__setattr__(self, "data_dir", expanded(self.data_dir).absolute())
+        if self.data not in TABLES:
+            object.__setattr__(self, "data", str(expanded(self.data).absolute()))
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def table(self) -> Table:
+        """The table, read when it is asked for.
+
+        Raises:
+            UsageError: it is missing, or has no such columns.
+        """
+        return load_table(self.data, self.target, self.sensitive, self.data_dir, self.bias)
+
+    @functools.cached_property
+    def splits(self) -> tuple[Split, Split | None, Split]:
+        """The rows to train on, those that are held out, if any, and those to test on. The seed decides on all."""
+        train, test = self.table.split(self.seed, self.test_share)
+        train, held = train.hold_out(self.held_out, self.seed) if self.held_out else (train, None)
+        return train, held, test
+
+    @property
+    def note(self) -> str:
+        return " ".join(note for note in (self.table.note, self.splits[2].note) if note)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return ("x", "a")
+
+    @property
+    def train_size(self) -> int:
+        return len(self.splits[0])
+
+    def prepare(self) -> None:
+        what = f"at most {self.train_size}, the number of rows to train on ({len(self.splits[2])} are for testing)"
+        self.require(self.batch_size <= self.train_size, "batch_size", what)
+
+    def fitted(self, given: Collection[str]) -> Self:
+        if self.data in TABLES or "batch_size" in given or self.batch_size <= self.train_size:
+            return self
+        return changed(self, {"batch_size": self.train_size})
+
+    def source(self, device: torch.device) -> Source:
+        return TableSource(self.splits[0], self.known, self.seed, device)
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def view_sizes(self) -> dict[str, Any]:
+        return {"num_features": self.splits[0].x.shape[1]}
+
+    def site_weights(self) -> dict[str, float]:
+        return {"a": self.attribute_weight}
+
+    def report(self, pair: Pair, device: torch.device) -> FairReport:
+        return FairReport(self, pair, device)

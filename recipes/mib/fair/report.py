@@ -1,0 +1,119 @@
+"""What is measured of a fair representation.
+
+- ``accuracy``: of a logistic regression on the representation, fitted to the training rows' targets, on the test rows.
+- ``deo``: the difference of equal opportunity: of the two groups' shares of favorable predictions, among those with the
+  favorable outcome.
+- ``demographic_parity``: the difference of these shares among all.
+- ``leakage``: the accuracy with which gradient-boosted trees recover the sensitive attribute from the representation;
+  ``leakage_floor`` is the share of the larger group, which needs no representation.
+- ``validation_accuracy``, ``validation_deo``, ``validation_demographic_parity``: likewise of the held-out rows, to choose
+  settings by.
+- ``test_elbo``: of features and attribute, in nats per row; one draw.
+- ``parameters``: of model and guide.
+
+The classifier's threshold is 1/2. Metrics of fairness are fairlearn's.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pyzoo.data.tables import Split
+from pyzoo.errors import UsageError
+from pyzoo.evaluation import fairness_metrics, leakage, site_terms
+from pyzoo.recipes.mib.metrics import draw, drawn_given
+from pyzoo.training import Pair, Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from sklearn.linear_model import LogisticRegression
+
+__all__ = ["FairReport", "linear_classifier", "representation"]
+
+
+def representation(guide: Any, x: Tensor) -> Tensor:
+    """The representation of rows, (rows, features): the mean of q(u_x | x)."""
+    return guide.posteriors({"x": x})["u_x"].mean
+
+
+def linear_classifier(x: Tensor, y: Tensor) -> "LogisticRegression":
+    """A logistic regression of y, (rows,), on x, (rows, features)."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=1000).fit(x.numpy(), y.numpy())
+
+
+class FairReport(Report):
+    """The report of fair representations.
+
+    Args:
+        recipe: the run's settings.
+        pair: the trained model and guide.
+        device: where they are.
+    """
+
+    def __init__(self, recipe: Any, pair: Pair, device: torch.device) -> None:
+        self.recipe = recipe
+        self.pair = pair
+        self.device = device
+
+    @functools.cached_property
+    def codes(self) -> list[Tensor | None]:
+        """Representations of the training, held-out and test rows."""
+        splits = self.recipe.splits
+        return [None if split is None else representation(self.pair.guide, split.x.to(self.device)).cpu() for split in splits]
+
+    @functools.cached_property
+    def classifier(self) -> "LogisticRegression":
+        """What predicts the target from a representation."""
+        return linear_classifier(self.codes[0], self.recipe.splits[0].y)
+
+    @property
+    def can_validate(self) -> bool:
+        return self.recipe.splits[1] is not None
+
+    def validate(self, step: int) -> dict[str, float]:
+        return {"held_out_elbo": self._elbo(self.recipe.splits[1])}
+
+    def _elbo(self, split: Split) -> float:
+        views = {"x": split.x.to(self.device), "a": one_hot(split.a, 2).to(split.x.dtype).to(self.device)}
+        return -sum(site_terms(*self.pair, views).values())
+
+    def metrics(self, full: bool = False) -> dict[str, float]:
+        (train, held, test), (codes, held_codes, test_codes) = self.recipe.splits, self.codes
+        larger = test.a.double().mean().item()
+        found = self._fairness(test, test_codes)
+        found |= {"leakage": leakage(codes, train.a, test_codes, test.a), "leakage_floor": max(larger, 1 - larger)}
+        if held is not None:
+            found |= {f"validation_{name}": value for name, value in self._fairness(held, held_codes).items()}
+        return {**found, "test_elbo": self._elbo(test), "parameters": self.pair.num_parameters}
+
+    def _fairness(self, split: Split, codes: Tensor) -> dict[str, float]:
+        return fairness_metrics(torch.as_tensor(self.classifier.predict(codes.numpy())), split.y, split.a)
+
+    def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.mib.fair.figures import figures  # matplotlib is imported only where something is drawn
+
+        return figures(self, history)
+
+    def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        """Draws rows: their features as ``x``, and the sensitive attribute ``a``, one-hot; given the attribute, if it is named.
+
+        Raises:
+            UsageError: what is given is not the attribute, or not one of its two values.
+        """
+        model, guide = self.pair
+        given, groups = dict(given or {}), self.recipe.table.groups
+        group = given.pop("a", None)
+        if given:
+            raise UsageError(f"there is nothing '{min(given)}' to condition on; there is a, one of {', '.join(groups)}")
+        if group is None:
+            return {name: p.sample() for name, p in draw(model, count).items()}
+        if str(group) not in groups:
+            raise UsageError(f"there is no '{group}' of the sensitive attribute a; there are {', '.join(groups)}")
+        a = one_hot(torch.tensor([groups.index(str(group))] * count), 2).to(next(model.parameters()))
+        return {"x": drawn_given(model, guide, {"a": a})["x"].sample(), "a": a}

@@ -1,0 +1,162 @@
+"""Table 3 of Zhang et al. (2020): accuracy and unfairness on Adult and German credit, beside what practitioners would train."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pyzoo.about import About
+from pyzoo.recipes.mib import ABOUT
+from pyzoo.recipes.mib.fair.baselines import baselines
+from pyzoo.recipes.mib.fair.recipe import FairRecipe
+from pyzoo.settings import Weight
+from pyzoo.training import Entry, References, Row, Run, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MIBTable3"]
+
+_ESTIMATORS = {"OURS-MMD": "mmd", "OURS-TC": "total_correlation", "OURS-MINE": "mine"}
+_PAPER = {
+    "adult": {
+        "Naive SVM": ("0.80", "0.09"),
+        "SVM": ("0.79", "0.08"),
+        "NN": ("0.84", "0.14"),
+        "NN + chi^2": ("0.83", "0.03"),
+        "FERM": ("0.77", "0.01"),
+        "OURS-MMD": ("0.83", "0.02"),
+        "OURS-TC": ("0.81", "0.02"),
+        "OURS-MINE": ("0.79", "0.01"),
+    },
+    "german": {
+        "Naive SVM": ("0.74 ± 0.05", "0.12 ± 0.05"),
+        "SVM": ("0.74 ± 0.03", "0.10 ± 0.06"),
+        "NN": ("0.74 ± 0.04", "0.47 ± 0.19"),
+        "NN + chi^2": ("0.73 ± 0.03", "0.25 ± 0.14"),
+        "FERM": ("0.73 ± 0.04", "0.05 ± 0.03"),
+        "OURS-MMD": ("0.72 ± 0.07", "0.07 ± 0.09"),
+        "OURS-TC": ("0.74 ± 0.08", "0.08 ± 0.14"),
+        "OURS-MINE": ("0.70 ± 0.11", "0.05 ± 0.11"),
+    },
+}
+"""The paper's accuracy and difference of equal opportunity; the rows that are not its own it takes from others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MIBTable3(Table):
+    """Table 3 of Zhang et al. (2020): a linear classifier's accuracy and unfairness, on representations by three estimators.
+
+    Each estimator is trained with each weight of its penalty, on ten splits. On each split the weight is chosen by the held-out
+    rows: of those whose difference of equal opportunity there is at most --allowed-deo the one with the best accuracy, else the
+    one with the smallest difference. Baselines are trained on the same splits, on training and held-out rows together.
+    """
+
+    name: ClassVar[str] = "mib-table3"
+    about: ClassVar[About] = ABOUT["mib-table3"]
+    columns: ClassVar[Mapping[str, str]] = {
+        "accuracy": "accuracy",
+        "deo": "DEO",
+        "demographic_parity": "demographic parity",
+        "leakage": "leakage",
+        "weight": "chosen weight",
+    }
+    note: ClassVar[str] = (
+        "Of each estimator's weights, that is chosen on each split which does best on the held-out rows; the test rows choose "
+        "nothing, and the classifier's threshold is 1/2. DEO is the mean of absolute differences, which of a perfectly fair "
+        "classifier is not zero on few test rows."
+    )
+
+    preset: str = "adult"
+    """Preset of the recipe: adult, german or synthetic."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """Seeds, each of a split and of its trainings; the table gives means and standard deviations."""
+    mmd_weights: tuple[Weight, ...] = (300.0, 1000.0, 3000.0)
+    """Weights of the penalty by MMD to choose from."""
+    tc_weights: tuple[Weight, ...] = (3.0, 10.0, 30.0)
+    """Weights of the penalty by total correlation to choose from."""
+    mine_weights: tuple[Weight, ...] = (10.0, 20.0, 40.0)
+    """Weights of the penalty by MINE to choose from."""
+    allowed_deo: Weight = 0.02
+    """Difference of equal opportunity on the held-out rows up to which accuracy decides on the weight."""
+    data: str = ""
+    """Your own table, a CSV file, in place of the preset's."""
+    target: str = ""
+    """The column to predict."""
+    sensitive: str = ""
+    """The column of the sensitive attribute."""
+    data_dir: Path | None = None
+    """Folder in which adult and german are looked for first; then in $PYZOO_DATA; else they are downloaded from OpenML."""
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of the recipe that all rows share."""
+        own = {name: getattr(self, name) for name in ("data", "target", "sensitive", "data_dir")}
+        return {name: value for name, value in own.items() if value}
+
+    def weights(self, estimator: str) -> Sequence[float]:
+        """The weights that an estimator is trained with."""
+        return {"mmd": self.mmd_weights, "total_correlation": self.tc_weights, "mine": self.mine_weights}[estimator]
+
+    def rows(self) -> Sequence[Row]:
+        return [
+            Row(_label(label, weight), FairRecipe, {**self.settings(), "independence": name, "independence_weight": weight})
+            for label, name in _ESTIMATORS.items()
+            for weight in self.weights(name)
+        ]
+
+    def references(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        recipe = FairRecipe.preset(self.preset, **self.settings(), seed=seed)
+        train, test = recipe.table.split(seed, recipe.test_share)
+        return baselines(train, test, seed)
+
+    def entries(self, runs: Mapping[str, Sequence[Run]], references: References) -> Sequence[Entry]:
+        paper = {
+            label: dict(zip(("accuracy", "deo"), found, strict=True)) for label, found in _PAPER.get(self._printed, {}).items()
+        }
+        ours = [Entry(label, self.chosen(label, runs), paper.get(label, {})) for label in _ESTIMATORS]
+        theirs = [Entry(f"{label} (the paper's)", [], found) for label, found in paper.items() if label not in _ESTIMATORS]
+        measured = super().entries({}, references)[len(self.rows()) :]
+        return [*measured, *ours, *theirs]
+
+    @property
+    def _printed(self) -> str:
+        """The table whose numbers the paper prints, if it is one of these."""
+        return "" if self.settings().keys() & {"data", "target", "sensitive"} else self.preset
+
+    def chosen(self, label: str, runs: Mapping[str, Sequence[Run]]) -> list[dict[str, float]]:
+        """Metrics of an estimator on each split, by the weight that the held-out rows choose."""
+        by_seed: dict[int, list[tuple[float, dict[str, float]]]] = {}
+        for weight in self.weights(_ESTIMATORS[label]):
+            for run in runs.get(_label(label, weight), ()):
+                by_seed.setdefault(run.recipe.seed, []).append((weight, run.metrics))
+        found = []
+        for candidates in by_seed.values():
+            fair = [one for one in candidates if one[1]["validation_deo"] <= self.allowed_deo]
+            if fair:
+                weight, metrics = max(fair, key=lambda one: one[1]["validation_accuracy"])
+            else:
+                weight, metrics = min(candidates, key=lambda one: one[1]["validation_deo"])
+            found.append({**metrics, "weight": weight})
+        return found
+
+    def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
+        from pyzoo.recipes.mib.fair.figures import front  # matplotlib is imported only where something is drawn
+
+        def mean(metrics: Sequence[Mapping[str, float]], name: str) -> float:
+            return statistics.fmean(one[name] for one in metrics)
+
+        curves = {}
+        for label, name in _ESTIMATORS.items():
+            metrics = {weight: [run.metrics for run in runs.get(_label(label, weight), ())] for weight in self.weights(name)}
+            curves[label] = [(w, mean(found, "deo"), mean(found, "accuracy")) for w, found in metrics.items() if found]
+        lines = {line.label: line.metrics for line in super().entries({}, references)[len(self.rows()) :]}
+        points = {label: (mean(found, "deo"), mean(found, "accuracy")) for label, found in lines.items()}
+        if any(curves.values()) or points:
+            title = f"Accuracy against unfairness, {self.data or self.preset}: test rows, mean of {len(self.seeds)} splits"
+            yield "front", front({label: curve for label, curve in curves.items() if curve}, points, title)
+
+
+def _label(label: str, weight: float) -> str:
+    """What a row with a weight is called."""
+    return f"{label}, weight {weight:g}"
