@@ -205,10 +205,11 @@ def require_input(tensor: Tensor, name: str, layer: nn.Module) -> None:
         ValueError: x must be (..., 8), got (2, 7).
     """
     require_floating(tensor, name)
-    features, axis = layer.weight.shape[1] * getattr(layer, "groups", 1), 1 - layer.weight.dim()
-    if tensor.dim() < -axis or tensor.shape[axis] != features:
-        lengths = ", length" * (-1 - axis)
-        raise ValueError(f"{name} must be (..., {features}{lengths}), got {tuple(tensor.shape)}.")
+    # Plain attributes: a module looks up its weight ten times as slowly.
+    lengths = 0 if isinstance(layer, nn.Linear) else len(layer.kernel_size)
+    features = layer.in_channels if lengths else layer.in_features
+    if tensor.dim() <= lengths or tensor.shape[-1 - lengths] != features:
+        raise ValueError(f"{name} must be (..., {features}{', length' * lengths}), got {tuple(tensor.shape)}.")
 
 
 def require_batch(batch: Mapping[Any, Tensor], name: str = "batch") -> int:
