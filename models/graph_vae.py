@@ -336,16 +336,14 @@ class BatchNorm(nn.BatchNorm1d):
         return torch.stack([super(BatchNorm, self).forward(batch) for batch in batches]).view_as(x)
 
 
-class _MLP(nn.Sequential):
-    """Layers of which the first is linear; its input has a name for errors."""
+class _FirstLinear(nn.Linear):
+    """A linear layer whose input comes from outside, and has a name for errors."""
 
-    def __init__(self, name: str, *layers: nn.Module) -> None:
-        super().__init__(*layers)
-        self.input_name = name
+    input_name = "input"
 
     def forward(self, input: Tensor) -> Tensor:
-        require_input(input, self.input_name, self[0])
-        require_same_type(input, self.input_name, self[0])
+        require_input(input, self.input_name, self)
+        require_same_type(input, self.input_name, self)
         return super().forward(input)
 
 
@@ -355,10 +353,13 @@ def mlp(in_features: int, widths: Sequence[int], out_features: int, name: str = 
     require_count(in_features, "in_features")
     require_count(out_features, "out_features")
     layers: list[nn.Module] = []
+    linear: type[nn.Linear] = _FirstLinear
     for width in widths:
-        layers += [nn.Linear(in_features, width), BatchNorm(width), nn.ELU()]
-        in_features = width
-    return _MLP(name, *layers, nn.Linear(in_features, out_features))
+        layers += [linear(in_features, width), BatchNorm(width), nn.ELU()]
+        in_features, linear = width, nn.Linear
+    network = nn.Sequential(*layers, linear(in_features, out_features))
+    network[0].input_name = name
+    return network
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
