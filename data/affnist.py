@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from pyzoo.checks import require_tensor
 from pyzoo.data.images import Split, load_images
 from pyzoo.data.places import find_file, folders
 from pyzoo.data.transformations import Affine
@@ -74,7 +75,7 @@ def at_mnists_size(images: Tensor) -> Tensor:
 
 
 def _read_batches(split: Split, folder: str | Path | None, batches: int) -> tuple[Tensor, Tensor]:
-    if not 1 <= batches <= 32:
+    if not isinstance(batches, int) or not 1 <= batches <= 32:
         raise UsageError(f"affNIST has 1 to 32 batches of each kind, not {batches}")
     name = "training_and_validation_batches" if split == "train" else "test_batches"
     found = [_read(Path("affNIST", name, f"{index + 1}.mat"), folder) for index in range(batches)]
@@ -146,6 +147,7 @@ def fit_to_28(images: Tensor, how: Literal["resize", "crop"] = "resize") -> Tens
 
 
 def _check_bytes(images: Tensor, side: int) -> None:
+    require_tensor(images, "images")
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1:] != (1, side, side) or not len(images):
         raise ValueError(f"Images must be uint8 and (images, 1, {side}, {side}), not {images.dtype} {tuple(images.shape)}.")
 

@@ -14,7 +14,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices, require_count, require_kept, require_number, require_shape
+from pyzoo.checks import (
+    as_device,
+    as_indices,
+    require_count,
+    require_floating,
+    require_kept,
+    require_kind,
+    require_number,
+    require_pair,
+    require_shape,
+)
 from pyzoo.random import derive_seed, seeded
 from pyzoo.settings import Above, AtLeast
 
@@ -84,9 +94,9 @@ class Colors:
         split: str = "train",
         device: torch.device | str = "cpu",
     ) -> None:
+        require_kind(max_parts, "max_parts", Callable)
         require_count(image_size, "image_size")
-        if len(intensity) != 2:
-            raise ValueError(f"intensity must be two numbers, got {intensity}.")
+        require_pair(intensity, "intensity")
         low, high = intensity
         require_number(low, "the smallest intensity", AtLeast(0))
         require_number(high, "the largest intensity", AtLeast(low))
@@ -99,7 +109,7 @@ class Colors:
         self.gamma = gamma
         self.seed = seed
         self.split = split
-        self.device = torch.device(device)
+        self.device = as_device(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: parts, (size, parts), positions, (size, parts, 2), and x, (size, 3, 32, 32)."""
@@ -145,6 +155,7 @@ class Colors:
         parts = as_indices(parts, "parts", dim=2, below=len(COLORS))
         require_shape(parts, "parts", ("batch", "parts"))
         require_shape(positions, "positions", (*parts.shape, 2))
+        require_floating(positions, "positions")
         require_shape(intensities, "intensities", tuple(parts.shape))
         require_kept(keep, parts)
         line = torch.linspace(-1, 1, self.image_size, device=parts.device, dtype=positions.dtype)
@@ -164,4 +175,5 @@ class Colors:
             images: images with their sites.
             keep: which sites to keep, (batch, parts), boolean.
         """
+        require_kind(images, "images", Images)
         return self.image(images.parts, images.positions, images.intensities, keep)

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pyzoo.checks import require_kind, require_tensor
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import write_whole
 from pyzoo.random import derive_seed
@@ -60,6 +62,7 @@ class ImageData:
 
     def __post_init__(self) -> None:
         for images, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
+            require_tensor(images, "images")
             if images.dtype != torch.uint8 or images.dim() != 4:
                 raise ValueError(
                     f"Images must be uint8 and (images, channels, height, width), not {images.dtype} {tuple(images.shape)}."
@@ -93,6 +96,7 @@ class ImageData:
             >>> len(rest.train), len(images), len(rest.test)
             (6, 2, 2)
         """
+        require_kind(count, "count", int)
         keep = len(self.train) - count
         if not 0 < keep < len(self.train):
             raise UsageError(
@@ -158,7 +162,7 @@ def check_options(image_size: int | None, test_share: float) -> None:
     """Raises a UsageError unless a size is at least 1, and a share above 0 and below 1."""
     if image_size is not None:
         check_size(image_size)
-    if not 0 < test_share < 1:
+    if not isinstance(test_share, Real) or not 0 < test_share < 1:
         raise UsageError(f"--test-share must be above 0 and below 1, got {test_share}")
 
 
@@ -384,6 +388,7 @@ def read_folder(folder: Path, image_size: int | None = None, test_share: float =
         UsageError: There are no images, a file cannot be read as an image, or images differ in size; names it.
     """
     check_options(image_size, test_share)
+    folder = Path(folder)
     folders = {path.name.lower(): path for path in _visible(folder) if path.is_dir()}
     name = os.path.basename(os.path.abspath(folder)) or "images"
     if {"train", "test"} <= folders.keys():
@@ -554,6 +559,7 @@ def write_npz(path: str | Path, data: ImageData) -> None:
     Raises:
         ValueError: The path does not end in ``.npz``.
     """
+    require_kind(data, "data", ImageData)
     path = Path(path)
     if path.suffix != ".npz":
         raise ValueError(f"The path must end in .npz, got {path}.")

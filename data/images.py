@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pyzoo.checks import require_count
+from pyzoo.checks import as_device, require_count, require_tensor
 from pyzoo.data.files import FILE_TYPES, IMAGE_TYPES, ImageData, check_options, image_data, read_arrays, read_folder, write_npz
 from pyzoo.data.places import cache, check_folder, downloading, find_file, import_torchvision, read_whole
 from pyzoo.data.torchvision_sets import read_torchvision
@@ -105,7 +105,7 @@ class Epochs:
         require_count(count, "count", 0)
         self.count = count
         self.seed = seed
-        self.device = device
+        self.device = as_device(device)
         self._epoch: tuple[int, Tensor] | None = None
 
     def rows(self, step: int, size: int) -> Tensor:
@@ -157,6 +157,7 @@ class ImageSource:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        require_tensor(images, "images")
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise ValueError(
                 f"Images must be uint8 and (images, channels, height, width), not {images.dtype} {tuple(images.shape)}."
@@ -167,7 +168,7 @@ class ImageSource:
         self.seed = seed
         if binarize == "fixed":
             images = binarized(images, derive_seed(seed, "binarize")).to(torch.uint8)
-        self.images = images.to(device)
+        self.images = images.to(as_device(device))
         self.epochs = Epochs(len(images), seed, self.images.device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
@@ -192,6 +193,7 @@ def binarized(images: Tensor, seed: int) -> Tensor:
     Returns:
         Floats of the same shape.
     """
+    require_tensor(images, "images")
     generator = seeded(seed, images.device)
     drawn = 255 * torch.rand(images.shape, generator=generator, device=images.device) < images
     return drawn.to(torch.get_default_dtype())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_indices, require_count, require_names, require_shape
+from pyzoo.checks import as_device, as_indices, require_count, require_kind, require_names, require_pair, require_shape
 from pyzoo.data.images import Epochs, ImageData, Split, load_images
 from pyzoo.data.street_numbers import street_numbers
 from pyzoo.data.svhn import load_svhn
@@ -117,6 +117,7 @@ class ImagePartner(Partner):
         self.name = name
         self.offset = offset
         self.num_classes = num_classes
+        require_kind(offset, "offset", int)
         require_count(num_classes, "num_classes")
         labels = classes_of(images, labels, num_classes)
         self.images, self.labels = images, labels
@@ -130,6 +131,7 @@ class ImagePartner(Partner):
         return ImagePartner(self.name, self.images.to(device), self.labels.to(device), self.offset, self.num_classes)
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        require_kind(generator, "generator", torch.Generator)
         wanted = (as_indices(labels, "labels", below=self.num_classes) + self.offset) % self.num_classes
         place = torch.rand(len(labels), generator=generator, device=generator.device)
         return self.images[self.by_class[self.first[wanted] + (place * self.counts[wanted]).long()]] / 255
@@ -173,6 +175,7 @@ class PairSet:
     first: str = "digit"
 
     def __post_init__(self) -> None:
+        require_kind(self.partner, "partner", Partner)
         self.labels = classes_of(self.images, self.labels, self.partner.num_classes)
         if self.first == self.partner.name:
             raise ValueError(f"Both views are called '{self.first}'.")
@@ -281,6 +284,7 @@ def pairs_of(
         >>> {view: tuple(x.shape) for view, x in pairs.views(slice(0, 4), torch.Generator()).items()}
         {'image': (4, 1, 8, 8), 'label': (4, 3)}
     """
+    require_kind(data, "data", ImageData)
     if partner not in ("label", "next"):
         raise ValueError(f"partner must be 'label' or 'next', got '{partner}'.")
     if split not in get_args(Split):
@@ -294,6 +298,7 @@ def pairs_of(
             f"pairs need images of at least two classes, and those of {data.name} are all of the class {data.classes[0]}"
         )
     images, labels = _part(images, labels, share)
+    labels = classes_of(images, labels, num_classes)
     if partner == "label":
         return PairSet(images, labels, Label(num_classes), first="image")
     missing = [data.classes[index] for index in (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()]
@@ -306,7 +311,8 @@ def pairs_of(
 
 
 def _part(images: Tensor, labels: Tensor, share: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    if len(share) != 2 or not 0 <= share[0] < share[1] <= 1:
+    require_pair(share, "share")
+    if not 0 <= share[0] < share[1] <= 1:
         raise ValueError(f"share must be where to start and to end, from 0 to 1 and in increasing order, got {share}.")
     rows = slice(*(round(end * len(images)) for end in share))
     return images[rows], labels[rows]
@@ -341,6 +347,8 @@ class PairSource:
     ) -> None:
         if not 0 <= paired <= 1:
             raise ValueError(f"paired must be a share from 0 to 1, got {paired}.")
+        require_kind(pairs, "pairs", PairSet)
+        device = as_device(device)
         self.pairs = pairs.to(device)
         self.seed = seed
         self.epochs = Epochs(len(pairs), seed, device)

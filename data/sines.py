@@ -14,7 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices, require_count, require_kept, require_number, require_shape
+from pyzoo.checks import (
+    as_device,
+    as_indices,
+    require_count,
+    require_kept,
+    require_kind,
+    require_number,
+    require_pair,
+    require_shape,
+)
 from pyzoo.random import derive_seed, seeded
 from pyzoo.settings import Above, AtLeast
 
@@ -80,13 +89,13 @@ class Sines:
         split: str = "train",
         device: torch.device | str = "cpu",
     ) -> None:
+        require_kind(max_parts, "max_parts", Callable)
         require_count(num_frequencies, "num_frequencies")
         require_count(num_steps, "num_steps")
         require_number(period, "period", Above(0))
         require_number(nonlinearity, "nonlinearity", Above(0))
         for name, moments in (("amplitude", amplitude), ("phase", phase)):
-            if len(moments) != 2:
-                raise ValueError(f"{name} must be a mean and a standard deviation, got {moments}.")
+            require_pair(moments, name, "a mean and a standard deviation")
             require_number(moments[0], f"the mean of {name}")
             require_number(moments[1], f"the standard deviation of {name}", AtLeast(0))
         self.max_parts = max_parts
@@ -98,7 +107,7 @@ class Sines:
         self.phase = phase
         self.seed = seed
         self.split = split
-        self.device = torch.device(device)
+        self.device = as_device(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: parts, (size, parts), and x, (size, steps)."""

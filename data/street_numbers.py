@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices
+from pyzoo.checks import as_indices, require_kind
 from pyzoo.data.transformations import Affine
 
 __all__ = ["street_numbers"]
@@ -42,6 +42,7 @@ def street_numbers(labels: Tensor, generator: torch.Generator) -> Tensor:
         torch.Size([2, 3, 32, 32])
     """
     labels = as_indices(labels, "labels")
+    require_kind(generator, "generator", torch.Generator)
     device, batch = generator.device, len(labels)
     if batch and not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
         raise ValueError(f"Labels must be digits from 0 to 9, not {int(labels.min())} to {int(labels.max())}.")

@@ -10,14 +10,22 @@ transformation, and on crops and superpixels, which have no inverse; superpixels
 import dataclasses
 import functools
 import math
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, one_hot
 
-from pyzoo.checks import require_count, require_floating, require_number, require_shape
+from pyzoo.checks import (
+    require_count,
+    require_floating,
+    require_kind,
+    require_number,
+    require_pair,
+    require_shape,
+    require_tensor,
+)
 from pyzoo.data.images import ImageSource, binarized
 from pyzoo.random import derive_seed
 from pyzoo.settings import Above, AtLeast
@@ -25,6 +33,7 @@ from pyzoo.settings import Above, AtLeast
 __all__ = ["FAMILIES", "Affine", "AugmentedSource", "Composition", "Crop", "Family", "Superpixels", "ViewSource"]
 
 
+@runtime_checkable
 class Family(Protocol):
     """A set of transformations to draw from."""
 
@@ -89,11 +98,13 @@ class Affine:
     def __post_init__(self) -> None:
         for name in ("rotation", "shear", "translation"):
             require_number(getattr(self, name), name, AtLeast(0))
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
+        require_pair(self.scale, "scale", "two positive numbers in increasing order")
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise ValueError(f"scale must be two positive numbers in increasing order, got {self.scale}.")
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         require_count(count, "count", 0)
+        require_kind(generator, "generator", torch.Generator)
         uniform = torch.rand(count, 6, generator=generator, device=generator.device)
         spread = 2 * uniform - 1
         low, high = self.scale
@@ -118,6 +129,7 @@ class Affine:
         Raises:
             ValueError: they differ in number, or in shape from the above.
         """
+        require_tensor(rotation, "rotation")
         if rotation.dim() != 1:
             raise ValueError(f"rotation must be (count,), got {tuple(rotation.shape)}.")
         for name, given, more in (("shear", shear, ()), ("scale", scale, (2,)), ("translation", translation, (2,))):
@@ -134,6 +146,8 @@ class Affine:
         _check(images, parameters, self.num_parameters)
         if images.shape[-1] != images.shape[-2]:
             raise ValueError(f"Images must be square, not {tuple(images.shape[-2:])}.")
+        if not len(images):  # which torch's grid_sample refuses
+            return images
         # The color of a pixel is that of the input at the inverse map of its position.
         theta = self.inverse(parameters).to(images.dtype).view(-1, 2, 3)
         grid = affine_grid(theta, list(images.shape), align_corners=False)
@@ -191,6 +205,7 @@ class Crop:
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         require_count(count, "count", 0)
+        require_kind(generator, "generator", torch.Generator)
         uniform = torch.rand(count, 4, generator=generator, device=generator.device)
         sides = self.smallest + (1 - self.smallest) * uniform[:, :2]
         start = (1 - sides) * uniform[:, 2:]
@@ -236,6 +251,7 @@ class Superpixels:
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         require_count(count, "count", 0)
+        require_kind(generator, "generator", torch.Generator)
         return torch.rand(count, 2, generator=generator, device=generator.device)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -284,8 +300,11 @@ class Composition:
     families: tuple[Family, ...]
 
     def __post_init__(self) -> None:
+        require_kind(self.families, "families", tuple, list)
         if not self.families:
             raise ValueError("A composition needs at least one family.")
+        for family in self.families:
+            require_kind(family, "each family", Family)
 
     @property
     def invertible(self) -> bool:
@@ -374,6 +393,7 @@ class ViewSource:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
+        require_kind(family, "family", Family)
         if inverse_views and not family.invertible:
             raise ValueError(f"Inverse views need a family that has inverses, and {family} has none.")
         if inverse_views and num_views != 2:
@@ -429,6 +449,7 @@ class AugmentedSource:
     """
 
     def __init__(self, views: ViewSource) -> None:
+        require_kind(views, "views", ViewSource)
         self.views = views
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:

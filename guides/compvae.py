@@ -26,7 +26,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_shape
+from pyzoo.checks import require_kind, require_same_type, require_shape
 from pyzoo.distributions import CorrelatedNormal
 from pyzoo.infer import analytic
 from pyzoo.models.compvae import CategoryEmbedding, ColorsNetworks, CompVAE, CompVAENetworks, PlaceEmbedding, SinesNetworks
@@ -87,6 +87,7 @@ class CompVAEGuide(PyroModule):
         Raises:
             ValueError: an argument has another shape or type, there is no example or no part, or a category is none.
         """
+        require_same_type(x, "x", self.encoder)
         features = self.encoder(x)  # pre(x): (batch, features)
         require_shape(parts, "parts", ("batch", "parts"), batch=len(features))
         with pyro.plate("data", len(parts)):
@@ -146,6 +147,7 @@ def _graph(in_features: int, networks: CompVAENetworks, w_scale: float = 1.0) ->
 
 
 def _w_prior(networks: CompVAENetworks, model: CompVAE) -> WPrior | None:
+    require_kind(model, "model", CompVAE)
     return model.w_prior if networks.relative_guide else None
 
 
@@ -160,6 +162,7 @@ def sines_guide(networks: SinesNetworks, model: CompVAE, kind: type[CompVAEGuide
         model: whose guide this is.
         kind: the class to make, for a variant of the guide with the same networks.
     """
+    require_kind(networks, "networks", SinesNetworks)
     width, z_width, label_dim = networks.encoder_width, networks.z_width, networks.label_dim
     first, middle, last = width // 20, width // 10, width // 5
     encoder = nn.Sequential(  # table 3
@@ -209,6 +212,7 @@ class LabelEmbedding(nn.Module):
 
 def colors_guide(networks: ColorsNetworks, model: CompVAE, kind: type[CompVAEGuide] = CompVAEGuide) -> CompVAEGuide:
     """The guide for images, with the networks of tables 4 and 10 to 12; arguments as in :func:`sines_guide`."""
+    require_kind(networks, "networks", ColorsNetworks)
     width, z_dim = networks.encoder_width, networks.z_dim
     last, fourth, second, first = width // 16, 3 * width // 64, width // 32, width // 64
     encoder = nn.Sequential(  # table 10

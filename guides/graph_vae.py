@@ -17,7 +17,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_shape
+from pyzoo.checks import require_broadcast, require_kind, require_pair, require_same_type, require_shape
 from pyzoo.infer import analytic
 from pyzoo.models.graph_vae import (
     Gates,
@@ -41,6 +41,9 @@ def fuse(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[T
         >>> fuse((torch.tensor(0.0), torch.tensor(0.0)), (torch.tensor(2.0), torch.tensor(0.0)))
         (tensor(1.), tensor(-0.6931))
     """
+    for name, normal in (("first", first), ("second", second)):
+        require_pair(normal, name, "a mean and a log-variance")
+    require_broadcast(first=first[0].shape, second=second[0].shape)
     (first_loc, first_log_variance), (second_loc, second_log_variance) = first, second
     share = (second_log_variance - first_log_variance).sigmoid()  # of the first in the precision
     loc = second_loc + share * (first_loc - second_loc)
@@ -90,6 +93,7 @@ class GraphVAEGuide(PyroModule):
 
     def forward(self, x: Tensor, size: int = 1, features: Tensor | None = None) -> None:
         """Draws the gates, then the nodes from z_N to z_1, given the images x, (batch, ...), and their features if at hand."""
+        require_same_type(x, "x", self.encoder)
         gates = self.gates()  # drawn in any case: the model takes its gates from here
         if self.own_gates is not None:
             gates = self.own_gates()
@@ -116,6 +120,8 @@ def graph_vae_guide(networks: GraphVAENetworks, model: GraphVAE, encoder_widths:
         model: whose guide this is; they share the gates.
         encoder_widths: hidden units of the encoder; by default those of ``networks``.
     """
+    require_kind(networks, "networks", GraphVAENetworks)
+    require_kind(model, "model", GraphVAE)
     widths, hidden_dim, node_dim = encoder_widths or networks.encoder_widths, networks.hidden_dim, networks.node_dim
     x_shape = networks.x_shape
     encoder = nn.Sequential(ImageCheck(x_shape), nn.Flatten(), mlp(math.prod(x_shape), widths, hidden_dim))

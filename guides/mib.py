@@ -20,7 +20,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_shape
+from pyzoo.checks import require_count, require_floating, require_same_type, require_shape
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
 from pyzoo.models.mib import StructuredNetworks, check_complete, those_given, view_dim, without_absent
@@ -170,6 +170,7 @@ class StructuredGuide(PyroModule):
             loc = next(self.parameters()).new_zeros(len(present), sum(sizes))
             scale = loc + 1
         else:
+            require_same_type(view, f"the view '{name}'", self.encoders[name])
             experts = self.encoders[name](without_absent(view, present))
             require_shape(experts, f"what the encoder of '{name}' gives", ("batch", 2 * sum(sizes)), batch=len(present))
             loc, log_variance = experts.chunk(2, dim=-1)
@@ -265,6 +266,9 @@ class Quotient(nn.Module):
     """
 
     def forward(self, parameters: Tensor) -> Tensor:
+        require_floating(parameters, "parameters")
+        if not parameters.dim() or parameters.shape[-1] % 2:
+            raise ValueError(f"parameters must be (..., 2 * features), got {tuple(parameters.shape)}.")
         mean, v = parameters.chunk(2, dim=-1)
         log_variance = 4 - nn.functional.softplus(4 - v)
         return torch.cat([mean * (1 + log_variance.exp()), log_variance], dim=-1)

@@ -17,7 +17,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import num_rows, require_shape
+from pyzoo.checks import num_rows, require_count, require_kind, require_same_type, require_shape, require_tensor
 from pyzoo.infer import analytic
 from pyzoo.models.tvae import TVAE, TVAENetworks, VAENetworks
 from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
@@ -60,11 +60,13 @@ class TVAEGuide(PyroModule):
         Raises:
             ValueError: there are views and the guide takes none, or another number, or images of another shape.
         """
+        require_tensor(x, "x")
+        rows = num_rows(x, 1)
         if views is not None:
             if self.transformation is None:
                 raise ValueError("The guide of a standard VAE takes no views.")
-            require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=len(x))
-        with pyro.plate("data", num_rows(x, 1)):
+            require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=rows)
+        with pyro.plate("data", rows):
             if views is None:
                 [q_z_0] = self.posteriors(x)
                 pyro.sample("z_0", q_z_0, infer=analytic)
@@ -79,6 +81,10 @@ class TVAEGuide(PyroModule):
 
     def posteriors(self, *images: Tensor) -> list[dist.TorchDistribution]:
         """q(z | x) for each of several batches of images; one call of the encoder, which is faster than one for each."""
+        require_count(len(images), "the number of batches of images")
+        for batch in images:
+            require_same_type(batch, "images", self.encoder)
+            require_shape(batch, "images", ("batch", *images[0].shape[1:]))
         return [_normal(part) for part in self.encoder(torch.cat(images)).split([len(batch) for batch in images])]
 
 
@@ -99,6 +105,8 @@ def tvae_guide(networks: TVAENetworks, model: TVAE) -> TVAEGuide:
         networks: their sizes.
         model: whose guide this is.
     """
+    require_kind(networks, "networks", TVAENetworks)
+    require_kind(model, "model", TVAE)
     z_dim, hidden_dim = networks.z_dim, networks.hidden_dim
     views_dim, T_shape = model.num_views * z_dim, model.transformation_shape
     fuse = nn.Sequential(

@@ -24,7 +24,15 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import as_indices, require_count, require_floating, require_number, require_observed, require_shape
+from pyzoo.checks import (
+    as_indices,
+    require_count,
+    require_floating,
+    require_number,
+    require_observed,
+    require_same_type,
+    require_shape,
+)
 from pyzoo.nn import Head, Networks, Residual, scale_from_log_variance
 from pyzoo.settings import Above, AtLeast, AtMost, Count, MultipleOf, NoFlag, Positive, Weight, Widths
 
@@ -311,6 +319,7 @@ class PlaceEmbedding(nn.Module):
             raise ValueError("These parts have a place: positions must be given, (batch, parts, 2).")
         require_shape(positions, "positions", (*parts.shape, 2))
         require_floating(positions, "positions")
+        require_same_type(positions, "positions", self.place)
         return torch.cat([nn.functional.elu(self.place(positions)), category], dim=-1)
 
 

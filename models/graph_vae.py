@@ -23,9 +23,18 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import num_rows, require_count, require_number, require_observed
+from pyzoo.checks import (
+    num_rows,
+    require_count,
+    require_input,
+    require_kind,
+    require_number,
+    require_observed,
+    require_same_type,
+    require_sizes,
+)
 from pyzoo.nn import Networks, scale_from_log_variance
-from pyzoo.settings import Above, Below, Count, NoFlag, Widths
+from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Widths
 
 __all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "GraphVAENetworks", "NodeNetwork", "Structure", "mlp"]
 
@@ -104,6 +113,7 @@ class Gates(nn.Module):
     @torch.no_grad()
     def settle(self, margin: float) -> None:
         """Freezes the gates whose probability is within ``margin`` of zero or one, at that end; to be called each step."""
+        require_number(margin, "margin", AtLeast(0))
         if not self.learned:
             return
         probabilities = self.logits.sigmoid()
@@ -141,7 +151,10 @@ def _possible_edges(num_nodes: int, structure: Structure | Tensor | Sequence[Seq
             raise ValueError(f"structure is 'learned', 'full', 'chain', 'none' or a matrix, not '{structure}'.")
         square = torch.ones(num_nodes, num_nodes)
         return square.tril(-1) - square.tril(-1 - reach)
-    edges = torch.as_tensor(structure, dtype=torch.get_default_dtype())
+    try:
+        edges = torch.as_tensor(structure, dtype=torch.get_default_dtype())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"structure is 'learned', 'full', 'chain', 'none' or a matrix, not {structure!r}.") from error
     if edges.shape != (num_nodes, num_nodes):
         raise ValueError(f"A structure of {num_nodes} nodes is a {num_nodes} x {num_nodes} matrix, not {tuple(edges.shape)}.")
     if ((edges != 0) & (edges != 1)).any():
@@ -262,7 +275,7 @@ class NodeNetwork(nn.Module):
 
     def __init__(self, in_features: int, hidden_dim: int, node_dim: int) -> None:
         super().__init__()
-        self.hidden = mlp(in_features, (hidden_dim,), node_dim)
+        self.hidden = mlp(in_features, (hidden_dim,), node_dim, "the input of a node's network")
         self.loc = nn.Linear(node_dim, node_dim)
         self.log_variance = nn.Linear(node_dim, node_dim)
 
@@ -276,8 +289,10 @@ class BernoulliDecoder(nn.Module):
 
     def __init__(self, in_features: int, x_shape: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
+        require_sizes(x_shape, "x_shape")
+        require_count(len(x_shape), "the number of sizes of x_shape")
         self.x_shape = torch.Size(x_shape)
-        self.network = mlp(in_features, widths, self.x_shape.numel())
+        self.network = mlp(in_features, widths, self.x_shape.numel(), "z")
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         logits = self.network(z).unflatten(-1, self.x_shape)
@@ -289,9 +304,11 @@ class GaussianDecoder(nn.Module):
 
     def __init__(self, in_features: int, x_shape: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
+        require_sizes(x_shape, "x_shape")
+        require_count(len(x_shape), "the number of sizes of x_shape")
         self.x_shape = torch.Size(x_shape)
         pixels = self.x_shape.numel()
-        self.network = mlp(in_features, widths, pixels)
+        self.network = mlp(in_features, widths, pixels, "z")
         self.log_variance = nn.Linear(pixels, pixels)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
@@ -309,6 +326,8 @@ class BatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 2:
+            raise ValueError(f"Batch norm needs (..., batch, features), got {tuple(x.shape)}.")
         if self.training and x.shape[-2] < 2:
             raise ValueError("Batch norm needs two or more examples in training mode; .eval() is for fewer.")
         if x.dim() == 2:
@@ -317,15 +336,30 @@ class BatchNorm(nn.BatchNorm1d):
         return torch.stack([super(BatchNorm, self).forward(batch) for batch in batches]).view_as(x)
 
 
-def mlp(in_features: int, widths: Sequence[int], out_features: int) -> nn.Sequential:
-    """Linear, batch norm and ELU for each hidden width, and a last linear layer."""
-    for size in (in_features, *widths, out_features):
-        require_count(size, "each number of features")
+class _FirstLinear(nn.Linear):
+    """A linear layer whose input comes from outside, and has a name for errors."""
+
+    input_name = "input"
+
+    def forward(self, input: Tensor) -> Tensor:
+        require_input(input, self.input_name, self)
+        require_same_type(input, self.input_name, self)
+        return super().forward(input)
+
+
+def mlp(in_features: int, widths: Sequence[int], out_features: int, name: str = "input") -> nn.Sequential:
+    """Linear, batch norm and ELU for each hidden width, and a last linear layer; errors call its input by ``name``."""
+    require_sizes(widths, "widths")
+    require_count(in_features, "in_features")
+    require_count(out_features, "out_features")
     layers: list[nn.Module] = []
+    linear: type[nn.Linear] = _FirstLinear
     for width in widths:
-        layers += [nn.Linear(in_features, width), BatchNorm(width), nn.ELU()]
-        in_features = width
-    return nn.Sequential(*layers, nn.Linear(in_features, out_features))
+        layers += [linear(in_features, width), BatchNorm(width), nn.ELU()]
+        in_features, linear = width, nn.Linear
+    network = nn.Sequential(*layers, linear(in_features, out_features))
+    network[0].input_name = name
+    return network
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
@@ -362,7 +396,7 @@ class GraphVAENetworks(Networks):
     """Initial probability of an edge."""
     structure: Annotated[Structure, NoFlag()] = "learned"
     """Which gates are open; see :class:`Gates`."""
-    x_shape: Annotated[tuple[int, int, int], NoFlag()] = (1, 28, 28)
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 28, 28)
     """Channels, height and width of an image; any size will do."""
     likelihood: Annotated[Literal["bernoulli", "gaussian"], NoFlag()] = "bernoulli"
     """"bernoulli" for binarized images, "gaussian" for pixels in [0, 1]."""
@@ -386,6 +420,9 @@ class GraphVAENetworks(Networks):
         """
         if gates is None:
             gates = Gates(self.nodes, self.structure, self.gate_estimator, self.initial_gate)
+        require_kind(gates, "gates", Gates)
+        if len(gates.possible) != self.nodes:
+            raise ValueError(f"gates must be of {self.nodes} nodes, got {len(gates.possible)}.")
         decoders = {"bernoulli": BernoulliDecoder, "gaussian": GaussianDecoder}
         in_features = self.latent_dim if self.decoder_input == "all" else self.node_dim
         decoder = decoders[self.likelihood](in_features, self.x_shape, self.widths[::-1])

@@ -23,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_names, require_observed, require_shape
+from pyzoo.checks import require_count, require_kind, require_names, require_observed, require_shape
 from pyzoo.infer import BayesianNetwork, FixedMask, Variables
 from pyzoo.nn import Networks, he_initialized
 from pyzoo.settings import AtLeast, Count, NoFlag, Positive
@@ -133,7 +133,12 @@ class StructuredVAE(PyroModule):
             raise ValueError(f"M^p must be (views, shared latents), got {tuple(edges.shape)}.")
         row = edges[self.variables.observed.index(view)]
         shared = [latents[z] * row[j] for j, z in enumerate(self.variables.shared)]
-        return self.decoders[view](torch.cat([*shared, *(latents[u] for u in self.variables.private_of(view))], dim=-1))
+        parts = [*shared, *(latents[u] for u in self.variables.private_of(view))]
+        sizes = view_dim(self.variables, self.dims, view)
+        if len({part.shape[:-1] for part in parts}) > 1 or sum(part.shape[-1] for part in parts) != sizes:
+            shapes = ", ".join(str(tuple(part.shape)) for part in parts)
+            raise ValueError(f"latents of '{view}' must have one number of rows and {sizes} features together, got {shapes}.")
+        return self.decoders[view](torch.cat(parts, dim=-1))
 
     def _zeros(self, *shape: int) -> Tensor:
         return next(self.parameters()).new_zeros(shape)
@@ -155,7 +160,7 @@ def view_dim(variables: Variables, dims: Mapping[str, int], view: str) -> int:
 
 def without_absent(view: Tensor, present: Tensor) -> Tensor:
     """A view with zeros in its absent rows: what they hold must not reach a gradient, not even multiplied by zero."""
-    require_shape(present, "present", (len(view),))
+    require_shape(present, "present", view.shape[:1])
     if present.dtype != torch.bool:
         raise ValueError(f"present must be boolean, got {present.dtype}.")
     return torch.where(present.view(-1, *(1,) * (view.dim() - 1)), view, torch.zeros_like(view))
@@ -163,11 +168,14 @@ def without_absent(view: Tensor, present: Tensor) -> Tensor:
 
 def those_given(views: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     """The views that are not None."""
+    require_kind(views, "views", Mapping)
     return {name: view for name, view in views.items() if view is not None}
 
 
 def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapping[str, nn.Module], what: str) -> None:
     """Raises a ValueError that names a latent without dimensions, a view without its network, or a reserved name."""
+    require_kind(dims, "dims", Mapping)
+    require_kind(networks, f"{what}s", Mapping, nn.ModuleDict)
     for name in variables.names:
         if name in _RESERVED or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
             raise ValueError(f"No variable can be called '{name}': the name is reserved by the model, its guide or torch.")
@@ -176,6 +184,7 @@ def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapp
     for view in variables.observed:
         if view not in networks:
             raise ValueError(f"The view '{view}' has no {what}.")
+        require_kind(networks[view], f"The {what} of '{view}'", nn.Module)
 
 
 def _check_generative(network: BayesianNetwork) -> None:

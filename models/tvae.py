@@ -171,11 +171,11 @@ class TVAE(PyroModule):
             ValueError: there are views without x, of another number of images, or others than ``num_views`` of each; or the model
                 has no transformation.
         """
-        if views is not None and (self.latent_map is None or x is None or len(x) != len(views)):
+        size = num_rows(x, size)
+        if views is not None and (self.latent_map is None or x is None or x.shape[:1] != views.shape[:1]):
             raise ValueError("Views are given together with their images x, one row for each, to a model that has a latent map.")
         if views is not None:
-            require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=len(x))
-        size = num_rows(x, size)
+            require_shape(views, "views", ("batch", self.num_views, *x.shape[1:]), batch=size)
         like = next(self.decoder.parameters(), torch.zeros(()))
         zeros = like.new_zeros(size, self.z_dim)
         with pyro.plate("data", size):
@@ -211,6 +211,8 @@ class TVAE(PyroModule):
     @property
     def transformation_shape(self) -> tuple[int, ...]:
         """Of one image's T: the map's, or with views that are no inverses (views, ...)."""
+        if self.latent_map is None:
+            raise ValueError("A standard VAE has no transformation: latent_map is None.")
         shape = self.latent_map.shape(self.z_dim)
         return shape if self.inverse_views else (self.num_views, *shape)
 
@@ -229,6 +231,9 @@ class TVAE(PyroModule):
 
     def likelihoods(self, *latents: Tensor) -> list[dist.TorchDistribution]:
         """p(x | z) for each of several latents, (batch, z_dim); one call of the decoder, which is faster than one for each."""
+        require_count(len(latents), "the number of latents")
+        for z in latents:
+            require_shape(z, "latents", ("batch", self.z_dim))
         logits = self.decoder(torch.cat(latents)).split([len(z) for z in latents])
         # Gray pixels are allowed: their cross-entropy is the mean of log p over binarizations of the image.
         return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
@@ -273,7 +278,7 @@ class VAENetworks(Networks):
     """Channels of the encoder's hidden layers, from x to z."""
     decoder_channels: Channels = (128, 64, 32, 32)
     """Channels of the decoder's hidden layers, from z to x."""
-    x_shape: Annotated[tuple[int, int, int], NoFlag()] = (1, 28, 28)
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 28, 28)
     """Channels, height and width of an image: square, with a side that is a multiple of 4 and at least 16."""
 
     def __post_init__(self) -> None:

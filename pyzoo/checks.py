@@ -5,20 +5,29 @@ Shapes, types and counts cost nothing to look at and are always checked. Values 
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from pyro.infer.util import is_validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
-__all__ = ["as_indices", "num_rows", "require_count", "require_floating", "require_kept", "require_names"]
-__all__ += ["require_number", "require_observed", "require_shape", "require_tensor"]
+__all__ = ["as_device", "as_indices", "num_rows", "require_batch", "require_broadcast", "require_count", "require_floating"]
+__all__ += ["require_input", "require_kept", "require_kind", "require_names", "require_number", "require_observed"]
+__all__ += ["require_pair", "require_same_type", "require_shape", "require_sizes", "require_tensor"]
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """A device; raises a ValueError if torch knows none of this name."""
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one that torch knows, such as 'cpu' or 'cuda', got {device!r}.") from error
 
 
 def as_indices(numbers: Tensor, name: str, dim: int = 1, below: int | None = None) -> Tensor:
@@ -84,6 +93,33 @@ def require_number(value: Any, name: str, *limits: Above | AtLeast | AtMost | Be
         raise ValueError(f"{name} must be {' and '.join(map(str, limits))}, got {value}.")
 
 
+def require_pair(value: Any, name: str, what: str = "two numbers") -> None:
+    """Raises a ValueError unless a value is a tuple or a list of two."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} must be {what}, got {value!r}.")
+
+
+def require_sizes(sizes: Sequence[int], name: str, length: int | None = None) -> None:
+    """Raises a ValueError unless these are whole numbers of at least 1, and as many as ``length`` says."""
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str) or (length is not None and len(sizes) != length):
+        raise ValueError(f"{name} must be {'a sequence of' if length is None else length} whole numbers, got {sizes!r}.")
+    for size in sizes:
+        require_count(size, f"each size of {name}")
+
+
+def require_kind(value: Any, name: str, *kinds: type) -> None:
+    """Raises a ValueError unless a value is of one of these classes.
+
+    Example:
+        >>> require_kind(None, "network", torch.nn.Module)
+        Traceback (most recent call last):
+            ...
+        ValueError: network must be of type Module, got NoneType.
+    """
+    if not isinstance(value, kinds):
+        raise ValueError(f"{name} must be of type {' or '.join(kind.__name__ for kind in kinds)}, got {type(value).__name__}.")
+
+
 def require_tensor(value: Any, name: str) -> None:
     """Raises a ValueError unless a value is a tensor."""
     if not isinstance(value, Tensor):
@@ -127,6 +163,68 @@ def require_shape(tensor: Tensor, name: str, shape: Collection[str | int], **siz
     raise ValueError(f"{name} must be {said}, got {tuple(found)}.")
 
 
+def require_broadcast(**shapes: Sequence[int]) -> None:
+    """Raises a ValueError unless shapes broadcast.
+
+    Example:
+        >>> require_broadcast(q=(3,), p=(4,))
+        Traceback (most recent call last):
+            ...
+        ValueError: q and p must be of shapes that broadcast, got (3,) and (4,).
+    """
+    first, *others = shapes.values()
+    if all(shape == first for shape in others):
+        return
+    try:
+        torch.broadcast_shapes(*shapes.values())
+    except RuntimeError as error:
+        got = " and ".join(str(tuple(shape)) for shape in shapes.values())
+        raise ValueError(f"{' and '.join(shapes)} must be of shapes that broadcast, got {got}.") from error
+
+
+def require_same_type(tensor: Tensor, name: str, module: nn.Module) -> None:
+    """Raises a ValueError if a tensor has another floating-point type than a module's parameters.
+
+    Integers are the module's to judge. Autocast changes types from layer to layer, and takes any.
+    """
+    require_tensor(tensor, name)
+    parameter = next(module.parameters(), None)
+    if parameter is None or tensor.dtype == parameter.dtype or not tensor.is_floating_point():
+        return
+    if parameter.is_floating_point() and not torch.is_autocast_enabled(tensor.device.type):
+        raise ValueError(f"{name} must be {parameter.dtype} as the parameters are, got {tensor.dtype}.")
+
+
+def require_input(tensor: Tensor, name: str, layer: nn.Module) -> None:
+    """Raises a ValueError unless a tensor has the features, or channels, that a linear or convolutional layer takes.
+
+    Example:
+        >>> require_input(torch.zeros(2, 7), "x", torch.nn.Linear(8, 8))
+        Traceback (most recent call last):
+            ...
+        ValueError: x must be (..., 8), got (2, 7).
+    """
+    require_floating(tensor, name)
+    # Plain attributes: a module looks up its weight ten times as slowly.
+    lengths = 0 if isinstance(layer, nn.Linear) else len(layer.kernel_size)
+    features = layer.in_channels if lengths else layer.in_features
+    if tensor.dim() <= lengths or tensor.shape[-1 - lengths] != features:
+        raise ValueError(f"{name} must be (..., {features}{', length' * lengths}), got {tuple(tensor.shape)}.")
+
+
+def require_batch(batch: Mapping[Any, Tensor], name: str = "batch") -> int:
+    """The number of examples of a batch, tensors by name; raises a ValueError if they differ in it."""
+    require_kind(batch, name, Mapping)
+    for key, value in batch.items():
+        require_tensor(value, f"'{key}' of {name}")
+    if not all(value.dim() for value in batch.values()):
+        raise ValueError(f"The tensors of {name} must have the examples along their first dimension, and one has no dimension.")
+    sizes = sorted({len(value) for value in batch.values()})
+    if len(sizes) != 1:
+        raise ValueError(f"The tensors of {name} must have the examples along their first dimension, got sizes {sizes}.")
+    return sizes[0]
+
+
 def require_kept(keep: Tensor | None, parts: Tensor) -> None:
     """Raises a ValueError unless a choice of parts is boolean and of their shape, and keeps one in each row."""
     if keep is None:
@@ -154,6 +252,7 @@ def num_rows(x: Tensor | None, size: int) -> int:
         ValueError: that is not a whole number of at least 1.
     """
     if x is not None:
+        require_tensor(x, "x")
         size = len(x) if x.dim() else 0
     require_count(size, "size" if x is None else "The number of rows of x")
     return size

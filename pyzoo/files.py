@@ -104,6 +104,8 @@ def expanded(path: str | Path) -> Path:
     """
     try:
         return Path(path).expanduser()
+    except TypeError as error:
+        raise ValueError(f"path must be text or a path, got {path!r}.") from error
     except RuntimeError as error:
         raise UsageError(f"{path}: there is no such home folder") from error
 

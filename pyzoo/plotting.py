@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
 
-from pyzoo.checks import require_count, require_floating
+from pyzoo.checks import (
+    require_count,
+    require_floating,
+    require_kind,
+    require_names,
+    require_number,
+    require_pair,
+    require_shape,
+    require_tensor,
+)
+from pyzoo.settings import Above
 
 __all__ = [
     "draw_network",
@@ -33,6 +43,10 @@ def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] =
     """
     require_count(rows, "rows")
     require_count(columns, "columns")
+    require_pair(cell, "cell")
+    for side in cell:
+        require_number(side, "each side of cell", Above(0))
+    require_kind(title, "title", str)
     wide = max(columns * cell[0], 5.0)
     # A title wider than the figure is broken into lines: about 11 characters fit in an inch at this size.
     lines = _wrap(title, int(11 * wide))
@@ -44,6 +58,7 @@ def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] =
 
 def first_cells(axes: Sequence[Sequence[Axes]], count: int) -> list[Axes]:
     """The first cells of a grid, line by line; the others are switched off."""
+    require_count(count, "count", 0)
     cells = [cell for line in axes for cell in line]
     for cell in cells[count:]:
         cell.axis("off")
@@ -77,7 +92,9 @@ def show_curves(
     """
     if not curves:
         raise ValueError("There is no curve to show.")
+    require_number(limit, "limit", Above(0))
     for label, curve in curves.items():
+        require_tensor(curve, f"the curve '{label}'")
         style = dict((styles or {}).get(label, {}))
         lines = torch.atleast_2d(curve.detach()).double().cpu()
         for index, line in enumerate(lines):
@@ -129,6 +146,9 @@ def image_grid(
     """
     if not any(map(len, cells)):
         raise ValueError("There is no cell to show.")
+    require_number(side, "side", Above(0))
+    for place in framed:
+        require_pair(place, "each of framed", "a row and a column")
     images = [cell for row in cells for cell in row if isinstance(cell, Tensor)]
     pixels = max([image.shape[-1] for image in images] + [image.shape[-2] for image in images], default=28)
     pitch, columns = pixels + 2, max(map(len, cells))
@@ -171,6 +191,12 @@ def draw_network(
         observed: which nodes are shaded.
         title: above it.
     """
+    if not layers:
+        raise ValueError("There is no layer to draw.")
+    edges = list(edges)
+    for edge in edges:
+        require_pair(edge, "each edge", "a pair of parent and child")
+        require_names(edge, [name for names in layers for name in names], "node")
     places = {}
     for depth, names in enumerate(layers):
         for index, name in enumerate(names):
@@ -193,6 +219,7 @@ def draw_network(
 
 def image_sheet(images: Tensor, title: str) -> Figure:
     """Images, (images, channels, height, width), ten in a row."""
+    require_shape(images, "images", ("images", "channels", "height", "width"))
     rows = [list(row) for row in images.split(10)]
     return image_grid(rows, title, side=0.8)
 
@@ -208,6 +235,8 @@ def loss_history(
         title: of the figure.
         window: rows to average over, since batches differ in their number of parts.
     """
+    for row in history:
+        require_names(["step", *(name for names in panels.values() for name in names)], row, "column")
     figure, [axes] = figure_grid(1, len(panels), title, cell=(4.6, 3.2))
     colors = itertools.cycle(matplotlib.color_sequences["tab10"])
     steps = [row["step"] for row in history]

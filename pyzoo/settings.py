@@ -208,6 +208,8 @@ def shown(value: Any) -> str:
 @functools.cache
 def hints(kind: type) -> Mapping[str, Any]:
     """The type hint of each field, with its annotations; class variables are left out."""
+    if not dataclasses.is_dataclass(kind):
+        raise ValueError(f"Settings are dataclasses, and {kind.__name__} is none.")
     found = typing.get_type_hints(kind, include_extras=True)
     return {field.name: found[field.name] for field in dataclasses.fields(kind)}
 

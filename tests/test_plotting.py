@@ -1,8 +1,10 @@
+import re
+
 import pytest
 import torch
 
 from pyzoo.infer import BayesianNetwork, Variables
-from pyzoo.plotting import draw_network, figure_grid, image_grid, loss_history, show_curves, show_image
+from pyzoo.plotting import draw_network, figure_grid, image_grid, image_sheet, loss_history, show_curves, show_image
 
 
 def test_grid_and_title():
@@ -58,3 +60,29 @@ def test_image_grid():
     assert torch.equal(canvas[7:11, 1:5], torch.tensor([1.0, 0.0, 0.0]).expand(4, 4, 3))
     assert [text.get_text() for text in axes.texts] == ["7"]
     assert len(axes.patches) == 1
+
+
+CURVE = {"a": torch.zeros(3)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda axes: figure_grid(1, 1, "t", cell=(1,)), "cell must be two numbers, got (1,)"),
+        (lambda axes: figure_grid(1, 1, "t", cell=(-1, -9)), "each side of cell must be positive, got -1"),
+        (lambda axes: figure_grid(1, 1, None), "title must be of type str, got NoneType"),
+        (lambda axes: show_curves(axes, CURVE, float("nan")), "limit must be a finite number, got nan"),
+        (lambda axes: show_curves(axes, {"a": [1, 2]}, 1.0), "the curve 'a' must be a tensor, got a list"),
+        (lambda axes: image_sheet(torch.tensor(1.0), "t"), "images must be (images, channels, height, width), got ()"),
+        (lambda axes: image_grid([["a"]], "t", side=-1), "side must be positive, got -1"),
+        (lambda axes: image_grid([["a"]], "t", framed=[3]), "each of framed must be a row and a column, got 3"),
+        (lambda axes: draw_network(axes, [], []), "There is no layer to draw"),
+        (lambda axes: draw_network(axes, [["z"]], [("z",)]), "each edge must be a pair of parent and child, got ('z',)"),
+        (lambda axes: draw_network(axes, [["z"]], [("z", "q")]), "There is no node 'q': there are z"),
+        (lambda axes: loss_history([{"step": 1}], {"p": {"a": "A"}}, "t"), "There is no column 'a': there are step"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    _, [[axes]] = figure_grid(1, 1, "t")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(axes)

@@ -1,6 +1,7 @@
 """A Gaussian over the parts of a whole whose sum can be far more certain than its terms."""
 
 import math
+from numbers import Number
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all, lazy_property
 
-from pyzoo.checks import require_floating
+from pyzoo.checks import require_broadcast, require_floating, require_kind
 
 __all__ = ["CorrelatedNormal"]
 
@@ -89,6 +90,7 @@ class CorrelatedNormal(TorchDistribution):
         self._correlation = "rho" if rho_logits is None else "rho_logits"  # the other one is derived when asked for
         arguments = {"loc": loc, "scale": scale, self._correlation: rho if rho_logits is None else rho_logits}
         for name, value in arguments.items():
+            require_kind(value, name, Tensor, Number)
             if isinstance(value, Tensor):
                 require_floating(value, name)
         try:
@@ -225,6 +227,7 @@ def _mean_and_deviations(values: Tensor) -> tuple[Tensor, Tensor]:
 def _require_equal_size(q: torch.distributions.Distribution, p: torch.distributions.Distribution) -> None:
     if q.event_shape != p.event_shape:
         raise ValueError(f"KL from a distribution over {q.event_shape[0]} terms to one over {p.event_shape[0]}.")
+    require_broadcast(q=q.batch_shape, p=p.batch_shape)
 
 
 def _diagonal(d: Independent) -> Normal:

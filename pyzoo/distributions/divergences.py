@@ -41,7 +41,7 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     require_tensor(scale, "scale")
     if not loc.is_floating_point() or not scale.is_floating_point():
         raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
-    if not -loc.dim() <= dim < 0 or not loc.shape[dim]:
+    if not isinstance(dim, int) or not -loc.dim() <= dim < 0 or not loc.shape[dim]:
         raise ValueError(f"dim must be negative and a dimension of loc with normals along it, got {dim} for {tuple(loc.shape)}.")
     if weights is None:
         weights = torch.full_like(loc, 1 / loc.shape[dim])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyzoo.checks import require_tensor
+from pyzoo.checks import require_kind, require_tensor
 
 __all__ = ["WeightedProductOfExperts"]
 
@@ -74,11 +75,15 @@ class WeightedProductOfExperts(dist.Normal):
         require_tensor(scale, "scale")
         if not (loc.is_floating_point() and scale.is_floating_point()):
             raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
-        if not -loc.dim() <= dim < 0:
+        if not isinstance(dim, int) or not -loc.dim() <= dim < 0:
             raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
+        require_kind(prior_loc, "prior_loc", Tensor, Real)
+        require_kind(prior_scale, "prior_scale", Tensor, Real)
         weights = torch.ones_like(loc) if weights is None else torch.as_tensor(weights, dtype=loc.dtype, device=loc.device)
         prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
         prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
+        if present is not None:
+            require_tensor(present, "present")
         if present is not None and present.dtype != torch.bool:
             raise ValueError(f"present must be boolean, got {present.dtype}.")
         if self._validate_args if validate_args is None else validate_args:

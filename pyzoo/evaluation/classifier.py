@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import as_indices, require_count, require_shape
+from pyzoo.checks import as_indices, require_count, require_floating, require_kind, require_same_type, require_shape
 
 __all__ = ["class_probabilities", "train_classifier"]
 
@@ -39,10 +39,12 @@ def train_classifier(
     require_count(num_classes, "num_classes", 2)
     images, _ = batch(0)
     require_shape(images, "images", ("batch", "channels", "height", "width"))
+    require_floating(images, "images")
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(seed)
         network = _network(tuple(images.shape[1:]), num_classes).to(images.device)
+        require_same_type(images, "images", network)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         for step in range(steps):
@@ -69,4 +71,6 @@ def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) ->
     """A classifier's class probabilities of images, (images, classes), a block of rows at a time."""
     require_count(rows, "rows")
     require_shape(images, "images", ("batch", "channels", "height", "width"))
+    require_kind(network, "network", nn.Module)
+    require_same_type(images, "images", network)
     return torch.cat([network(part).softmax(-1) for part in images.split(rows)])

@@ -11,7 +11,7 @@ import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyzoo.checks import require_count, require_names
+from pyzoo.checks import require_batch, require_count, require_kind, require_names
 from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
 
 __all__ = ["blocks", "generate", "mean_log_likelihood", "posterior_means", "reconstruct", "site_terms"]
@@ -23,7 +23,7 @@ def blocks(batch: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]
     Raises:
         ValueError: ``rows`` is below 1, or the batch's tensors differ in length.
     """
-    count = _length(batch)
+    count = require_batch(batch)
     require_count(rows, "rows")
     for start in range(0, count, rows):
         yield {name: value[start : start + rows] for name, value in batch.items()}
@@ -50,7 +50,7 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
         >>> round(site_terms(model, guide, {"x": torch.tensor([1.0, -1.0])})["z"], 3)
         0.5
     """
-    count, total = _length(batch), {}
+    count, total = require_batch(batch), {}
     for block in blocks(batch, rows):
         for name, term in TraceKL_ELBO().terms(model, guide, **block).items():
             total[name] = total.get(name, 0.0) + term.item() / count
@@ -59,7 +59,7 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
 
 def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num_samples: int, max_rows: int = 4096) -> float:
     """The mean of :func:`pyzoo.infer.log_likelihood` over the examples of a batch, in nats."""
-    if not _length(batch):
+    if not require_batch(batch):
         raise ValueError("The mean over a batch needs an example.")
     return log_likelihood(model, guide, batch, num_samples, max_rows).double().mean().item()
 
@@ -67,6 +67,7 @@ def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num
 @torch.no_grad()
 def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[str]) -> dict[str, Tensor]:
     """Each latent's mean given the batch, and given the means of the sites that the guide draws before it."""
+    require_kind(batch, "batch", Mapping)
     with AtMean(sites):
         trace = pyro.poutine.trace(guide).get_trace(**batch)
     require_names(sites, _sites(trace), "site")
@@ -76,6 +77,7 @@ def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[s
 @torch.no_grad()
 def reconstruct(model: Any, guide: Any, batch: Mapping[str, Tensor], site: str = "x") -> Tensor:
     """The mean of p(x | latents) at a draw of the latents given the batch."""
+    require_kind(batch, "batch", Mapping)
     drawn = pyro.poutine.trace(guide).get_trace(**batch)
     trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch)
     require_names([site], _sites(trace), "site")
@@ -89,14 +91,6 @@ def generate(model: Any, site: str = "x", **arguments: Any) -> dict[str, Tensor]
     require_names([site], _sites(trace), "site")
     found = trace.nodes[site]
     return {"x": found["value"], "mean": found["fn"].mean}
-
-
-def _length(batch: Mapping[str, Tensor]) -> int:
-    """The number of examples of a batch; raises a ValueError if its tensors differ in it."""
-    sizes = {name: len(value) if value.dim() else None for name, value in batch.items()}
-    if len(set(sizes.values())) != 1 or None in sizes.values():
-        raise ValueError(f"The tensors of a batch must have the examples along their first dimension, got {sizes or 'none'}.")
-    return next(iter(sizes.values()))
 
 
 def _sites(trace: Any) -> list[str]:

@@ -4,6 +4,9 @@ from collections.abc import Collection
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+
+from pyzoo.checks import require_kind
 
 __all__ = ["AtMean"]
 
@@ -24,9 +27,10 @@ class AtMean(Messenger):
 
     def __init__(self, sites: Collection[str]) -> None:
         super().__init__()
+        require_kind(sites, "sites", Collection)
         self.sites = frozenset(sites)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self.sites and not (msg["done"] or msg["is_observed"]):
+        if msg["name"] in self.sites and not (msg["done"] or msg["is_observed"] or site_is_subsample(msg)):
             msg["value"] = msg["fn"].mean
             msg["done"] = True

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyzoo.checks import require_names
+from pyzoo.checks import require_kind, require_names
 
 __all__ = ["Beliefs"]
 
@@ -36,6 +36,7 @@ class Beliefs:
         posteriors: Mapping[tuple[str, ...], Mapping[str, Normal]] | None = None,
         views: Mapping[str, Tensor] | None = None,
     ) -> None:
+        require_kind(draws, "draws", Mapping)
         self._draws = draws
         self._posteriors = {frozenset(names): found for names, found in (posteriors or {}).items()}
         self.views = dict(views or {})
@@ -52,8 +53,8 @@ class Beliefs:
         Raises:
             ValueError: there are no latents, or their draws differ in number.
         """
-        sizes = {name: len(draw) for name, draw in self.draws.items()}
-        if len(set(sizes.values())) != 1:
+        sizes = {name: len(draw) if draw.dim() else None for name, draw in self.draws.items()}
+        if len(set(sizes.values())) != 1 or None in sizes.values():
             raise ValueError(f"Draws of all latents must have one number of rows, got {sizes or 'no latents'}.")
         return next(iter(sizes.values()))
 
@@ -81,5 +82,7 @@ class Beliefs:
         """The posterior of several latents side by side, and its draw, in alphabetical order."""
         beliefs, names = self.given(None), sorted(names)
         require_names(names, beliefs, "latent")
+        if not names:
+            raise ValueError("names must hold a latent.")
         q = Normal(*(torch.cat([getattr(beliefs[name], part) for name in names], -1) for part in ("loc", "scale")))
         return q, torch.cat([self.draws[name] for name in names], -1)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pyzoo.checks import require_names
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.information import MINE, dependence, distortion, index_information, rate, total_correlation
 from pyzoo.infer.network import BayesianNetwork
@@ -176,6 +177,7 @@ class LearnedInformation(nn.Module):
 
     def __init__(self, term: Information, dims: Mapping[str, int]) -> None:
         super().__init__()
+        require_names(term.left | term.right, dims, "latent")
         self.term = term
         self.mine = MINE(*(sum(dims[name] for name in side) for side in (term.left, term.right)))
 
@@ -189,6 +191,7 @@ class LearnedInformation(nn.Module):
 
     def learn(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The estimate from draws of the latents by name, with a gradient for the network."""
+        require_names(self.term.left | self.term.right, draws, "latent")
         return self.mine(*(torch.cat([draws[name] for name in sorted(side)], -1) for side in (self.term.left, self.term.right)))
 
 

@@ -7,6 +7,8 @@ import pyro
 import torch
 from torch import nn
 
+from pyzoo.checks import require_kind
+
 __all__ = ["evaluating"]
 
 
@@ -22,6 +24,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         >>> layer.training
         True
     """
+    require_kind(module, "module", nn.Module)
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -10,7 +10,7 @@ from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_batch, require_count, require_kind
 from pyzoo.infer.parameter_store import without_parameter_store
 from pyzoo.infer.trace_kl import is_masked_out
 
@@ -66,12 +66,8 @@ def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows
     require_count(num_samples, "num_samples")
     require_count(max_rows, "max_rows")
     arguments = _named(batch)
-    if not all(value.dim() for value in arguments.values()):
-        raise ValueError("The tensors of a batch must have the examples along their first dimension, and one has no dimension.")
-    sizes = {len(value) for value in arguments.values()}
-    if len(sizes) != 1:
-        raise ValueError(f"The tensors of a batch must have the examples along their first dimension, got sizes {sorted(sizes)}.")
-    blocks = [{key: value[i : i + max_rows] for key, value in arguments.items()} for i in range(0, sizes.pop(), max_rows)]
+    examples = require_batch(arguments)
+    blocks = [{key: value[i : i + max_rows] for key, value in arguments.items()} for i in range(0, examples, max_rows)]
     if not blocks:
         return torch.zeros(0, device=next(iter(arguments.values())).device)
     with without_parameter_store(model, guide):
@@ -82,6 +78,7 @@ def _named(batch: Batch) -> dict[int | str, Tensor]:
     """The arguments by keyword, or by position."""
     if isinstance(batch, Mapping):
         return dict(batch)
+    require_kind(batch, "batch", Tensor, Sequence, Mapping)
     return dict(enumerate([batch] if isinstance(batch, Tensor) else batch))
 
 

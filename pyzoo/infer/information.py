@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from pyzoo.checks import require_count, require_floating, require_shape
+from pyzoo.checks import require_broadcast, require_count, require_floating, require_kind, require_shape
 from pyzoo.infer.mmd import kernel_matrix
 
 __all__ = [
@@ -51,6 +51,9 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
         >>> rate(dist.Normal(torch.ones(5, 2), 1.0), dist.Normal(0.0, 1.0))
         tensor(1.)
     """
+    require_kind(q, "q", Distribution)
+    require_kind(p, "p", Distribution)
+    require_broadcast(q=q.batch_shape, p=p.batch_shape)
     return _mean_over_batch(kl_divergence(q, p), mask)
 
 
@@ -152,6 +155,9 @@ def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[in
         tensor(0.6900)
     """
     _check_posterior(q, z)
+    require_kind(groups, "groups", Sequence)
+    for group in groups:
+        require_kind(group, "each group", slice, Sequence)
     features = list(range(z.shape[1]))
     found = [index for group in groups for index in (features[group] if isinstance(group, slice) else group)]
     if sorted(found) != features:
@@ -169,6 +175,7 @@ def index_information(q: Normal, z: Tensor, dataset_size: int | None = None) -> 
 def _check_posterior(q: Normal, z: Tensor) -> None:
     require_shape(z, "z", ("batch", "features"))
     require_floating(z, "z")
+    require_kind(q, "q", Normal)
     if q.batch_shape != z.shape:
         raise ValueError(f"q must be over z's shape, {tuple(z.shape)}, got {tuple(q.batch_shape)}.")
 

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_number
+from pyzoo.checks import require_number, require_sizes, require_tensor
 from pyzoo.settings import Above
 
 __all__ = ["FixedMask", "RelaxedMask"]
@@ -28,6 +28,7 @@ class FixedMask(nn.Module):
 
     def __init__(self, edges: Tensor) -> None:
         super().__init__()
+        require_tensor(edges, "edges")
         if edges.dim() != 2:
             raise ValueError(f"edges must be (observed, shared), got {tuple(edges.shape)}.")
         if not ((edges == 0) | (edges == 1)).all():
@@ -63,11 +64,11 @@ class RelaxedMask(nn.Module):
         self, site: str, shape: tuple[int, int], initial: float = 0.5, temperature: float = 1.0, auxiliary: bool = False
     ) -> None:
         super().__init__()
+        require_number(initial, "initial")
         if not 0 < initial < 1:
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
         require_number(temperature, "temperature", Above(0))
-        for size in shape:
-            require_count(size, "each size of shape")
+        require_sizes(shape, "shape", 2)
         self.site = site
         self.auxiliary = auxiliary
         self.logits = nn.Parameter(torch.full(shape, initial).logit())

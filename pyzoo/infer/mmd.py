@@ -1,12 +1,13 @@
 """The maximum mean discrepancy: a distance between distributions, from samples alone."""
 
 import math
+from numbers import Real
 
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from pyzoo.checks import require_floating, require_tensor
+from pyzoo.checks import require_broadcast, require_floating, require_tensor
 
 __all__ = ["gaussian_kernel", "squared_mmd", "squared_mmd_to_normal"]
 
@@ -36,6 +37,7 @@ def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Ten
     require_floating(y, "y")
     if not x.dim() or not y.dim() or x.shape[-1] != y.shape[-1]:
         raise ValueError(f"x and y must have as many features, got {tuple(x.shape)} and {tuple(y.shape)}.")
+    require_broadcast(x=x.shape, y=y.shape)
     return (-(x - y).square().sum(-1) / (2 * _bandwidth(x, bandwidth) ** 2)).exp()
 
 
@@ -115,7 +117,7 @@ def _check(**samples: Tensor) -> None:
 def _bandwidth(x: Tensor, bandwidth: float | None) -> float:
     if bandwidth is None:
         return math.sqrt(x.shape[-1])
-    if not 1e-100 < bandwidth < 1e100:  # its square is a float
+    if not isinstance(bandwidth, Real) or not 1e-100 < bandwidth < 1e100:  # its square is a float
         raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}.")
     return bandwidth
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pyzoo.checks import require_kind, require_pair, require_tensor
+
 __all__ = ["BayesianNetwork", "Variables"]
 
 
@@ -70,6 +72,7 @@ class Variables:
         if not views:
             raise ValueError(f"A batch needs one of the views {', '.join(self.observed)}.")
         for name, view in views.items():
+            require_tensor(view, f"The view '{name}'")
             if not view.dim() or not len(view):
                 raise ValueError(f"The view '{name}' must have the batch as its first dimension, got {tuple(view.shape)}.")
         sizes = {name: len(view) for name, view in views.items()}
@@ -80,6 +83,7 @@ class Variables:
     def check_mask(self, mask: Tensor | None, rows: int) -> None:
         """Raises a ValueError unless a mask of the views of each row is boolean and (rows, views)."""
         shape = (rows, len(self.observed))
+        require_kind(mask, "A mask of the views of each row", Tensor, type(None))
         if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape):
             wanted = f"boolean, {rows} rows x {shape[1]} views ({', '.join(self.observed)})"
             raise ValueError(f"A mask of the views of each row must be {wanted}, not {tuple(mask.shape)} of {mask.dtype}.")
@@ -110,7 +114,10 @@ class BayesianNetwork:
     def __init__(self, variables: Variables, edges: Iterable[tuple[str, str]] = ()) -> None:
         self.variables = variables
         place = {name: index for index, name in enumerate(variables.names)}
-        edges = set(edges)
+        edges = list(edges)
+        for edge in edges:
+            require_pair(edge, "each edge", "a pair of parent and child")
+        edges = set(map(tuple, edges))
         for edge in edges:
             for name in edge:
                 if name not in place:
@@ -125,6 +132,7 @@ class BayesianNetwork:
         Raises:
             ValueError: a statement is not of this form; or as for the network itself.
         """
+        require_kind(text, "text", str)
         edges = []
         for statement in filter(str.strip, text.replace("\n", ";").split(";")):
             sides = [[name.strip() for name in side.split(",")] for side in statement.split("->")]
@@ -232,6 +240,7 @@ class BayesianNetwork:
     @staticmethod
     def _masked(variables: Variables, mask: Tensor) -> list[tuple[str, str]]:
         shape = (len(variables.observed), len(variables.shared))
+        require_tensor(mask, "mask")
         if tuple(mask.shape) != shape:
             raise ValueError(f"A mask of these variables is {shape[0]} x {shape[1]}, not {' x '.join(map(str, mask.shape))}.")
         pairs = itertools.product(variables.observed, variables.shared)

@@ -15,7 +15,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_number
+from pyzoo.checks import require_count, require_kind, require_number
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import BY_NAME, Estimator
 from pyzoo.infer.network import BayesianNetwork
@@ -79,6 +79,7 @@ class Penalty:
         ]
 
     def _estimator(self, sign: int, term: Information, asked: str | Estimator | None) -> Estimator:
+        require_kind(asked, f"the estimator of {term}", str, Estimator, type(None))
         suiting = {name: kind() for name, kind in BY_NAME.items() if kind().suits(sign, term, self.inference)}
         if asked is None and suiting:
             return next(iter(suiting.values()))
@@ -117,6 +118,7 @@ class Penalty:
 
     def values(self, beliefs: Beliefs) -> dict[str, Tensor]:
         """Its terms by their sites' names, weighted and with their signs, each a 0-dim tensor, per example."""
+        require_kind(beliefs, "beliefs", Beliefs)
         values = (sign * self.weight * estimator.estimate(term, beliefs) for sign, term, estimator in self.terms)
         return dict(zip(self.sites, values, strict=True))
 
@@ -172,8 +174,10 @@ class Penalised(PyroModule):
 
     def __init__(self, guide: Any, penalties: Sequence[Penalty]) -> None:
         super().__init__("guide")
+        require_kind(penalties, "penalties", Sequence)
         network, seen = getattr(guide, "network", None), set()
         for penalty in penalties:
+            require_kind(penalty, "each penalty", Penalty)
             if network is not None and penalty.inference != network:  # what bounds a distance of another q bounds nothing here
                 raise ValueError(
                     f"The penalty '{penalty.name}' is of the network '{penalty.inference}', the guide's is '{network}'."
@@ -189,6 +193,7 @@ class Penalised(PyroModule):
     def forward(self, *args: Any, **kwargs: Any) -> Beliefs:
         """Runs the guide on its arguments, and adds the penalties."""
         beliefs = self.guide(*args, **kwargs)
+        require_kind(beliefs, "What a guide with penalties returns", Beliefs)
         for penalty in self.penalties:
             penalty.factor(beliefs, beliefs.rows)
         return beliefs

@@ -9,6 +9,7 @@ eq. 1. The latter's sums omit the edges among observed variables in G^q, and the
 import dataclasses
 from collections.abc import Iterable
 
+from pyzoo.checks import require_kind
 from pyzoo.infer.network import BayesianNetwork, Variables
 
 __all__ = ["Information", "projection", "signed_projection"]
@@ -26,6 +27,10 @@ class Information:
     left: frozenset[str]
     right: frozenset[str]
     given: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for name in ("left", "right", "given"):
+            require_kind(getattr(self, name), name, frozenset)
 
     @classmethod
     def of(cls, left: Iterable[str], right: Iterable[str], given: Iterable[str] = ()) -> "Information":
@@ -114,6 +119,8 @@ def signed_projection(inference: BayesianNetwork, target: BayesianNetwork) -> tu
 
 def _connected(inference: BayesianNetwork, target: BayesianNetwork) -> BayesianNetwork:
     """G^q with its observed variables connected, in the target's order, in which most of it cancels."""
+    require_kind(inference, "inference", BayesianNetwork)
+    require_kind(target, "target", BayesianNetwork)
     if inference.variables != target.variables:
         raise ValueError(
             f"The networks are over different variables: {', '.join(inference.variables.names)} and "

@@ -18,7 +18,7 @@ from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_count, require_kind
 from pyzoo.infer.parameter_store import require_separate_parameters, without_parameter_store
 
 __all__ = ["NegativeELBO", "TraceKL_ELBO", "analytic"]
@@ -112,9 +112,11 @@ class TraceKL_ELBO(ELBO):
         site_weights: Mapping[str, float | Tensor] | None = None,
     ) -> None:
         require_count(num_particles, "num_particles")
+        if max_plate_nesting != float("inf"):
+            require_count(max_plate_nesting, "max_plate_nesting", 0)
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
-        self.kl_weights = _checked_weights(kl_weights)
-        self.site_weights = _checked_weights(site_weights)
+        self.kl_weights = _checked_weights(kl_weights, "kl_weights")
+        self.site_weights = _checked_weights(site_weights, "site_weights")
         if twice := sorted(self.kl_weights.keys() & self.site_weights.keys()):
             raise ValueError(f"There are two weights for the site '{twice[0]}'.")
         self._warned_of_enumeration = False
@@ -213,12 +215,13 @@ class TraceKL_ELBO(ELBO):
         return model_trace, guide_trace
 
 
-def _checked_weights(weights: Mapping[str, float | Tensor] | None) -> dict[str, float | Tensor]:
+def _checked_weights(weights: Mapping[str, float | Tensor] | None, argument: str) -> dict[str, float | Tensor]:
     """Weights of sites' terms by name.
 
     Raises:
         ValueError: one is neither a number nor a 0-dim tensor, or negative or not finite.
     """
+    require_kind(weights, argument, Mapping, type(None))
     for name, weight in (weights or {}).items():
         _check_weight(name, weight)
     return dict(weights or {})
@@ -226,7 +229,7 @@ def _checked_weights(weights: Mapping[str, float | Tensor] | None) -> dict[str, 
 
 def _check_weight(name: str, weight: float | Tensor) -> None:
     is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    is_scalar = isinstance(weight, Tensor) and weight.dim() == 0 and weight.dtype != torch.bool
+    is_scalar = isinstance(weight, Tensor) and weight.dim() == 0 and weight.dtype != torch.bool and not weight.is_complex()
     if not (is_number or is_scalar) or not 0 <= weight < math.inf:
         raise ValueError(f"The weight of '{name}' must be a finite number or a 0-dim tensor of one, at least 0, got {weight!r}.")
 
@@ -376,6 +379,8 @@ class NegativeELBO(nn.Module):
         """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
         self.elbo.kl_weights = {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
         given = [value for value in batch.values() if value is not None]
+        for name, value in batch.items():
+            require_kind(value, name, Tensor, type(None))
         size = len(given[0]) if given and given[0].dim() else 0
         if not size:
             raise ValueError("A batch needs at least one tensor, the examples along its first dimension, and an example.")

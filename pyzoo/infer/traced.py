@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyzoo.checks import require_kind, require_pair, require_tensor
+
 __all__ = ["TracedStep"]
 
 
@@ -45,6 +47,7 @@ class TracedStep:
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         parameters: Collection[nn.Parameter] | None = None,
     ) -> None:
+        require_kind(module, "module", nn.Module)
         self.module = module
         self.compiled = compiled
         self.context = context
@@ -53,6 +56,9 @@ class TracedStep:
 
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its terms, detached; the gradient goes to the parameters' ``grad``, in place of what was there."""
+        require_kind(batch, "batch", Mapping)
+        for name, value in batch.items():
+            require_tensor(value, name)
         params, buffers = dict(self.module.named_parameters()), dict(self.module.named_buffers())
         inputs = params, buffers, dict(batch)
         trained = tuple(name for name, p in params.items() if p.requires_grad and (self._wanted is None or id(p) in self._wanted))
@@ -68,8 +74,13 @@ class TracedStep:
         return loss, terms
 
     def _trace(self, trained: tuple[str, ...], inputs: tuple[dict[str, Tensor], ...]) -> Callable:
+        if not trained:
+            raise ValueError("No parameter of the module is to be trained.")
+
         def step(params, buffers, batch):
-            loss, terms = torch.func.functional_call(self.module, (params, buffers), kwargs=batch)
+            result = torch.func.functional_call(self.module, (params, buffers), kwargs=batch)
+            require_pair(result, "What the module returns", "a loss and a dict of terms")
+            loss, terms = result
             gradients = torch.autograd.grad(loss, [params[name] for name in trained], allow_unused=True)
             return loss, terms, gradients
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import require_number
+from pyzoo.checks import require_input, require_kind, require_number
 from pyzoo.settings import Above
 
 __all__ = ["Head"]
@@ -23,7 +23,8 @@ class Head(nn.Module):
         scale: the standard deviation that those start from. A density that starts far too wide hardly pulls at its mean.
 
     Raises:
-        ValueError: the scale is not positive, or without ``log_variance``; or the layer has no bias to set it by.
+        ValueError: the layer is of another kind; the scale is not positive, or without ``log_variance``; or the layer has no bias
+            to set it by.
 
     Example:
         >>> head = Head(torch.nn.Linear(4, 2))
@@ -34,6 +35,8 @@ class Head(nn.Module):
 
     def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d, log_variance: slice | None = None, scale: float = 1.0) -> None:
         super().__init__()
+        require_kind(layer, "layer", nn.Linear, nn.Conv1d, nn.Conv2d)
+        require_kind(log_variance, "log_variance", slice, type(None))
         require_number(scale, "scale", Above(0))
         if log_variance is None and scale != 1.0:
             raise ValueError("scale needs log_variance, which says where log-variances are.")
@@ -45,5 +48,6 @@ class Head(nn.Module):
                 layer.bias[log_variance] += 2 * math.log(scale)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_input(x, "x", self.layer)
         with torch.autocast(x.device.type, enabled=False):
             return self.layer(x.to(self.layer.weight.dtype))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyzoo.checks import require_floating, require_shape
+from pyzoo.checks import require_floating, require_shape, require_sizes
 
 __all__ = ["ImageCheck", "ShapeCheck"]
 
@@ -26,6 +26,7 @@ class ShapeCheck(nn.Module):
 
     def __init__(self, x_shape: Sequence[int]) -> None:
         super().__init__()
+        require_sizes(x_shape, "x_shape")
         self.x_shape = tuple(x_shape)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from pyzoo.checks import require_kind
+
 __all__ = ["he_initialized"]
 
 
@@ -30,14 +32,15 @@ def he_initialized(network: nn.Module) -> nn.Module:
         >>> he_initialized(torch.nn.Linear(10_000, 4)).weight.std() < 0.015
         tensor(True)
     """
+    require_kind(network, "network", nn.Module)
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            inputs = layer.weight[0].numel()
+            inputs = math.prod(layer.weight.shape[1:])
         elif isinstance(layer, nn.ConvTranspose2d):
             inputs = layer.weight.shape[0] / layer.groups * math.prod(layer.kernel_size) / math.prod(layer.stride)
         else:
             continue
-        layer.weight.normal_(std=math.sqrt(2 / inputs))
+        layer.weight.normal_(std=math.sqrt(2 / max(inputs, 1)))
         if layer.bias is not None:
             layer.bias.zero_()
     return network

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_count, require_input, require_same_type
 
 __all__ = ["Residual"]
 
@@ -24,4 +24,6 @@ class Residual(nn.Module):
         self.outer = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_input(x, "x", self.inner)
+        require_same_type(x, "x", self.inner)
         return x + self.outer(nn.functional.elu(self.inner(x)))

@@ -5,7 +5,7 @@ import math
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pyzoo.checks import require_number
+from pyzoo.checks import require_number, require_tensor
 from pyzoo.settings import AtLeast
 
 __all__ = ["scale_from_log_variance"]
@@ -30,6 +30,7 @@ def scale_from_log_variance(log_variance: Tensor, floor: float | Tensor = 0.0) -
         >>> scale_from_log_variance(torch.tensor([0.0, -100.0]), floor=0.1)
         tensor([1.0050, 0.1000])
     """
+    require_tensor(log_variance, "log_variance")
     if not isinstance(floor, Tensor):
         require_number(floor, "floor", AtLeast(0))
     elif floor.dim():

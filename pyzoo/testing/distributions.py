@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_count, require_floating, require_kind
 
 __all__ = ["check_distribution"]
 
@@ -31,6 +31,9 @@ def check_distribution(make: Callable[..., TorchDistribution], params: Mapping[s
         >>> check_distribution(dist.Gamma, {"concentration": torch.rand(3) + 1, "rate": torch.rand(3) + 1})
     """
     require_count(num_samples, "num_samples", 2)
+    require_kind(make, "make", Callable)
+    for name, value in params.items():
+        require_floating(value, name)
     d = make(**params)
     _check_shapes(d)
     _check_expand(d)

@@ -8,7 +8,7 @@ import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_count, require_kind
 from pyzoo.infer import TraceKL_ELBO
 from pyzoo.infer.parameter_store import name_conflict
 
@@ -43,9 +43,12 @@ def check_elbo(
         >>> check_elbo(model, Guide(1, 1), {"x": torch.tensor(2.0)})
     """
     require_count(num_samples, "num_samples", 2)
+    require_kind(elbo, "elbo", ELBO, type(None))
     assert_no_conflict(model, guide)
     # Not a set, whose order is another one in each process.
     parameters = list(dict.fromkeys(p for program in (model, guide) for _, p in named_parameters(program) if p.requires_grad))
+    if not parameters:
+        raise ValueError("Neither program has a parameter to train, whose gradient could be compared.")
     directions = [[torch.randn_like(p) for p in parameters] for _ in range(8)]
     names = ["value", *(f"gradient along direction {i}" for i in range(len(directions)))]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from pyzoo.checks import require_names, require_number
+from pyzoo.checks import require_kind, require_names, require_number
 from pyzoo.settings import Above, AtLeast
 
 __all__ = ["Schedule", "constant", "cosine", "geometric", "linear", "warmup"]
@@ -42,6 +42,11 @@ class Schedule:
     name: str = ""
 
     def __post_init__(self) -> None:
+        require_kind(self.module, "module", nn.Module)
+        require_kind(self.buffers, "buffers", str, Sequence)
+        require_kind(self.value, "value", Callable)
+        if not self.buffers:
+            raise ValueError("buffers must name at least one buffer.")
         known = [name for name, _ in self.module.named_buffers()]
         require_names([self.buffers] if isinstance(self.buffers, str) else self.buffers, known, "buffer")
 
@@ -63,7 +68,7 @@ class Schedule:
 
     def current(self) -> float:
         """What the buffers hold."""
-        return self._buffers[0].item()
+        return self._buffers[0].flatten()[0].item()
 
 
 def progress(step: int, steps: float, start: float = 0.0) -> float:

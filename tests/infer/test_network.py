@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import pytest
 import torch
@@ -129,3 +130,23 @@ def test_observed_variables_connected():
     assert ("y", "x") in network("z -> x, y").with_observed_connected(["z", "y", "x"]).edges
     with pytest.raises(ValueError, match="cycle"):
         network("x -> z; z -> y").with_observed_connected(["y", "x"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: BayesianNetwork(NAMES, [("x", "z", "y")]), "each edge must be a pair of parent and child, got ('x', 'z', 'y')"),
+        (lambda: BayesianNetwork(NAMES, [("x",)]), "each edge must be a pair of parent and child, got ('x',)"),
+        (lambda: BayesianNetwork(NAMES, "xz"), "each edge must be a pair of parent and child, got 'x'"),
+        (lambda: BayesianNetwork.parse(None, NAMES), "text must be of type str, got NoneType"),
+        (lambda: BayesianNetwork.from_generative_mask(NAMES, [[1.0]]), "mask must be a tensor, got a list"),
+        (lambda: NAMES.batch_size({"x": 3.0}), "The view 'x' must be a tensor, got a float"),
+        (
+            lambda: NAMES.check_mask([[True, True]], 1),
+            "each row must be of type Tensor or NoneType, got list",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

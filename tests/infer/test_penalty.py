@@ -1,5 +1,6 @@
 import inspect
 import math
+import re
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +13,7 @@ from pyzoo.infer import (
     BayesianNetwork,
     Beliefs,
     Distortion,
+    Information,
     LearnedInformation,
     Penalised,
     Penalty,
@@ -21,6 +23,7 @@ from pyzoo.infer import (
     analytic,
     dependence,
     index_information,
+    projection,
     total_correlation,
 )
 
@@ -312,3 +315,28 @@ def test_your_own_estimator():
     center = torch.eye(6) - 1 / 6
     exact = (kernels[0] @ center @ kernels[1] @ center).trace() / 25
     torch.testing.assert_close(found, 6 * 5.0 * exact)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: projection(JOINT, None), "target must be of type BayesianNetwork, got NoneType"),
+        (lambda: Information(["z"], ["x"]), "left must be of type frozenset, got list"),
+        (lambda: Penalty("hsic", FROM_X, INDEPENDENT, 5.0, "conditional", {"I(s; z)": 3}), "the estimator of I(s; z) must be of"),
+        (lambda: RATES.values(None), "beliefs must be of type Beliefs, got NoneType"),
+        (lambda: Penalised(Guide(), RATES), "penalties must be of type Sequence, got Penalty"),
+        (lambda: Penalised(Guide(), [3]), "each penalty must be of type Penalty, got int"),
+        (lambda: Penalised(lambda: None, [RATES])(), "What a guide with penalties returns must be of type Beliefs, got NoneType"),
+        (lambda: Beliefs(None), "draws must be of type Mapping, got NoneType"),
+        (lambda: Beliefs({"z": torch.tensor(0.0)}).rows, "Draws of all latents must have one number of rows, got {'z': None}"),
+        (lambda: Guide()(X).joined([]), "names must hold a latent"),
+        (lambda: LearnedInformation(Information.of("z", "u"), {"z": 2}), "There is no latent 'u': there are z"),
+        (
+            lambda: LearnedInformation(Information.of("z", "u"), {"z": 2, "u": 1}).learn({"z": torch.zeros(4, 2)}),
+            "There is no latent 'u': there are z",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

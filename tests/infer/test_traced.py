@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 import torch
@@ -109,3 +110,27 @@ def test_batch_norm_counts_each_step_once():
         other(x)
     for name, buffer in module.named_buffers():
         assert torch.equal(buffer, other.get_buffer(name)), name
+
+
+class Square(nn.Linear):
+    def forward(self, x):
+        loss = super().forward(x).square().sum()
+        return loss, {"x": loss.detach()}
+
+
+X = torch.ones(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: TracedStep(None), "module must be of type Module, got NoneType"),
+        (lambda: TracedStep(Square(2, 1))(X), "batch must be of type Mapping, got Tensor"),
+        (lambda: TracedStep(Square(2, 1))({"x": [1.0, 2.0]}), "x must be a tensor, got a list"),
+        (lambda: TracedStep(nn.Linear(2, 1))({"input": X}), "What the module returns must be a loss and a dict of terms"),
+        (lambda: TracedStep(Square(2, 1), parameters=[])({"x": X}), "No parameter of the module is to be trained"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

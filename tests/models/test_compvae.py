@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import re
 
 import pyro
 import pytest
@@ -10,7 +11,7 @@ from compvae_step import handwritten_loss
 from pyzoo.data.colors import COLORS, Colors
 from pyzoo.data.sines import Sines
 from pyzoo.errors import UsageError
-from pyzoo.guides.compvae import GraphBlock
+from pyzoo.guides.compvae import GraphBlock, colors_guide, sines_guide
 from pyzoo.infer import AtMean, NegativeELBO, TraceKL_ELBO, log_likelihood
 from pyzoo.models.compvae import ColorsNetworks, CompVAE, PlaceEmbedding, SinesNetworks
 from pyzoo.testing import PairTests, check_elbo
@@ -310,3 +311,27 @@ def test_a_few_steps_train(problem):
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
+
+
+PARTS = torch.zeros(2, 3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: made(SMALL_SINES)[1](parts=PARTS, x=torch.zeros(2, 200).double()),
+            "x must be torch.float32 as the parameters are, got torch.float64",
+        ),
+        (
+            lambda: made(SMALL_COLORS)[0](parts=PARTS, positions=torch.zeros(2, 3, 2).double()),
+            "positions must be torch.float32 as the parameters are, got torch.float64",
+        ),
+        (lambda: sines_guide(SMALL_COLORS, SMALL_COLORS.model()), "networks must be of type SinesNetworks, got ColorsNetworks"),
+        (lambda: colors_guide(SMALL_SINES, SMALL_SINES.model()), "networks must be of type ColorsNetworks, got SinesNetworks"),
+        (lambda: sines_guide(SMALL_SINES, None), "model must be of type CompVAE, got NoneType"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

@@ -1,6 +1,7 @@
 import copy
 import math
 import pickle
+import re
 
 import pyro
 import pytest
@@ -10,9 +11,18 @@ from pyro.infer import SVI, TraceGraph_ELBO
 from torch import nn
 
 from pyzoo.errors import UsageError
-from pyzoo.guides.graph_vae import GraphVAEGuide, fuse
+from pyzoo.guides.graph_vae import GraphVAEGuide, fuse, graph_vae_guide
 from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood
-from pyzoo.models.graph_vae import BatchNorm, BernoulliDecoder, Gates, GraphVAE, GraphVAENetworks, NodeNetwork, mlp
+from pyzoo.models.graph_vae import (
+    BatchNorm,
+    BernoulliDecoder,
+    Gates,
+    GaussianDecoder,
+    GraphVAE,
+    GraphVAENetworks,
+    NodeNetwork,
+    mlp,
+)
 from pyzoo.testing import PairTests, check_elbo, check_svi
 
 SHAPE = (1, 4, 4)
@@ -481,3 +491,38 @@ def test_vectorized_particles_give_the_same_elbo():
         vectorized = TraceKL_ELBO(**many, vectorize_particles=True).loss(model, guide, x=x)
         one_by_one = TraceKL_ELBO(**many).loss(model, guide, x=x)
     assert vectorized == pytest.approx(one_by_one, rel=1e-2)
+
+
+NORMAL = (torch.zeros(3), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mlp(4, 8, 2), "widths must be a sequence of whole numbers, got 8"),
+        (lambda: mlp(4, (8,), 2)(torch.zeros(3, 5)), "input must be (..., 4), got (3, 5)"),
+        (lambda: mlp(4, (8,), 2)(torch.zeros(4)), "Batch norm needs (..., batch, features), got (8,)"),
+        (lambda: NodeNetwork(4, 8, 2)(torch.zeros(3, 5)), "the input of a node's network must be (..., 4), got (3, 5)"),
+        (lambda: NodeNetwork(4, 8, 2)(torch.zeros(3, 4).long()), "must be of a floating-point type, got torch.int64"),
+        (lambda: BernoulliDecoder(4, (), (8,)), "the number of sizes of x_shape must be a whole number of at least 1, got 0"),
+        (lambda: BernoulliDecoder(4, SHAPE, (8,))(torch.zeros(3, 5)), "z must be (..., 4), got (3, 5)"),
+        (lambda: GaussianDecoder(4, (1, 6.5, 6), (8,)), "each size of x_shape must be a whole number of at least 1, got 6.5"),
+        (lambda: pair()[1](x=images().double()), "x must be torch.float32 as the parameters are, got torch.float64"),
+        (lambda: fuse(NORMAL, (torch.zeros(2), torch.zeros(2))), "first and second must be of shapes that broadcast"),
+        (lambda: fuse(NORMAL, torch.zeros(3)), "second must be a mean and a log-variance, got tensor"),
+        (lambda: Gates(3, None), "structure is 'learned', 'full', 'chain', 'none' or a matrix, not None"),
+        (lambda: Gates(3, [[0, 0], [1]]), "or a matrix, not [[0, 0], [1]]"),
+        (lambda: Gates(3).settle(None), "margin must be a finite number, got None"),
+        (lambda: GraphVAENetworks(nodes=3, latent_dim=6).model(Gates(2)), "gates must be of 3 nodes, got 2"),
+        (lambda: GraphVAENetworks(nodes=3, latent_dim=6).model("chain"), "gates must be of type Gates, got str"),
+        (lambda: graph_vae_guide(GraphVAENetworks(), None), "model must be of type GraphVAE, got NoneType"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_an_image_has_pixels():
+    with pytest.raises(UsageError, match="--x-shape must be"):
+        GraphVAENetworks(x_shape=(1, -6, 6))

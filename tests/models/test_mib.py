@@ -3,6 +3,7 @@ import dataclasses
 import itertools
 import math
 import pickle
+import re
 
 import pyro.distributions as dist
 import pytest
@@ -24,7 +25,7 @@ from pyzoo.infer import (
     Variables,
     log_likelihood,
 )
-from pyzoo.models.mib import PairNetworks, StructuredVAE, ViewNetworks
+from pyzoo.models.mib import PairNetworks, StructuredVAE, ViewNetworks, those_given, without_absent
 from pyzoo.testing import PairTests, check_elbo
 
 NAMES = Variables(("x", "y", "w"), shared=("z", "s"), private={"u": "x", "v": "y"})
@@ -644,3 +645,29 @@ def test_learned_masks_are_trained_by_the_likelihood():
     assert mask.probabilities()[0].item() < 0.1  # x is another's noise, which z explains badly
     assert mask.probabilities()[1].item() > 0.9
     assert mask.eval()().flatten().tolist() == [0.0, 1.0]
+
+
+def latents(rows=4, **changes):
+    return {name: torch.zeros(rows, size) for name, size in DIMS.items()} | changes
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pair()[0](x=[0.0]), "The view 'x' must be a tensor, got a list"),
+        (lambda: pair()[1](x=views(dtype=torch.float64)["x"]), "the view 'x' must be torch.float32 as the parameters are"),
+        (lambda: pair()[0].likelihood("x", latents(u=torch.zeros(3, 2))), "latents of 'x' must have one number of rows and 7"),
+        (lambda: pair()[0].likelihood("x", latents(u=torch.zeros(4, 1))), "7 features together, got (4, 3), (4, 2), (4, 1)"),
+        (lambda: StructuredVAE(GENERATIVE, None, {}), "dims must be of type Mapping, got NoneType"),
+        (lambda: StructuredVAE(GENERATIVE, DIMS, None), "decoders must be of type Mapping or ModuleDict, got NoneType"),
+        (lambda: StructuredVAE(GENERATIVE, DIMS, {"x": 3}), "The decoder of 'x' must be of type Module, got int"),
+        (lambda: without_absent(torch.tensor(1.0), torch.ones(1).bool()), "present must be (), got (1,)"),
+        (lambda: those_given([]), "views must be of type Mapping, got list"),
+        (lambda: Quotient()(torch.zeros(3, 1)), "parameters must be (..., 2 * features), got (3, 1)"),
+        (lambda: Quotient()(torch.tensor(1.0)), "parameters must be (..., 2 * features), got ()"),
+        (lambda: Quotient()(torch.zeros(3, 2).long()), "parameters must be of a floating-point type, got torch.int64"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

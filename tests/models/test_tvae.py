@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,7 @@ from torch import nn
 from tvae_step import handwritten_loss
 
 from pyzoo.errors import UsageError
-from pyzoo.guides.tvae import TVAEGuide
+from pyzoo.guides.tvae import TVAEGuide, tvae_guide
 from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood, squared_mmd
 from pyzoo.models.tvae import TVAE, Additive, Matrix, TVAENetworks, VAENetworks
 from pyzoo.testing import PairTests
@@ -322,3 +323,29 @@ class TestVAE(PairTests):
 
     def batch(self):
         return images(size=3, views=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pair()[0](x=images()["x"], views=torch.tensor(0.0)), "one row for each"),
+        (lambda: pair()[0].likelihoods(), "the number of latents must be a whole number of at least 1, got 0"),
+        (lambda: pair()[0].likelihoods(torch.zeros(5, 4)), "latents must be (batch, 3), got (5, 4)"),
+        (lambda: pair(VAENetworks)[0].transform(torch.zeros(5, 3), torch.zeros(5, 3)), "A standard VAE has no transformation"),
+        (lambda: pair()[1](x=images()["x"].double()), "images must be torch.float32 as the parameters are, got torch.float64"),
+        (lambda: pair()[1](x=images()["x"], views=images()["views"].double()), "images must be torch.float32"),
+        (lambda: pair()[1](x=None), "x must be a tensor, got a NoneType"),
+        (lambda: pair()[1].posteriors(), "the number of batches of images must be a whole number of at least 1, got 0"),
+        (lambda: pair()[1].posteriors(images()["x"], images()["x"][:, 0]), "images must be (batch, 1, 28, 28), got (5, 28, 28)"),
+        (lambda: tvae_guide(sized(VAENetworks), pair()[0]), "networks must be of type TVAENetworks, got VAENetworks"),
+        (lambda: tvae_guide(sized(), None), "model must be of type TVAE, got NoneType"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_an_image_has_channels():
+    with pytest.raises(UsageError, match="--x-shape must be"):
+        VAENetworks(x_shape=(-1, 28, 28))

@@ -1,10 +1,11 @@
 import math
+import re
 
 import pytest
 import torch
 from torch import nn
 
-from pyzoo.nn import Head, ImageCheck, Residual, he_initialized, scale_from_log_variance
+from pyzoo.nn import Head, ImageCheck, Residual, ShapeCheck, he_initialized, scale_from_log_variance
 
 
 def test_residual_starts_from_its_input():
@@ -68,3 +69,39 @@ def test_images_are_checked():
         check(torch.rand(3, 1, 5, 4))
     with pytest.raises(ValueError, match="from 0 to 1, not"):
         check(x - 0.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Residual(8)(torch.zeros(2, 7)), "x must be (..., 8), got (2, 7)"),
+        (lambda: Residual(8)(torch.tensor(0.0)), "x must be (..., 8), got ()"),
+        (lambda: Residual(8)(torch.zeros(2, 8).long()), "x must be of a floating-point type, got torch.int64"),
+        (lambda: Residual(8)(torch.zeros(2, 8).double()), "x must be torch.float32 as the parameters are, got torch.float64"),
+        (lambda: Head(nn.Linear(4, 2))(torch.zeros(1, 5)), "x must be (..., 4), got (1, 5)"),
+        (lambda: Head(nn.Linear(4, 2))([0.0] * 4), "x must be a tensor, got a list"),
+        (lambda: Head(nn.Conv1d(4, 2, 3))(torch.zeros(4)), "x must be (..., 4, length), got (4,)"),
+        (lambda: Head(nn.Conv2d(4, 2, 3, groups=2))(torch.zeros(1, 2, 5, 5)), "x must be (..., 4, length, length)"),
+        (lambda: Head(nn.ReLU()), "layer must be of type Linear or Conv1d or Conv2d, got ReLU"),
+        (lambda: Head(nn.Linear(4, 2), 1), "log_variance must be of type slice or NoneType, got int"),
+        (lambda: ShapeCheck(3), "x_shape must be a sequence of whole numbers, got 3"),
+        (lambda: ImageCheck((1, -6, 6)), "each size of x_shape must be a whole number of at least 1, got -6"),
+        (lambda: he_initialized(None), "network must be of type Module, got NoneType"),
+        (lambda: scale_from_log_variance(0.0, 0.1), "log_variance must be a tensor, got a float"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_layers_take_what_their_parameters_are_and_anything_under_autocast():
+    x = torch.zeros(2, 8)
+    assert Residual(8).double()(x.double()).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        Residual(8)(x.bfloat16())
+    assert Head(nn.Conv2d(4, 2, 3, groups=2))(torch.zeros(4, 5, 5)).shape == (2, 3, 3)  # an image without a batch
+
+
+def test_a_layer_without_inputs_has_no_weights_to_draw():
+    assert not he_initialized(nn.Linear(0, 4)).bias.any()
