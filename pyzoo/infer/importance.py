@@ -10,7 +10,7 @@ from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_count, require_tensor
 from pyzoo.infer.parameter_store import without_parameter_store
 from pyzoo.infer.trace_kl import is_masked_out
 
@@ -66,6 +66,8 @@ def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows
     require_count(num_samples, "num_samples")
     require_count(max_rows, "max_rows")
     arguments = _named(batch)
+    for key, value in arguments.items():
+        require_tensor(value, f"batch[{key!r}]")
     if not all(value.dim() for value in arguments.values()):
         raise ValueError("The tensors of a batch must have the examples along their first dimension, and one has no dimension.")
     sizes = {len(value) for value in arguments.values()}

@@ -47,11 +47,17 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
     Returns:
         0-dim: the mean over the batch, summed over all other dimensions.
 
+    Raises:
+        ValueError: p is over more than q's batch, or the mask does not fit it.
+
     Example:
         >>> rate(dist.Normal(torch.ones(5, 2), 1.0), dist.Normal(0.0, 1.0))
         tensor(1.)
     """
-    return _mean_over_batch(kl_divergence(q, p), mask)
+    values = kl_divergence(q, p)
+    if values.shape != q.batch_shape:  # else the mean would be over another number of examples
+        raise ValueError(f"p must broadcast to q's batch, {tuple(q.batch_shape)}, got {tuple(p.batch_shape)}.")
+    return _mean_over_batch(values, mask)
 
 
 def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -169,6 +175,8 @@ def index_information(q: Normal, z: Tensor, dataset_size: int | None = None) -> 
 def _check_posterior(q: Normal, z: Tensor) -> None:
     require_shape(z, "z", ("batch", "features"))
     require_floating(z, "z")
+    if not isinstance(q, Normal):  # any other has a loc and a scale, too, and another density
+        raise ValueError(f"q must be a Normal over (batch, features), got a {type(q).__name__}.")
     if q.batch_shape != z.shape:
         raise ValueError(f"q must be over z's shape, {tuple(z.shape)}, got {tuple(q.batch_shape)}.")
 

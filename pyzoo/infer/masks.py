@@ -1,11 +1,13 @@
 """Masks of a network's edges, fixed or learned."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_number
+from pyzoo.checks import require_count, require_number, require_tensor
 from pyzoo.settings import Above
 
 __all__ = ["FixedMask", "RelaxedMask"]
@@ -28,6 +30,7 @@ class FixedMask(nn.Module):
 
     def __init__(self, edges: Tensor) -> None:
         super().__init__()
+        require_tensor(edges, "edges")
         if edges.dim() != 2:
             raise ValueError(f"edges must be (observed, shared), got {tuple(edges.shape)}.")
         if not ((edges == 0) | (edges == 1)).all():
@@ -63,14 +66,19 @@ class RelaxedMask(nn.Module):
         self, site: str, shape: tuple[int, int], initial: float = 0.5, temperature: float = 1.0, auxiliary: bool = False
     ) -> None:
         super().__init__()
+        require_number(initial, "initial")
         if not 0 < initial < 1:
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
         require_number(temperature, "temperature", Above(0))
+        if len(shape) != 2:
+            raise ValueError(f"shape must be (observed, shared), got {tuple(shape)}.")
         for size in shape:
             require_count(size, "each size of shape")
         self.site = site
         self.auxiliary = auxiliary
-        self.logits = nn.Parameter(torch.full(shape, initial).logit())
+        self.logits = nn.Parameter(
+            torch.full(shape, math.log(initial) - math.log1p(-initial))
+        )  # not in float32, where 1 - 1e-9 is 1
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def probabilities(self) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from pyzoo.checks import require_names, require_number
+from pyzoo.checks import require_floating, require_names, require_number
 from pyzoo.settings import Above, AtLeast
 
 __all__ = ["Schedule", "constant", "cosine", "geometric", "linear", "warmup"]
@@ -43,7 +43,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         known = [name for name, _ in self.module.named_buffers()]
-        require_names([self.buffers] if isinstance(self.buffers, str) else self.buffers, known, "buffer")
+        names = [self.buffers] if isinstance(self.buffers, str) else self.buffers
+        require_names(names, known, "buffer")
+        if not names:
+            raise ValueError("A schedule needs the name of one buffer or more.")
+        for name, buffer in zip(names, self._buffers, strict=True):
+            require_floating(buffer, f"The buffer '{name}'")  # another would cut the value off
 
     @property
     def _buffers(self) -> list[torch.Tensor]:
@@ -91,6 +96,7 @@ def linear(first: float, last: float, steps: float, start: float = 0.0) -> Value
         [5.0, 3.0, 1.0]
     """
     _check(first, last, steps)
+    require_number(start, "start")
     return lambda step: first + (last - first) * progress(step, steps, start)
 
 
