@@ -151,6 +151,8 @@ def _main(arguments: list[str]) -> int:
         if arguments[0] == "--version":
             print(f"pyzoo {version('pyzoo')}")
             return 0
+        if sys.flags.optimize > 1:
+            raise UsageError("Pyro can't be imported without docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
         command = _lookup(arguments[0], _COMMANDS, "command")
         return command(arguments[1:])
     except UsageError as error:
