@@ -9,6 +9,8 @@ pandas reads tables, and scikit-learn makes numbers of them; both are imported w
 
 import dataclasses
 import math
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,8 +119,9 @@ class Table:
             test_share: share of the rows to test on.
 
         Raises:
-            UsageError: a part would lack a group or an outcome.
+            UsageError: a part would lack a group or an outcome, or a number is too large.
         """
+        import numpy as np
         from sklearn.model_selection import train_test_split
 
         both = (2 * self.sensitive + self.target).numpy()
@@ -133,8 +136,12 @@ class Table:
         parts, note = [], _unseen(self.frame.iloc[train], self.frame.iloc[test])
         for part, fit in ((sorted(train), True), (sorted(test), False)):
             frame = self.frame.iloc[part]
-            x = transform.fit_transform(frame) if fit else transform.transform(frame)
+            with np.errstate(over="ignore", invalid="ignore"):  # see below
+                x = transform.fit_transform(frame) if fit else transform.transform(frame)
             numbers = torch.as_tensor(x, dtype=torch.get_default_dtype())
+            if not (finite := numbers.isfinite().all(0)).all():
+                column = transform.get_feature_names_out()[int(finite.int().argmin())].partition("__")[2]
+                raise UsageError(f"{self.name}: numbers of column '{column}' are too large to be brought to variance 1")
             parts.append(Split(numbers, self.sensitive[part], self.target[part], "" if fit else note))
         return parts[0], parts[1]
 
@@ -158,7 +165,7 @@ def _transformer() -> Any:
 
     numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())
     categories = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="missing"), OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        SimpleImputer(strategy="constant", fill_value=""), OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     )
     return make_column_transformer(
         (numbers, make_column_selector(dtype_include="number")), (categories, make_column_selector(dtype_exclude="number"))
@@ -220,8 +227,8 @@ def load_table(
         bias: of the synthetic table, see :func:`synthetic_table`.
 
     Raises:
-        UsageError: a file or column is missing, the table is empty or has no features, or target or sensitive attribute do not
-            have two values each.
+        UsageError: a file or column is missing, the table is empty or has no features, two columns have one name, rows are longer
+            than the line of names, a number is infinite, or target or sensitive attribute do not have two values each.
     """
     check_folder(folder)
     if data == "synthetic":
@@ -253,7 +260,7 @@ def _table(name: str, frame: "pd.DataFrame", target: str, sensitive: str, favora
     frame = frame[~missing].reset_index(drop=True)
     y, outcomes = _two_values(name, frame[target], "target", favorable)
     a, groups = _two_values(name, frame[sensitive], "sensitive attribute")
-    features = frame.drop(columns=[target, sensitive])
+    features = _as_numbers(name, frame.drop(columns=[target, sensitive]))
     if not features.shape[1]:
         raise UsageError(f"{name} has no columns besides target and sensitive attribute")
     gaps = {column: count for column, count in features.isna().sum().items() if count}
@@ -261,9 +268,34 @@ def _table(name: str, frame: "pd.DataFrame", target: str, sensitive: str, favora
     return Table(name, features, a, y, groups, outcomes, " ".join(notes))
 
 
+def _as_numbers(name: str, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """A table whose columns are numbers where all that they hold are numbers: pandas takes those beyond 64 bits for texts.
+
+    Raises:
+        UsageError: a number is infinite.
+    """
+    import numpy as np
+    import pandas as pd
+
+    texts = {}
+    for column in frame.select_dtypes(exclude=["number", "category"]):
+        values = frame[column].map(str, na_action="ignore").astype(object)  # scikit-learn takes no booleans
+        numbers = pd.to_numeric(values, errors="coerce")
+        texts[column] = values if (numbers.isna() & values.notna()).any() else numbers
+    frame = frame.assign(**texts)
+    numbers = frame.select_dtypes("number")
+    infinite = numbers.columns[np.isinf(numbers.to_numpy(float)).any(0)]
+    if len(infinite):
+        raise UsageError(f"{name}: column '{infinite[0]}' has a number that is infinite or too large: leave it empty")
+    return frame
+
+
 def _two_values(name: str, column: "pd.Series", what: str, last: str | None = None) -> tuple[Tensor, tuple[str, str]]:
     """A column of two values as zeros and ones, and the values' names; in increasing order, or so that ``last`` is 1."""
-    values = sorted(column.unique(), key=lambda value: (str(value) == last, str(value)))
+    from pandas.api.types import is_numeric_dtype
+
+    numeric = is_numeric_dtype(column)
+    values = sorted(column.unique(), key=lambda value: (str(value) == last, value if numeric else str(value)))
     if len(values) != 2:
         some = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
         raise UsageError(f"the {what} of {name}, '{column.name}', must have two values, got {len(values)}: {some}")
@@ -276,10 +308,22 @@ def _read(path: Path, names: Sequence[str] | None = None, **options: Any) -> "pd
 
     import pandas as pd
 
+    options = {"header": None, "skipinitialspace": True, **options}
     try:
-        text = io.BytesIO(read_bytes(path))
-        return pd.read_csv(text, names=names, header=None if names else "infer", skipinitialspace=True, **options)
-    except (ValueError, OSError, RecursionError) as error:  # pandas' errors are ValueErrors
+        content = read_bytes(path)
+        if names is None:  # not by pandas, which gives the second of two columns of one name another
+            head = pd.read_csv(io.BytesIO(content), nrows=1, dtype=str, **options).iloc[0]
+            names = [str(name) if isinstance(name, str) else f"column {i + 1}" for i, name in enumerate(head)]
+            options["header"] = 0
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise UsageError(f"{path} has two columns '{twice[0]}': rename one of them")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows longer than the head, whose end would be dropped
+            # By default the first column of such rows would be no column, and each value stand under its neighbor's name.
+            return pd.read_csv(io.BytesIO(content), names=names, index_col=False, **options)
+    except UsageError:
+        raise
+    except (ValueError, OSError, RecursionError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
         raise UsageError(f"{path} can't be read as a table: {one_line(error)}") from error
 
 

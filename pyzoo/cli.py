@@ -15,6 +15,7 @@ from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError, printable
 from pyzoo.files import MARK, expanded, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
 from pyzoo.settings import AtLeast, Group, Settings, changed, flat
+from pyzoo.signals import Interrupted, on_signals
 from pyzoo.streams import lasting_streams
 from pyzoo.threads import is_first_process, limit_spinning
 
@@ -137,7 +138,7 @@ class _Place(Settings):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 for a failed run, 2 for bad input, 128 + n after signal n."""
-    with lasting_streams():
+    with lasting_streams(), on_signals():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -150,14 +151,16 @@ def _main(arguments: list[str]) -> int:
         if arguments[0] == "--version":
             print(f"pyzoo {version('pyzoo')}")
             return 0
+        if sys.flags.optimize > 1:
+            raise UsageError("Pyro can't be imported without docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
         command = _lookup(arguments[0], _COMMANDS, "command")
         return command(arguments[1:])
     except UsageError as error:
         return _failed(error, 2)
     except OSError as error:
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
+    except Interrupted as stop:  # files are written whole or not at all
+        return _failed(f"{stop}; the same command starts over", 128 + stop.number)
 
 
 def _failed(reason: object, code: int) -> int:
@@ -288,6 +291,10 @@ def _run(run: "Run", hardware: "Hardware", flags: _AfterTraining, full: bool = F
         if is_first_process(hardware.processes):
             run.say(f"{stop}; continue with {resume_command(run.path)}")
         return 128 + stop.signal_number
+    except Interrupted as stop:
+        if not run.folder.checkpoints.files():  # there is nothing yet to go on from
+            raise
+        return _failed(f"{stop}; continue with {resume_command(run.path)}", 128 + stop.number)
     except (LostProcess, NonFiniteLoss) as error:
         return _failed(error, 1)
     return 0

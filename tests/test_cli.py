@@ -880,3 +880,10 @@ def test_import_changes_no_global_state():
         "assert state() == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_python_without_docstrings_is_refused_in_a_line():
+    command = [sys.executable, "-OO", "-m", "pyzoo.cli", "runs"]
+    ending = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ending.returncode == 2
+    assert ending.stderr == "pyzoo: Pyro can't be imported without docstrings: run Python without -OO and PYTHONOPTIMIZE=2\n"

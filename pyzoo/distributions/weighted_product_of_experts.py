@@ -86,7 +86,8 @@ class WeightedProductOfExperts(dist.Normal):
             require_tensor(present, "present")
         if present is not None and present.dtype != torch.bool:
             raise ValueError(f"present must be boolean, got {present.dtype}.")
-        if self._validate_args if validate_args is None else validate_args:
+        is_checked = self._validate_args if validate_args is None else validate_args
+        if is_checked:
             there = () if present is None else present.shape
             self.infer_shapes(loc.shape, scale.shape, weights.shape, there, prior_loc.shape, prior_scale.shape, dim=dim)
         if present is not None:
@@ -95,7 +96,6 @@ class WeightedProductOfExperts(dist.Normal):
             loc, scale = torch.where(there, loc, 0.0), torch.where(there, scale, 1.0)
             weights = torch.where(there, weights, 0.0)
         loc, scale, weights = torch.broadcast_tensors(loc, scale, weights)
-        is_checked = validate_args is not False and self._validate_args
         if is_checked:
             if not ((weights >= 0) & (weights <= 1)).all():
                 raise ValueError(

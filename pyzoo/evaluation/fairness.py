@@ -89,6 +89,9 @@ def leakage(train: Tensor, train_group: Tensor, test: Tensor, test_group: Tensor
     require_shape(test, "test", ("examples", train.shape[1]))
     if len(torch.unique(train_group)) < 2:
         raise ValueError("train_group must have two groups or more.")
+    if not torch.isin(test_group, train_group).all():
+        raise ValueError("test_group must have no group that train_group lacks.")
+    train, test = (values.detach().to(torch.promote_types(values.dtype, torch.float32)) for values in (train, test))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads
         judge = HistGradientBoostingClassifier(random_state=seed).fit(train.cpu().numpy(), train_group.cpu().numpy())

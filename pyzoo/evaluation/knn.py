@@ -39,10 +39,13 @@ def knn_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     missing = sorted(set(test_labels.tolist()) - set(train_labels.tolist()))
     if missing:
         raise ValueError(f"There is no training example of the classes {missing}, which are tested.")
-    # Distances come from squared norms, which swallow them where all points are far from the origin.
-    center = train.double().mean(0)
+    # Distances come from squared norms, which swallow them where points are far from the origin: of the median, a single one is.
+    center = train.detach().double().median(0).values
     wide = torch.promote_types(torch.promote_types(train.dtype, test.dtype), torch.float32)
-    points, queries = ((part.double() - center).to(wide).cpu().numpy() for part in (train, test))
+    parts = [part.detach().double() - center for part in (train, test)]
+    if not all((4 * part.square().sum(1)).isfinite().all() for part in parts):
+        raise ValueError("Embeddings are too far apart: the squares of their distances overflow.")
+    points, queries = (part.to(wide).cpu().numpy() for part in parts)
     classifier = KNeighborsClassifier(neighbors, algorithm="brute").fit(points, train_labels.cpu().numpy())
     return float(classifier.score(queries, test_labels.cpu().numpy()))
 

@@ -47,6 +47,9 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
     Returns:
         0-dim: the mean over the batch, summed over all other dimensions.
 
+    Raises:
+        ValueError: p is over more than q's batch, or the mask does not fit it.
+
     Example:
         >>> rate(dist.Normal(torch.ones(5, 2), 1.0), dist.Normal(0.0, 1.0))
         tensor(1.)
@@ -54,7 +57,10 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
     require_kind(q, "q", Distribution)
     require_kind(p, "p", Distribution)
     require_broadcast(q=q.batch_shape, p=p.batch_shape)
-    return _mean_over_batch(kl_divergence(q, p), mask)
+    values = kl_divergence(q, p)
+    if values.shape != q.batch_shape:  # else the mean would be over another number of examples
+        raise ValueError(f"p must broadcast to q's batch, {tuple(q.batch_shape)}, got {tuple(p.batch_shape)}.")
+    return _mean_over_batch(values, mask)
 
 
 def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """Masks of a network's edges, fixed or learned."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -71,7 +73,9 @@ class RelaxedMask(nn.Module):
         require_sizes(shape, "shape", 2)
         self.site = site
         self.auxiliary = auxiliary
-        self.logits = nn.Parameter(torch.full(shape, initial).logit())
+        self.logits = nn.Parameter(
+            torch.full(shape, math.log(initial) - math.log1p(-initial))
+        )  # not in float32, where 1 - 1e-9 is 1
         self.register_buffer("temperature", torch.tensor(float(temperature)))
 
     def probabilities(self) -> Tensor:

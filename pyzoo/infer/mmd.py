@@ -35,8 +35,8 @@ def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Ten
     """
     require_floating(x, "x")
     require_floating(y, "y")
-    if not x.dim() or not y.dim() or x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"x and y must have as many features, got {tuple(x.shape)} and {tuple(y.shape)}.")
+    if not x.dim() or not y.dim() or x.shape[-1] != y.shape[-1] or not x.shape[-1]:
+        raise ValueError(f"x and y must have as many features, one or more, got {tuple(x.shape)} and {tuple(y.shape)}.")
     require_broadcast(x=x.shape, y=y.shape)
     return (-(x - y).square().sum(-1) / (2 * _bandwidth(x, bandwidth) ** 2)).exp()
 
@@ -117,8 +117,10 @@ def _check(**samples: Tensor) -> None:
 def _bandwidth(x: Tensor, bandwidth: float | None) -> float:
     if bandwidth is None:
         return math.sqrt(x.shape[-1])
-    if not isinstance(bandwidth, Real) or not 1e-100 < bandwidth < 1e100:  # its square is a float
+    if not isinstance(bandwidth, Real) or not 0 < bandwidth < math.inf:
         raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}.")
+    if not 1e-18 < bandwidth < 1e18:
+        raise ValueError(f"bandwidth must be between 1e-18 and 1e18, where single precision holds its square, got {bandwidth}.")
     return bandwidth
 
 

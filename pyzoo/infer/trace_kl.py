@@ -252,6 +252,8 @@ def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tens
         else:
             terms[name] = log_prob(q) - log_prob(site)
     terms.update((name, log_prob(q)) for name, q in guide_sites.items())
+    if not terms:
+        raise ValueError("No site of the model or the guide counts: there are none, or all are masked out.")
     return terms
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from pyzoo.checks import require_kind, require_names, require_number
+from pyzoo.checks import require_floating, require_kind, require_names, require_number
 from pyzoo.settings import Above, AtLeast
 
 __all__ = ["Schedule", "constant", "cosine", "geometric", "linear", "warmup"]
@@ -48,7 +48,10 @@ class Schedule:
         if not self.buffers:
             raise ValueError("buffers must name at least one buffer.")
         known = [name for name, _ in self.module.named_buffers()]
-        require_names([self.buffers] if isinstance(self.buffers, str) else self.buffers, known, "buffer")
+        names = [self.buffers] if isinstance(self.buffers, str) else self.buffers
+        require_names(names, known, "buffer")
+        for name, buffer in zip(names, self._buffers, strict=True):
+            require_floating(buffer, f"The buffer '{name}'")  # another would cut the value off
 
     @property
     def _buffers(self) -> list[torch.Tensor]:
@@ -96,6 +99,7 @@ def linear(first: float, last: float, steps: float, start: float = 0.0) -> Value
         [5.0, 3.0, 1.0]
     """
     _check(first, last, steps)
+    require_number(start, "start")
     return lambda step: first + (last - first) * progress(step, steps, start)
 
 

@@ -4,9 +4,8 @@ import contextlib
 import copy
 import math
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -18,6 +17,7 @@ from pyzoo.errors import UsageError
 from pyzoo.infer import evaluating
 from pyzoo.random import derive_seed
 from pyzoo.settings import flat
+from pyzoo.signals import Interrupted, on_signals
 from pyzoo.threads import chosen_by_user, free_cores
 from pyzoo.training.checkpoint import Checkpoint, plain, require_same_run
 from pyzoo.training.hardware import Hardware, using_threads
@@ -197,7 +197,7 @@ class Trainer:
             bar,
             torch.random.fork_rng(),
             pyro.validation_enabled(False),
-            self._signals(),
+            on_signals(self._request_stop),
             self.hardware.arithmetic(),
             using_threads(self.threads),
         ):
@@ -356,26 +356,11 @@ class Trainer:
 
     # Signals --------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turns SIGINT, SIGTERM and SIGHUP into a request to stop after the step under way."""
-
-        def request(number: int, frame: object) -> None:
-            if self._signal is not None:
-                raise KeyboardInterrupt  # the second time, at once
-            self._signal = number
-
-        numbers = {signal.SIGINT, signal.SIGTERM}
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-            numbers.add(signal.SIGHUP)
-        if threading.current_thread() is not threading.main_thread():
-            numbers = set()
-        before = {number: signal.signal(number, request) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _request_stop(self, number: int) -> None:
+        """Has the run stop after the step under way; the second time, at once."""
+        if self._signal is not None:
+            raise Interrupted(number)
+        self._signal = number
 
     def _stop_requested(self) -> bool:
         """Whether a signal came, to any of the processes: all must stop after the same step."""

@@ -65,7 +65,7 @@ def test_dynamic_and_fixed_binarization():
         (lambda: ImageSource(torch.zeros(3, 1, 4, 4)), ValueError, "uint8"),
         (lambda: ImageSource(torch.zeros(3, 4, 4, dtype=torch.uint8)), ValueError, r"\(3, 4, 4\)"),
         (lambda: ImageSource(pictures(), "sometimes"), ValueError, "'sometimes'"),
-        (lambda: ImageSource(pictures()).batch(0, 11), UsageError, "--batch-size 11 is more than the 10 images"),
+        (lambda: ImageSource(pictures()).batch(0, 11), UsageError, "--batch-size 11 is more than the 10 examples"),
         (lambda: load_images("cats", "train"), UsageError, "'cats'.*digits"),
         (lambda: load_images("digits", "both"), ValueError, "'both'"),
     ],

@@ -125,3 +125,50 @@ def test_real_tables(name, rows, favorable, men):
     assert table.target.double().mean().item() == pytest.approx(favorable, abs=1e-3)
     assert table.sensitive.double().mean().item() == pytest.approx(men, abs=1e-3)
     assert table.groups[1].lower() == "male"
+
+
+# Strange files --------------------------------------------------------------------------------------------------------
+
+
+def column(*cells):
+    """A table whose feature "f" takes these values in turn, 40 rows."""
+    return "f,s,y\n" + "".join(f"{cells[i % len(cells)]},{i % 2},{i // 2 % 2}\n" for i in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (column(1, 2).replace("f,s,y", "y,s,y"), "two columns 'y'"),  # else the target is among the features
+        (column(1, 2).replace("\n", ",9\n").replace("f,s,y,9", "f,s,y"), "can't be read as a table"),
+        (column(1, "inf"), "column 'f' has a number that is infinite"),
+        (column(1, "9" * 400), "column 'f' has a number that is infinite"),
+        (column("1e308", "-1e308", 0), "column 'f' are too large"),
+    ],
+)
+def test_tables_that_would_give_wrong_numbers_are_refused(nowhere, text, message):
+    with pytest.raises(UsageError, match=message):
+        load_table(csv(nowhere, text), "y", "s").split(seed=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n\n" + column(1, 2, 3), "\ufeff" + column(1, 2, 3), column(1, 2, 3).replace("\n", "\r"), column(10**30, 2, 3)],
+    ids=["blank lines", "byte order mark", "old line ends", "beyond 64 bits"],
+)
+def test_numbers_are_numbers_however_they_are_written(nowhere, text):
+    table = load_table(csv(nowhere, text), "y", "s")
+    assert len(table) == 40
+    assert table.split(seed=0)[0].x.shape == (32, 1)
+
+
+def test_truth_values_and_missing_ones_are_categories(nowhere):
+    for text, categories in ((column("True", "False"), 2), (column("missing", "", "other"), 3)):
+        assert load_table(csv(nowhere, text), "y", "s").split(seed=0)[0].x.shape == (32, categories)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2, -1), (9, 10), (0.5, 10)])
+def test_the_larger_number_is_the_favorable_outcome(nowhere, low, high):
+    text = "f,s,y\n" + "".join(f"{i},{i % 2},{(low, high)[i // 2 % 2]}\n" for i in range(40))
+    table = load_table(csv(nowhere, text), "y", "s")
+    assert [float(name) for name in table.outcomes] == [low, high]
+    assert table.target.tolist() == [i // 2 % 2 for i in range(40)]

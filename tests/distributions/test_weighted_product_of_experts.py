@@ -2,6 +2,7 @@ import copy
 import math
 import pickle
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -204,3 +205,8 @@ def test_shapes_are_inferred_as_they_come_out(shapes, dim):
 def test_what_can_not_be_computed_is_said(loc, more, message):
     with pytest.raises(ValueError, match=message):
         WeightedProductOfExperts(torch.tensor(loc), torch.ones(1, 2, 1), **more)
+
+
+def test_values_are_checked_where_that_is_asked_for():
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match="scales of present experts must be positive"):
+        WeightedProductOfExperts(torch.zeros(1, 2, 1), -torch.ones(1, 2, 1), validate_args=True)

@@ -60,3 +60,9 @@ def test_bad_representations():
         leakage(x, a * 0, x, a)
     with pytest.raises(ValueError, match=r"test must be \(examples, 2\), got \(4, 1\)"):
         leakage(x, a, x[:, :1], a)
+
+
+def test_a_group_that_only_test_rows_have():
+    x, a = torch.randn(8, 2), torch.arange(8) % 2
+    with pytest.raises(ValueError, match="no group that train_group lacks"):
+        leakage(x, a, x, a + 1)

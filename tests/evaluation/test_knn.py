@@ -65,3 +65,15 @@ def test_a_class_with_too_few_examples_is_named():
         few_label_accuracy(x[keep], y[keep], x, y, per_class=5)
     with pytest.raises(ValueError, match="nothing to classify by"):
         few_label_accuracy(x[:0], y[:0], x, y, per_class=5)
+
+
+def test_one_point_that_is_far_away_changes_nothing_for_the_others():
+    points, labels = torch.randn(30, 2), torch.arange(30) % 2
+    far = torch.cat([points, torch.tensor([[1e12, 1e12]])]), torch.cat([labels, labels[:1]])
+    assert knn_accuracy(*far, points, labels, neighbors=1) == 1.0
+
+
+def test_distances_that_overflow():
+    points, labels = torch.randn(30, 2).double() * 1e200, torch.arange(30) % 2
+    with pytest.raises(ValueError, match="too far apart"):
+        knn_accuracy(points, labels, points, labels, neighbors=1)

@@ -164,3 +164,11 @@ def test_dependence_of_correlated_normals_is_the_known_one(bandwidth):
 def test_dependence_is_near_zero_only_without_it():
     none, some = (dependence(*correlated(1000, rho, seed=1)).item() for rho in (0.0, 0.8))
     assert none < 0.005 < 0.02 < some
+
+
+def test_wrong_numbers_are_refused():
+    q = dist.Normal(torch.zeros(6, 2), 1.0)
+    with pytest.raises(ValueError, match="q must be of type Normal"):
+        aggregate_log_prob(dist.Laplace(torch.zeros(6, 2), 1.0), torch.zeros(6, 2))
+    with pytest.raises(ValueError, match="p must broadcast to q's batch"):  # the mean would be over 3 examples
+        rate(q, dist.Normal(torch.zeros(3, 6, 2), 1.0))

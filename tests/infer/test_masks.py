@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pyro
 import pytest
@@ -74,3 +75,16 @@ def test_copies_and_schedules():
 def test_bad_arguments(settings, message):
     with pytest.raises(ValueError, match=message):
         RelaxedMask("m", (2, 2), **settings)
+
+
+@pytest.mark.parametrize("initial", [1e-50, 1 - 1e-12])
+def test_extreme_probabilities_of_an_edge_have_finite_logits(initial):
+    logit = math.log(initial) - math.log1p(-initial)
+    assert RelaxedMask("m", (1, 1), initial=initial).logits.item() == pytest.approx(logit)
+
+
+def test_masks_of_another_form():
+    with pytest.raises(ValueError, match="shape must be 2 whole numbers"):
+        RelaxedMask("m", (2,))
+    with pytest.raises(ValueError, match="edges must be a tensor"):
+        FixedMask([[1]])

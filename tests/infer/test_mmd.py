@@ -61,3 +61,14 @@ def test_gradients(function):
 def test_a_bandwidth_must_be_positive():
     with pytest.raises(ValueError, match="bandwidth must be positive and finite, got 0"):
         squared_mmd(points(3), points(3), bandwidth=0.0)
+
+
+@pytest.mark.parametrize("bandwidth", [1e-30, 1e30, float("nan")])
+def test_a_bandwidth_whose_square_is_no_number(bandwidth):
+    with pytest.raises(ValueError, match="bandwidth must be"):
+        squared_mmd(torch.zeros(2, 1), torch.ones(2, 1), bandwidth)
+
+
+def test_the_kernel_of_no_features():
+    with pytest.raises(ValueError, match="one or more"):
+        gaussian_kernel(torch.zeros(2, 0), torch.zeros(2, 0))

@@ -444,3 +444,12 @@ def test_a_site_that_is_masked_out_inside_has_no_analytic_kl():
             pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).mask(False).to_event(1), infer=analytic)
 
     assert TraceKL_ELBO().terms(program, program, torch.zeros(3))["z"] == 0
+
+
+def test_programs_of_which_nothing_counts():
+    def program():
+        with pyro.poutine.mask(mask=False):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="No site of the model or the guide counts"):
+        TraceKL_ELBO().loss(program, program)

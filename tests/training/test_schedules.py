@@ -57,3 +57,14 @@ def test_your_own_schedule_is_a_function():
     schedule = Schedule(module, "inner.weight", lambda step: step**2)
     schedule.apply(7)
     assert module.inner.weight == 49
+
+
+def test_schedules_that_would_give_wrong_numbers():
+    module = torch.nn.Module()
+    module.register_buffer("whole", torch.tensor(0))
+    with pytest.raises(ValueError, match="The buffer 'whole' must be of a floating-point type"):
+        Schedule(module, "whole", linear(0, 1, 10))
+    with pytest.raises(ValueError, match="at least one buffer"):
+        Schedule(module, [], linear(0, 1, 10))
+    with pytest.raises(ValueError, match="start must be a finite number"):
+        linear(0, 1, 10, start=float("nan"))

@@ -107,6 +107,26 @@ def test_signals_at_any_moment(tmp_path, undisturbed, number):
         assert fingerprint(tmp_path / str(attempt)) == undisturbed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", ["evaluate", "figures", "sample", "resume", "compare", "runs"])
+def test_signals_while_a_run_is_read(tmp_path, command, number):
+    for name in ("a", "b"):
+        assert run(*TRAIN, *QUIET, "--out", tmp_path / name).code == 0
+    more = [tmp_path / "b", "--out", tmp_path / "curves.png"] if command == "compare" else []
+    generator = random.Random(int(number))
+    for _ in range(4):
+        arguments = [sys.executable, "-m", "pyzoo.cli", command, tmp_path / "a", *more]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1 + 6 * generator.random())
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, 128 + number, -number), errors  # -number while Python itself starts or ends
+        assert process.returncode <= 0 or re.fullmatch(r"pyzoo: interrupted by \w+; [^\n]+\n", errors), errors
+        assert "Traceback" not in errors, errors
+        assert not leftovers(tmp_path)
+
+
 def test_a_refusal_is_one_line_whatever_the_name(tmp_path):
     for name in ("a\nb", "\udcff", "x" * 5000):
         for command in ("resume", "sample", "runs", "compare"):
