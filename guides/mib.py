@@ -243,6 +243,8 @@ def encoder(networks: StructuredNetworks, view: str, width: int) -> nn.Module:
         layers += [nn.Flatten(), nn.Linear(1024, hidden_dim), nn.ReLU()]
     elif kind == "image":
         layers = [ImageCheck(shape), nn.Flatten(), nn.Linear(math.prod(shape), hidden_dim), nn.ReLU()]
+        if unseen := networks.unseen_share(view):
+            layers.insert(1, nn.Dropout(unseen))
         layers += [nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
     else:
         layers = [ShapeCheck(shape), nn.Linear(*shape, hidden_dim), nn.ReLU()]

@@ -26,9 +26,17 @@ from torch import Tensor, nn
 from pyzoo.checks import require_count, require_kind, require_names, require_observed, require_shape
 from pyzoo.infer import BayesianNetwork, FixedMask, Variables
 from pyzoo.nn import Networks, he_initialized
-from pyzoo.settings import AtLeast, Count, NoFlag, Positive
+from pyzoo.settings import AtLeast, Below, Count, NoFlag, Positive
 
-__all__ = ["PairNetworks", "StructuredNetworks", "StructuredVAE", "TableNetworks", "ViewKind", "ViewNetworks"]
+__all__ = [
+    "EnvironmentNetworks",
+    "PairNetworks",
+    "StructuredNetworks",
+    "StructuredVAE",
+    "TableNetworks",
+    "ViewKind",
+    "ViewNetworks",
+]
 __all__ += ["check_complete", "those_given", "view_dim", "without_absent"]
 
 ViewKind = Literal["image", "number", "class", "features"]
@@ -225,6 +233,13 @@ class ClassDecoder(nn.Sequential):
         return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
 
 
+class LinearClassDecoder(nn.Linear):
+    """One of several classes, a one-hot vector whose logits are an affine map of the latents."""
+
+    def forward(self, latents: Tensor) -> dist.TorchDistribution:
+        return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
+
+
 class NumberDecoder(nn.Sequential):
     """A house number, (3, 32, 32): pixels normal about a mean from 0 to 1, which is ink of one color over a background."""
 
@@ -295,6 +310,10 @@ class StructuredNetworks(Networks):
     def shape(self, view: str) -> tuple[int, ...]:
         """The shape of a view of one example."""
         raise NotImplementedError
+
+    def unseen_share(self, view: str) -> float:
+        """Share of a view's numbers that its encoder does not see in training, anew in each step (dropout)."""
+        return 0.0
 
     def model(self) -> StructuredVAE:
         dims = dict(self.dims)
@@ -398,4 +417,48 @@ class TableNetworks(StructuredNetworks):
     def decoder(self, view: str, width: int) -> nn.Module:
         if self.kind(view) == "features":
             return FeatureDecoder(width, self.hidden_dim, self.num_features, self.feature_scale)
+        return super().decoder(view, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvironmentNetworks(StructuredNetworks):
+    """The networks of labelled images from several environments: an image "x", a class "y" and the environment "e".
+
+    Example:
+        >>> networks = EnvironmentNetworks(
+        ...     hidden_dim=8,
+        ...     observed=("x", "y", "e"),
+        ...     shared=("z",),
+        ...     private=(("u", "x"),),
+        ...     dims=(("z", 4), ("u", 3)),
+        ...     generative="z -> x, y; u -> x",
+        ...     inference="x, y, e -> z; x -> u",
+        ... )
+        >>> {name: tuple(view.shape) for name, view in networks.model()(size=5).items()}
+        {'x': (5, 2, 14, 14), 'y': (5, 2), 'e': (5, 2)}
+    """
+
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (2, 14, 14)
+    """Channels, height and width of an image."""
+    num_classes: Annotated[int, AtLeast(2), NoFlag()] = 2
+    """Number of classes."""
+    num_environments: Annotated[int, AtLeast(1), NoFlag()] = 2
+    """Number of environments in training."""
+    dropout: Annotated[float, AtLeast(0), Below(1)] = 0.3
+    """Share of an image's pixels that its encoder does not see in training. Without it an encoder learns labels by heart, and a
+    penalty on what environments add to its predictions is met by such labels, not by what the images have in common."""
+
+    def kind(self, view: str) -> ViewKind:
+        return "image" if view == "x" else "class"
+
+    def shape(self, view: str) -> tuple[int, ...]:
+        return {"x": self.x_shape, "y": (self.num_classes,), "e": (self.num_environments,)}[view]
+
+    def unseen_share(self, view: str) -> float:
+        return self.dropout if view == "x" else 0.0
+
+    def decoder(self, view: str, width: int) -> nn.Module:
+        if view == "y":  # all that prediction needs beyond z is an affine map
+            require_count(width, "width")
+            return LinearClassDecoder(width, self.num_classes)
         return super().decoder(view, width)

@@ -29,7 +29,16 @@ COMPVAE = ("compvae-sines", "compvae-colors")
 STRUCTURES = ("graph-vae", "fc-vae", "ladder-vae", "vae")
 TRANSFORMATIONS = ("tvae", "tvae-vae", "tvae-vae-plus")
 RECIPES = {name: entry.load() for name, entry in entries("pyzoo.recipes").items()}
-TABLES = ("graph-vae-table1", "graph-vae-figure4", "mib-figure3", "mib-table2", "tvae-table1", "tvae-figure2")
+TABLES = (
+    "graph-vae-table1",
+    "graph-vae-figure4",
+    "mib-figure3",
+    "mib-table2",
+    "mib-table3",
+    "mib-table4",
+    "tvae-table1",
+    "tvae-figure2",
+)
 QUIET = {"checkpoint_seconds": 1e6}
 
 

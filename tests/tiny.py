@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pyzoo.recipes.compvae.recipe import CompVAEColors, CompVAESines
 from pyzoo.recipes.graph_vae.recipe import GraphVAERecipe
+from pyzoo.recipes.mib.fair.recipe import FairRecipe
+from pyzoo.recipes.mib.ood.recipe import OODRecipe
 from pyzoo.recipes.mib.recipe import ViewRecipe
 from pyzoo.recipes.tvae.recipe import TVAERecipe
 from pyzoo.settings import changed, flat
@@ -78,7 +80,26 @@ MIB = {
     "hidden_dim": 16,
 }
 
-
+FAIR = {
+    "data": "synthetic",
+    "steps": 30,
+    "batch_size": 64,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,
+    "z_dim": 1,
+    "u_dim": 3,
+    "hidden_dim": 8,
+}
+OOD = {
+    "data": "digits",
+    "steps": 30,
+    "batch_size": 60,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,
+    "z_dim": 2,
+    "u_dim": 2,
+    "hidden_dim": 16,
+}
 _ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
 TINY = {
     "compvae-sines": SINES,
@@ -86,6 +107,8 @@ TINY = {
     **dict.fromkeys(("graph-vae", "fc-vae", "ladder-vae", "vae"), GRAPH),
     **dict.fromkeys(("tvae", "tvae-vae", "tvae-vae-plus"), TVAE),
     **dict.fromkeys((f"mib-{row}" for row in _ROWS), MIB),
+    "mib-fair": FAIR,
+    "mib-ood": OOD,
 }
 """Settings of each recipe, and some that only others of its paper have."""
 
@@ -94,7 +117,8 @@ def tiny(recipe: str) -> dict[str, Any]:
     """The settings of a recipe by name."""
     known = flat(find_recipe(recipe)())
     found = {name: value for name, value in TINY[recipe].items() if name in known}
-    return {**found, "data": "digits"} if recipe.startswith("mib") and "second_view" not in known else found
+    one_view = TINY[recipe] is MIB and "second_view" not in known
+    return {**found, "data": "digits"} if one_view else found
 
 
 def made(kind: type[Recipe], tiny: dict[str, Any], changes: dict[str, Any]) -> Any:
@@ -122,6 +146,14 @@ def tvae(kind: type[Recipe] = TVAERecipe, **changes) -> Any:
 def mib(kind: type[Recipe], **changes) -> Any:
     one_view = {"data": "digits"} if issubclass(kind, ViewRecipe) else {}
     return made(kind, MIB, {**one_view, **changes})
+
+
+def fair(**changes) -> FairRecipe:
+    return made(FairRecipe, FAIR, changes)
+
+
+def ood(**changes) -> OODRecipe:
+    return made(OODRecipe, OOD, changes)
 
 
 def blank(count: int, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:

@@ -14,6 +14,7 @@ from pyzoo.infer.information import (
     rate,
     total_correlation,
 )
+from pyzoo.infer.invariance import GradientPenalty, Prediction, gradient_penalty
 from pyzoo.infer.masks import FixedMask, RelaxedMask
 from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
@@ -30,12 +31,14 @@ __all__ = [
     "Distortion",
     "Estimator",
     "FixedMask",
+    "GradientPenalty",
     "IndexInformation",
     "Information",
     "LearnedInformation",
     "NegativeELBO",
     "Penalised",
     "Penalty",
+    "Prediction",
     "RelaxedMask",
     "TotalCorrelation",
     "TraceKL_ELBO",
@@ -47,6 +50,7 @@ __all__ = [
     "distortion",
     "evaluating",
     "gaussian_kernel",
+    "gradient_penalty",
     "index_information",
     "log_likelihood",
     "projection",

@@ -65,8 +65,9 @@ class Target:
     """Weight of the distance."""
     form: Literal["signed", "conditional"] = "signed"
     """As in :class:`pyzoo.infer.Penalty`."""
-    estimators: Mapping[str, str | Estimator] = dataclasses.field(default_factory=dict)
-    """For terms, as printed, the estimator or its name: one of those that a penalty knows, "mine" or "distortion"."""
+    estimators: Mapping[str, str | Estimator | Callable[[Any], Estimator]] = dataclasses.field(default_factory=dict)
+    """For terms, as printed, the estimator; or its name: one of those that a penalty knows, "mine" or "distortion"; or what makes
+    one for a model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +92,10 @@ class Declaration:
         """
         q = self.network(self.inference)
 
-        def estimator(text: str, named: str | Estimator) -> str | Estimator:
-            if not isinstance(named, str) or named not in _MADE:
-                return named
-            return _MADE[named](_information(text), model, dataset_size)
+        def estimator(text: str, named: str | Estimator | Callable[[Any], Estimator]) -> str | Estimator:
+            if isinstance(named, str):
+                return _MADE[named](_information(text), model, dataset_size) if named in _MADE else named
+            return named if isinstance(named, Estimator) else named(model)
 
         return [
             Penalty(
@@ -189,6 +190,10 @@ class Method(Settings):
 
     def kl_weights(self, variables: Variables, steps: int) -> dict[str, Callable[[int], float]]:
         """For each latent whose KL weight is not 1 throughout, that weight as a function of the step."""
+        return {}
+
+    def penalty_weights(self, steps: int) -> dict[str, Callable[[int], float]]:
+        """For each target whose weight changes in training, that weight as a function of the step."""
         return {}
 
     def loss(

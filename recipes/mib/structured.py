@@ -75,9 +75,11 @@ class StructuredRecipe(Recipe):
         penalties = self.declare().penalties(model, self.train_size)
         kl_weights = self.method.kl_weights(model.variables, self.steps)
         first = {latent: weight(0) for latent, weight in kl_weights.items()}
-        module = self.method.loss(model, Penalised(guide, penalties) if penalties else guide, first, self.site_weights())
+        penalised = Penalised(guide, penalties) if penalties else guide
+        module = self.method.loss(model, penalised, first, self.site_weights())
         elbo = module.elbo if isinstance(module, SeveralNetworks) else module
         schedules = [Schedule(elbo, f"kl_weight_{latent}", weight) for latent, weight in kl_weights.items()]
+        schedules += [Schedule(penalised, f"weight_{name}", w) for name, w in self.method.penalty_weights(self.steps).items()]
         objectives = [self.objective(module, [*model.parameters(), *guide.parameters()], schedules=schedules)]
         learned = [e for penalty in penalties for e in penalty.estimators if isinstance(e, LearnedInformation)]
         if learned:

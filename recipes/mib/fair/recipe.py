@@ -19,7 +19,7 @@ from pyzoo.files import expanded
 from pyzoo.infer import Variables
 from pyzoo.models.mib import TableNetworks
 from pyzoo.recipes.images import InData
-from pyzoo.recipes.mib import ABOUT
+from pyzoo.recipes.mib.fair import ABOUT
 from pyzoo.recipes.mib.fair.report import FairReport
 from pyzoo.recipes.mib.methods import ESTIMATORS, Declaration, Method, Target, independent
 from pyzoo.recipes.mib.structured import StructuredRecipe

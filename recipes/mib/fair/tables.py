@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyzoo.about import About
-from pyzoo.recipes.mib import ABOUT
+from pyzoo.recipes.mib.fair import ABOUT
 from pyzoo.recipes.mib.fair.baselines import baselines
 from pyzoo.recipes.mib.fair.recipe import FairRecipe
 from pyzoo.settings import Weight

@@ -1,0 +1,184 @@
+"""Training of predictions that hold in environments unseen in training, on colored images.
+
+Source: Zhang et al. (2020), section 6 and eq. 18; Arjovsky et al. (2019), "Invariant Risk Minimization", for data and penalty.
+The paper's networks are lost with figure 5, and sizes and weights with its appendix. Ours were chosen on colored Fashion-MNIST.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+
+from pyzoo.about import About
+from pyzoo.data.environments import ColoredImages, EnvironmentSource, colored_images
+from pyzoo.errors import UsageError
+from pyzoo.infer import GradientPenalty, Prediction, Variables
+from pyzoo.models.mib import EnvironmentNetworks
+from pyzoo.random import derive_seed
+from pyzoo.recipes.images import ImageRecipe, InData
+from pyzoo.recipes.mib.methods import Declaration, Method, Target
+from pyzoo.recipes.mib.ood import ABOUT
+from pyzoo.recipes.mib.ood.report import OODReport
+from pyzoo.recipes.mib.structured import StructuredRecipe
+from pyzoo.settings import Above, AtLeast, AtMost, Below, Count, Positive, Share, Weight
+from pyzoo.training import Objective, Pair, Source, geometric
+
+__all__ = ["OOD", "OODRecipe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OOD(Method):
+    r"""The row of section 6 (eq. 18): z is what an image x tells of the label y in every environment e.
+
+    .. math:: \alpha L_{dist} + \beta_1 E\, \mathrm{KL}(q(z \mid x, e, y) \| q(z \mid x)) + \beta_2 I(x, e; y \mid z)
+        + \beta_3 \frac{1}{E} \sum_e \Bigl(\frac{\partial}{\partial w} R_e(w)\Bigr)^2
+
+    G^ood says that z follows from x and e, and y from z alone, so that y and e are independent given z. Its distance is
+    I(x, e; y | z), which the cross-entropy of p(y | z) bounds, with z drawn from q(z | x) as in a prediction; beta_1's target
+    says that z follows from x alone. IRM's penalty asks that p(y | z), a part of M^p, be the same in all environments: it is a
+    second estimator of the same distance, which sees of it what the environments add.
+    """
+
+    z_dim: Count = 8
+    """Dimensions of the latent that predicts the label."""
+    u_dim: Count = 8
+    """Dimensions of the latent for the rest of the image."""
+    dist_weight: Weight = 1e-3
+    """Weight of L_dist, the negative ELBO of image, label and environment; alpha."""
+    sufficient_weight: Weight = 1e-2
+    """Weight of the target that z follow from the image alone; beta_1."""
+    prediction_weight: Weight = 1.0
+    """Weight of the information that image and environment add to z about the label; beta_2."""
+    stability_weight: Weight = 1e4
+    """Weight of IRM's penalty; beta_3."""
+    stability_ramp: Share = 0.4
+    """Share of the steps over which that weight grows, by equal factors from 1. If it grew at once, Adam's steps would be too
+    long, and the color's part in the prediction would change its sign rather than vanish."""
+
+    def declare(self, views: tuple[str, ...]) -> Declaration:
+        x, y, e = views
+        network, term = f"{x}, {e} -> z -> {y}; {x} -> u", f"I({y}; {', '.join(sorted((e, x)))} | z)"
+        targets = []
+        if self.sufficient_weight:
+            targets.append(Target("sufficient", f"{x} -> z; {x} -> u", self.sufficient_weight))
+        if self.prediction_weight:
+            by = {term: lambda model: Prediction(model, [x])}
+            targets.append(Target("ood", network, self.prediction_weight, "conditional", by))
+        if self.stability_weight:
+            by = {term: lambda model: GradientPenalty(model, [x], e)}
+            targets.append(Target("stable", network, self.stability_weight, "conditional", by))
+        return Declaration(
+            Variables(views, shared=("z",), private={"u": x}),
+            generative=f"z -> {x}, {y}; u -> {x}",
+            inference=f"{x}, {y}, {e} -> z; {x} -> u",
+            targets=tuple(targets),
+        )
+
+    def dims(self, variables: Variables) -> dict[str, int]:
+        return {"z": self.z_dim, "u": self.u_dim}
+
+    def kl_weights(self, variables: Variables, steps: int) -> dict[str, Callable[[int], float]]:
+        return dict.fromkeys(variables.latents, lambda step: self.dist_weight)
+
+    def penalty_weights(self, steps: int) -> dict[str, Callable[[int], float]]:
+        if not self.stability_weight or not self.stability_ramp:
+            return {}
+        return {"stable": geometric(1.0, self.stability_weight, self.stability_ramp * steps)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OODRecipe(ImageRecipe, StructuredRecipe):
+    """A label from what is the same in all environments: colored images, whose color tells more than their shape, but not for
+    ever.
+
+    Nothing is chosen by the test environment, and training never sees it.
+    """
+
+    name: ClassVar[str] = "mib-ood"
+    about: ClassVar[About] = ABOUT["mib-ood"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {"data": "mnist", "steps": 500, "batch_size": 5000},
+        "digits": {"data": "digits", "steps": 400, "batch_size": 800},
+    }
+    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "stability_weight", "dropout")
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
+    group: ClassVar[str] = "training"
+
+    held_out: Annotated[float, AtLeast(0), Below(1), InData] = 1 / 6
+    """Share of the training images that are held out from training, in the colors of the training environments."""
+    color_flips: Annotated[tuple[Share, ...], InData] = (0.2, 0.1)
+    """For each environment of the training the share of images whose color is not the label's."""
+    test_color_flip: Annotated[float, AtLeast(0), AtMost(1), InData] = 0.9
+    """The same for the test environment."""
+    label_flips: Annotated[float, AtLeast(0), AtMost(1), InData] = 0.25
+    """Share of labels that are wrong, in all environments."""
+    grayscale: Annotated[bool, InData] = False
+    """Leave the colors out: what a predictor that knew of them could reach at best."""
+    labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
+    """Share of the training images whose label is known."""
+    networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
+    """Sizes of the networks."""
+    method: OOD = OOD()
+    """The row of the table."""
+    learning_rate: Positive = 1e-3
+    """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
+    weight_decay: Weight = 2e-3
+    """Weight of half the squared norm of all parameters."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(len(self.color_flips) >= 1, "color_flips", "one or more shares, one for each environment")
+        self.require(self.batch_size >= 2 * len(self.color_flips), "batch_size", f"at least {2 * len(self.color_flips)}")
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    def _colored(self, part: str, color_flips: tuple[float, ...]) -> ColoredImages:
+        found = {"train": self.training_images, "held_out": self.held_out_images, "test": self.measured_images}
+        images, classes = found[part]()
+        if classes is None or len(self.dataset.classes) < 2:
+            raise UsageError(f"mib-ood needs images with two classes or more, which {self.data} lacks")
+        seed = derive_seed(self.seed, part) % 2**62
+        return colored_images(images, classes, len(self.dataset.classes), color_flips, self.label_flips, seed, self.grayscale)
+
+    @functools.cached_property
+    def training_set(self) -> ColoredImages:
+        """The images to train on, of all training environments."""
+        return self._colored("train", self.color_flips)
+
+    @functools.cached_property
+    def held_out_set(self) -> ColoredImages:
+        """The images that are held out, of the same environments."""
+        return self._colored("held_out", self.color_flips)
+
+    @functools.cached_property
+    def test_set(self) -> ColoredImages:
+        """The images of the test environment; with --validation, which chooses settings, the held-out ones in its colors."""
+        return self._colored("test", (self.test_color_flip,))
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.source(torch.device("cpu"))
+        _ = self.test_set
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return ("x", "y", "e")
+
+    def source(self, device: torch.device) -> Source:
+        return EnvironmentSource(self.training_set, self.labelled, self.seed, device)
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def view_sizes(self) -> dict[str, Any]:
+        return {"x_shape": tuple(self.training_set.images.shape[1:]), "num_environments": len(self.color_flips)}
+
+    def site_weights(self) -> dict[str, float]:
+        return dict.fromkeys(self.views, self.method.dist_weight)
+
+    def objective(self, *arguments: Any, **options: Any) -> Objective:
+        return super().objective(*arguments, **options, weight_decay=self.weight_decay)
+
+    def report(self, pair: Pair, device: torch.device) -> OODReport:
+        return OODReport(self, pair, device)
