@@ -39,13 +39,13 @@ class Fair(Method):
     paper's prose has z keep what x holds, and the figure is lost; the equation is what we train.)
     """
 
-    z_dim: Count = 2
+    z_dim: Count = 1
     """Dimensions of the latent that features and sensitive attribute share."""
     u_dim: Count = 16
     """Dimensions of the representation."""
     independence: Literal["none", "total_correlation", "mine", "mmd"] = "mine"
     """How the dependence of z and the representation on each other is estimated, in order to penalize it."""
-    independence_weight: Weight = 10.0
+    independence_weight: Weight = 30.0
     """Weight of that penalty; beta_2 of eq. 17."""
     informative_weight: Weight = 0.0
     """Weight of the target that z tell nothing of features and attribute; beta_1 of eq. 17."""
@@ -119,7 +119,7 @@ class FairRecipe(StructuredRecipe):
     """The row of the table."""
     learning_rate: Positive = 2e-3
     """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
-    attribute_weight: Positive = 100.0
+    attribute_weight: Positive = 300.0
     """Weight of the sensitive attribute's likelihood, one bit where the features are dozens. Large enough, z always tells the
     attribute, and cannot become independent of the representation by forgetting it."""
 

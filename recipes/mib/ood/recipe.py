@@ -1,7 +1,9 @@
 """Training of predictions that hold in environments unseen in training, on colored images.
 
 Source: Zhang et al. (2020), section 6 and eq. 18; Arjovsky et al. (2019), "Invariant Risk Minimization", for data and penalty.
-The paper's networks are lost with figure 5, and sizes and weights with its appendix. Ours were chosen on colored Fashion-MNIST.
+The paper's networks are lost with figure 5, and sizes and weights with its appendix. Ours were chosen by two things: the test
+environment of colored Fashion-MNIST, and held-out images in colored MNIST's training environments, where accuracies should be
+high and equal.
 """
 
 import dataclasses
@@ -53,7 +55,7 @@ class OOD(Method):
     """Weight of the information that image and environment add to z about the label; beta_2."""
     stability_weight: Weight = 1e4
     """Weight of IRM's penalty; beta_3."""
-    stability_ramp: Share = 0.4
+    stability_ramp: Share = 0.6
     """Share of the steps over which that weight grows, by equal factors from 1. If it grew at once, Adam's steps would be too
     long, and the color's part in the prediction would change its sign rather than vanish."""
 
@@ -99,7 +101,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     name: ClassVar[str] = "mib-ood"
     about: ClassVar[About] = ABOUT["mib-ood"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {"data": "mnist", "steps": 500, "batch_size": 5000},
+        "small": {"data": "mnist", "steps": 500, "batch_size": 10_000},
         "digits": {"data": "digits", "steps": 400, "batch_size": 800},
     }
     common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "stability_weight", "dropout")
@@ -118,13 +120,13 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     """Leave the colors out: what a predictor that knew of them could reach at best."""
     labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of the training images whose label is known."""
-    networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
+    networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128, dropout=0.2)
     """Sizes of the networks."""
     method: OOD = OOD()
     """The row of the table."""
     learning_rate: Positive = 1e-3
     """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
-    weight_decay: Weight = 2e-3
+    weight_decay: Weight = 1e-3
     """Weight of half the squared norm of all parameters."""
 
     def __post_init__(self) -> None:

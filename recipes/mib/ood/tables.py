@@ -44,8 +44,9 @@ class MIBTable4(Table):
         "environment_information": "I(z; e | y), nats / 1,000",
     }
     note: ClassVar[str] = (
-        "No run has seen the test environment, and nothing was chosen by it: all rows have the recipe's settings, which were "
-        "chosen on colored Fashion-MNIST, and the last step's parameters."
+        "No run has seen the test environment. All rows have the recipe's settings and the last step's parameters. The settings "
+        "were chosen on colored Fashion-MNIST, and by accuracies on held-out images in the training environments of colored MNIST, "
+        "which should be high and equal."
     )
 
     seeds: tuple[int, ...] = tuple(range(10))
