@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from matplotlib.figure import Figure
 
 from pyzoo.evaluation import fairness_metrics
@@ -26,12 +27,10 @@ def figures(report: "FairReport", history: Sequence[Mapping[str, float]]) -> Ite
 
 def scores(report: "FairReport") -> Figure:
     """How a linear classifier rates the test rows with the favorable outcome, by group: from all columns, from the code."""
-    import torch
-
-    train, _, test = report.recipe.splits
-    table = report.recipe.table
+    table, test = report.recipe.table, report.recipe.splits[2]
+    known = [split for split in report.recipe.splits[:2] if split is not None]
     sides = {
-        "all columns": (linear_classifier(train.x, train.y), test.x),
+        "all columns": (linear_classifier(torch.cat([s.x for s in known]), torch.cat([s.y for s in known])), test.x),
         "the representation": (report.classifier, report.codes[2]),
     }
     title = f"Scores of the test rows whose outcome is '{table.outcomes[1]}', by a linear classifier"

@@ -45,7 +45,7 @@ class Fair(Method):
     """Dimensions of the representation."""
     independence: Literal["none", "total_correlation", "mine", "mmd"] = "mine"
     """How the dependence of z and the representation on each other is estimated, in order to penalize it."""
-    independence_weight: Weight = 30.0
+    independence_weight: Weight = 10.0
     """Weight of that penalty; beta_2 of eq. 17."""
     informative_weight: Weight = 0.0
     """Weight of the target that z tell nothing of features and attribute; beta_1 of eq. 17."""
@@ -68,8 +68,16 @@ class Fair(Method):
         return {"z": self.z_dim, "u_x": self.u_dim}
 
 
-_ADULT = {"data": "adult", "steps": 1000, "batch_size": 512}
-_GERMAN = {"data": "german", "steps": 1000, "batch_size": 128}
+_ADULT = {"data": "adult", "steps": 800, "batch_size": 512}
+_GERMAN = {
+    "data": "german",
+    "steps": 600,
+    "batch_size": 128,
+    "u_dim": 48,
+    "hidden_dim": 128,
+    "feature_scale": 0.1,
+    "attribute_weight": 1000.0,
+}
 _SYNTHETIC = {"data": "synthetic", "steps": 600, "batch_size": 256, "bias": 2.0}
 
 

@@ -1,13 +1,14 @@
 """What is measured of a fair representation.
 
-- ``accuracy``: of a logistic regression on the representation, fitted to the training rows' targets, on the test rows.
+- ``accuracy``: of a logistic regression on the representation, fitted to the targets of the training and held-out rows, on the
+  test rows.
 - ``deo``: the difference of equal opportunity: of the two groups' shares of favorable predictions, among those with the
   favorable outcome.
 - ``demographic_parity``: the difference of these shares among all.
 - ``leakage``: the accuracy with which gradient-boosted trees recover the sensitive attribute from the representation;
   ``leakage_floor`` is the share of the larger group, which needs no representation.
-- ``validation_accuracy``, ``validation_deo``, ``validation_demographic_parity``: likewise of the held-out rows, to choose
-  settings by.
+- ``validation_accuracy``, ``validation_deo``, ``validation_demographic_parity``: likewise on the held-out rows, by a logistic
+  regression that was fitted to the training rows alone; to choose settings by.
 - ``test_elbo``: of features and attribute, in nats per row; one draw.
 - ``parameters``: of model and guide.
 
@@ -69,8 +70,12 @@ class FairReport(Report):
 
     @functools.cached_property
     def classifier(self) -> "LogisticRegression":
-        """What predicts the target from a representation."""
-        return linear_classifier(self.codes[0], self.recipe.splits[0].y)
+        """What predicts the target from a representation, fitted to all rows but the test rows."""
+        known = [
+            (codes, split.y) for codes, split in zip(self.codes[:2], self.recipe.splits[:2], strict=True) if split is not None
+        ]
+        codes, targets = zip(*known, strict=True)
+        return linear_classifier(torch.cat(codes), torch.cat(targets))
 
     @property
     def can_validate(self) -> bool:
@@ -86,14 +91,12 @@ class FairReport(Report):
     def metrics(self, full: bool = False) -> dict[str, float]:
         (train, held, test), (codes, held_codes, test_codes) = self.recipe.splits, self.codes
         larger = test.a.double().mean().item()
-        found = self._fairness(test, test_codes)
+        found = _fairness(self.classifier, test, test_codes)
         found |= {"leakage": leakage(codes, train.a, test_codes, test.a), "leakage_floor": max(larger, 1 - larger)}
         if held is not None:
-            found |= {f"validation_{name}": value for name, value in self._fairness(held, held_codes).items()}
+            chosen = _fairness(linear_classifier(codes, train.y), held, held_codes)
+            found |= {f"validation_{name}": value for name, value in chosen.items()}
         return {**found, "test_elbo": self._elbo(test), "parameters": self.pair.num_parameters}
-
-    def _fairness(self, split: Split, codes: Tensor) -> dict[str, float]:
-        return fairness_metrics(torch.as_tensor(self.classifier.predict(codes.numpy())), split.y, split.a)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.mib.fair.figures import figures  # matplotlib is imported only where something is drawn
@@ -117,3 +120,7 @@ class FairReport(Report):
             raise UsageError(f"there is no '{group}' of the sensitive attribute a; there are {', '.join(groups)}")
         a = one_hot(torch.tensor([groups.index(str(group))] * count), 2).to(next(model.parameters()))
         return {"x": drawn_given(model, guide, {"a": a})["x"].sample(), "a": a}
+
+
+def _fairness(classifier: "LogisticRegression", split: Split, codes: Tensor) -> dict[str, float]:
+    return fairness_metrics(torch.as_tensor(classifier.predict(codes.numpy())), split.y, split.a)

@@ -45,8 +45,8 @@ class MIBTable4(Table):
     }
     note: ClassVar[str] = (
         "No run has seen the test environment. All rows have the recipe's settings and the last step's parameters. The settings "
-        "were chosen on colored Fashion-MNIST, and by accuracies on held-out images in the training environments of colored MNIST, "
-        "which should be high and equal."
+        "were chosen on colored Fashion-MNIST, and by held-out images in the training environments of colored MNIST, where "
+        "accuracies should be high and equal."
     )
 
     seeds: tuple[int, ...] = tuple(range(10))
