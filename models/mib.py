@@ -445,8 +445,8 @@ class EnvironmentNetworks(StructuredNetworks):
     num_environments: Annotated[int, AtLeast(1), NoFlag()] = 2
     """Number of environments in training."""
     dropout: Annotated[float, AtLeast(0), Below(1)] = 0.3
-    """Share of an image's pixels that its encoder does not see in training. Without it an encoder learns labels by heart, and a
-    penalty on what environments add to its predictions is met by such labels, not by what the images have in common."""
+    """Share of an image's pixels that its encoder does not see in training: it then learns fewer labels by heart, which would
+    also meet a penalty on what environments add to predictions."""
 
     def kind(self, view: str) -> ViewKind:
         return "image" if view == "x" else "class"

@@ -14,7 +14,7 @@ from pyzoo.infer.information import (
     rate,
     total_correlation,
 )
-from pyzoo.infer.invariance import GradientPenalty, Prediction, gradient_penalty
+from pyzoo.infer.invariance import EnvironmentGain, GradientPenalty, Prediction, environment_gain, gradient_penalty
 from pyzoo.infer.masks import FixedMask, RelaxedMask
 from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
@@ -29,6 +29,7 @@ __all__ = [
     "BayesianNetwork",
     "Beliefs",
     "Distortion",
+    "EnvironmentGain",
     "Estimator",
     "FixedMask",
     "GradientPenalty",
@@ -48,6 +49,7 @@ __all__ = [
     "analytic",
     "dependence",
     "distortion",
+    "environment_gain",
     "evaluating",
     "gaussian_kernel",
     "gradient_penalty",

@@ -12,7 +12,7 @@ from pyzoo.infer.estimators import Kind
 from pyzoo.infer.network import BayesianNetwork
 from pyzoo.infer.projection import Information
 
-__all__ = ["GradientPenalty", "Prediction", "gradient_penalty"]
+__all__ = ["EnvironmentGain", "GradientPenalty", "Prediction", "environment_gain", "gradient_penalty"]
 
 
 def gradient_penalty(logits: Tensor, labels: Tensor, environments: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -49,16 +49,72 @@ def gradient_penalty(logits: Tensor, labels: Tensor, environments: Tensor, count
     require_shape(logits, "logits", ("batch", "classes"))
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
-    slopes = ((logits.softmax(-1) - labels) * logits).sum(-1)
-    weights = environments.to(slopes.dtype)
+    slopes = ((logits.softmax(-1) - labels) * logits).sum(-1, keepdim=True)
+    first, second = _means_by_environment(slopes, environments, counted)
+    return (first * second).mean()
+
+
+def environment_gain(
+    logits: Tensor, z: Tensor, labels: Tensor, environments: Tensor, counted: Tensor | None = None, damping: float = 1e-3
+) -> Tensor:
+    r"""What classifiers of each environment's own would gain over the common one, in nats per example: by one step of Newton's.
+
+    .. math:: \frac{1}{E} \sum_e \tfrac{1}{2}\, g_{e,1}^\top H^{-1} g_{e,2}, \qquad
+        g_e = \operatorname{mean}_{i \in e} (p_i - y_i) \otimes (z_i, 1), \qquad
+        H = \operatorname{mean}_i (\operatorname{diag} p_i - p_i p_i^\top) \otimes (z_i, 1) (z_i, 1)^\top
+
+    g_e is the gradient of an environment's cross-entropy by all weights of a linear classifier, and H the curvature. Where y is
+    independent of e given z, and the classifier is the best one, all g_e are zero. :func:`gradient_penalty` sees one direction of
+    g_e alone, so that a color can hide from it in a direction together with a shape; and it can be made small by small logits,
+    whereas this is the same for every affine map of z.
+
+    The two factors are of two halves of the environment's examples, every other one.
+
+    Args:
+        logits: of the common classifier, an affine map of z; (batch, classes), of any offset.
+        z: (batch, features).
+        labels: one-hot, (batch, classes).
+        environments: one-hot, (batch, environments).
+        counted: which examples count, (batch,), boolean; all by default.
+        damping: added to the diagonal of H, as a share of its mean.
+
+    Returns:
+        0-dim. An environment without examples adds nothing.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> z, e = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]]).repeat(4, 1), torch.eye(2).repeat_interleave(8, 0)
+        >>> y = torch.eye(2).repeat_interleave(2, 0).repeat(4, 1)
+        >>> y[8:] = y[8:].flip(1)  # z tells the label in both environments, in opposite ways
+        >>> environment_gain(torch.zeros(16, 2), z, y, e).round(decimals=2)
+        tensor(0.5000)
+    """
+    require_shape(logits, "logits", ("batch", "classes"))
+    require_shape(z, "z", ("batch", "features"), batch=len(logits))
+    require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
+    require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
+    p, features = logits.softmax(-1)[:, 1:], torch.nn.functional.pad(z, (0, 1), value=1.0)  # one class's weights are redundant
+    gradients = ((p - labels[:, 1:]).unsqueeze(-1) * features.unsqueeze(1)).flatten(1)
+    curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(1)
+    size = gradients.shape[1]
+    hessian = torch.einsum("ijk,il,im->jlkm", curvature, features, features).reshape(size, size) / len(z)
+    hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(size, dtype=z.dtype, device=z.device)
+    first, second = _means_by_environment(gradients, environments, counted)
+    return 0.5 * (first * torch.linalg.solve(hessian, second.mT).mT).sum(-1).mean()
+
+
+def _means_by_environment(values: Tensor, environments: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Means of (batch, columns) over two halves of each environment's examples, (environments, columns) each."""
+    weights = environments.to(values.dtype)
     if counted is not None:
-        require_shape(counted, "counted", ("batch",), batch=len(logits))
+        require_shape(counted, "counted", ("batch",), batch=len(values))
         weights = weights * counted.unsqueeze(-1)
     # An environment's examples by turns, so that both halves have as many, wherever its examples stand in the batch.
     odd = (weights.cumsum(0) % 2) * weights
-    halves = [odd, weights - odd]
-    first, second = (half.mT @ slopes / half.sum(0).clamp(min=1) for half in halves)
-    return (first * second).mean()
+    first, second = (half.mT @ values / half.sum(0).clamp(min=1).unsqueeze(-1) for half in (odd, weights - odd))
+    return first, second
 
 
 class _OfLabel:
@@ -78,13 +134,13 @@ class _OfLabel:
         of_label = len(term.left) == 1 and (term.left | term.right) <= set(names.observed)
         return sign > 0 and of_label and term.given == set(self.model.network.parents(*term.left)) <= set(names.latents)
 
-    def predicted(self, term: Information, beliefs: Beliefs) -> tuple[Any, Tensor, Tensor | None]:
-        """p(label | latents), the labels, and the rows that have one."""
+    def predicted(self, term: Information, beliefs: Beliefs) -> tuple[Any, Tensor, Tensor | None, Tensor]:
+        """p(label | latents), the labels, the rows that have one, and the latents, (batch, features)."""
         (label,) = term.left
         drawn = {name: q.rsample() for name, q in beliefs.given(self.given).items() if name in term.given}
         p, complete = self.model.likelihood(label, drawn), beliefs.complete((label, *self.given))
         x = beliefs.views[label] if label in beliefs.views else torch.zeros_like(p.mean)
-        return p, x, complete
+        return p, x, complete, torch.cat([drawn[name] for name in sorted(drawn)], -1)
 
 
 class Prediction(_OfLabel):
@@ -100,15 +156,15 @@ class Prediction(_OfLabel):
     kind: Kind = "upper"
 
     def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
-        p, x, complete = self.predicted(term, beliefs)
+        p, x, complete, _ = self.predicted(term, beliefs)
         log_prob = p.log_prob(x)
         if complete is None:
             return -log_prob.mean()
         return -torch.where(complete, log_prob, 0.0).sum() / len(x)
 
 
-class GradientPenalty(_OfLabel):
-    """:func:`gradient_penalty`: a surrogate of I(label; environment | latents).
+class _OfEnvironments(_OfLabel):
+    """Base of surrogates of I(label; environment | latents).
 
     Args:
         model: the generative program, whose likelihood of the label is of one-hot vectors.
@@ -122,10 +178,28 @@ class GradientPenalty(_OfLabel):
         super().__init__(model, given)
         self.environment = environment
 
-    def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
-        p, x, complete = self.predicted(term, beliefs)
+    def environments(self, beliefs: Beliefs, complete: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Of which environment each example is, and which have both it and a label."""
         environments = beliefs.views.get(self.environment)
         require_tensor(environments, f"The view '{self.environment}'")
         known = beliefs.complete((self.environment,))
-        counted = known if complete is None else complete if known is None else complete & known
-        return gradient_penalty(p.logits, x, environments, counted)
+        return environments, known if complete is None else complete if known is None else complete & known
+
+
+class GradientPenalty(_OfEnvironments):
+    """:func:`gradient_penalty`, IRM's: a surrogate of I(label; environment | latents)."""
+
+    def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
+        p, labels, complete, _ = self.predicted(term, beliefs)
+        return gradient_penalty(p.logits, labels, *self.environments(beliefs, complete))
+
+
+class EnvironmentGain(_OfEnvironments):
+    """:func:`environment_gain`: a surrogate of I(label; environment | latents), in nats, by linear classifiers.
+
+    The model's likelihood of the label has logits that are an affine map of the latents.
+    """
+
+    def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
+        p, labels, complete, z = self.predicted(term, beliefs)
+        return environment_gain(p.logits, z, labels, *self.environments(beliefs, complete))

@@ -5,7 +5,17 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from pyzoo.infer import BayesianNetwork, Beliefs, GradientPenalty, Penalty, Prediction, Variables, gradient_penalty
+from pyzoo.infer import (
+    BayesianNetwork,
+    Beliefs,
+    EnvironmentGain,
+    GradientPenalty,
+    Penalty,
+    Prediction,
+    Variables,
+    environment_gain,
+    gradient_penalty,
+)
 
 NAMES = Variables(("x", "y", "e"), shared=("z",))
 Q = BayesianNetwork.parse("x, y, e -> z", NAMES)
@@ -81,6 +91,72 @@ def test_the_penalty_is_zero_where_the_scale_is_right_everywhere():
     assert abs(good) < 1e-4 < 0.1 < bad
 
 
+def classifier(classes=3, features=2, rows=60):
+    generator = torch.Generator().manual_seed(3)
+    z = torch.randn(rows, features, generator=generator, dtype=torch.float64)
+    weights = torch.randn(classes, features + 1, generator=generator, dtype=torch.float64)
+    labels, environment = torch.randint(classes, (rows,), generator=generator), torch.arange(rows) // 2 % 2
+    return z, weights, labels, environment
+
+
+def logits_of(weights, z):
+    return z @ weights[:, :-1].mT + weights[:, -1]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_gain_is_newtons_by_automatic_differentiation(classes):
+    """The weights of all classes but the first, whose own are redundant."""
+    z, weights, labels, environment = classifier(classes)
+
+    def risk(free, rows):
+        full = torch.cat([weights[:1], free.view(classes - 1, -1)])
+        return cross_entropy(logits_of(full, z[rows]), labels[rows])
+
+    free = weights[1:].flatten()
+    hessian = torch.autograd.functional.hessian(lambda w: risk(w, range(60)), free)
+    hessian = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(len(free), dtype=torch.float64)
+    expected = 0.0
+    for e in (0, 1):
+        rows = (environment == e).nonzero().flatten()
+        first, second = (torch.autograd.functional.jacobian(lambda w, r=r: risk(w, r), free) for r in (rows[::2], rows[1::2]))
+        expected = expected + 0.5 * first @ torch.linalg.solve(hessian, second) / 2
+    one = [one_hot(labels, classes).double(), one_hot(environment, 2)]
+    found = environment_gain(logits_of(weights, z), z, *one, damping=0.01)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+
+
+def test_the_gain_is_the_same_for_every_affine_map_of_z():
+    z, weights, labels, environment = classifier()
+    one = [one_hot(labels, 3).double(), one_hot(environment, 2)]
+    a = torch.tensor([[2.0, 0.3], [-0.5, 0.7]], dtype=torch.float64)
+    logits = logits_of(weights, z)
+    ours, moved = (environment_gain(logits, x, *one, damping=0.0) for x in (z, z @ a + 5.0))
+    torch.testing.assert_close(ours, moved)
+
+
+def test_the_gain_is_near_what_classifiers_of_their_own_gain():
+    """Labels whose log-odds depend a little on the environment: the gain of the best classifiers, less what both overfit."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(400_000, 1, generator=generator, dtype=torch.float64)
+    environment = torch.arange(400_000) % 2
+    slope = torch.tensor([0.8, 1.2], dtype=torch.float64)[environment]
+    labels = (torch.rand(400_000, generator=generator, dtype=torch.float64) < (slope * z[:, 0]).sigmoid()).long()
+
+    def fitted(rows):
+        w = torch.zeros(2, dtype=torch.float64)
+        for _ in range(20):
+            x = torch.nn.functional.pad(z[rows], (0, 1), value=1.0)
+            p = (x @ w).sigmoid()
+            w = w - torch.linalg.solve((x * (p * (1 - p))[:, None]).mT @ x, x.mT @ (p - labels[rows]))
+        logits = torch.nn.functional.pad((x @ w)[:, None], (1, 0))
+        return logits, cross_entropy(logits, labels[rows]).item()
+
+    common, loss = fitted(slice(None))
+    own = sum(fitted(environment == e)[1] for e in (0, 1)) / 2
+    found = environment_gain(common, z, one_hot(labels, 2).double(), one_hot(environment, 2)).item()
+    assert found == pytest.approx(loss - own, rel=0.1)
+
+
 class Label(torch.nn.Module):
     """p(y | z), whose logits are z."""
 
@@ -113,6 +189,15 @@ def test_a_prediction_bounds_what_the_rest_tells_of_the_label():
     torch.testing.assert_close(value, 2 * cross_entropy(logits, torch.tensor([0, 1, 1])))
     (some,) = penalty.values(beliefs_of(SomeBeliefs)).values()
     torch.testing.assert_close(some, 2 * cross_entropy(logits[[0, 2]], torch.tensor([0, 1]), reduction="sum") / 3)
+
+
+def test_the_gain_of_beliefs_is_the_function():
+    penalty = Penalty("stable", Q, OOD, 3.0, "conditional", {TERM: EnvironmentGain(Label(), ["x"], "e")})
+    found = beliefs_of()
+    (value,) = penalty.values(found).values()
+    logits = torch.tensor([[0.0, 2.0], [1.0, 0.0], [0.5, 3.0]])
+    expected = environment_gain(logits, logits, found.views["y"], found.views["e"])
+    torch.testing.assert_close(value, 3 * expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_penalty_of_beliefs_is_the_function():

@@ -16,7 +16,7 @@ import torch
 from pyzoo.about import About
 from pyzoo.data.environments import ColoredImages, EnvironmentSource, colored_images
 from pyzoo.errors import UsageError
-from pyzoo.infer import GradientPenalty, Prediction, Variables
+from pyzoo.infer import EnvironmentGain, GradientPenalty, Prediction, Variables
 from pyzoo.models.mib import EnvironmentNetworks
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageRecipe, InData
@@ -35,29 +35,32 @@ class OOD(Method):
     r"""The row of section 6 (eq. 18): z is what an image x tells of the label y in every environment e.
 
     .. math:: \alpha L_{dist} + \beta_1 E\, \mathrm{KL}(q(z \mid x, e, y) \| q(z \mid x)) + \beta_2 I(x, e; y \mid z)
-        + \beta_3 \frac{1}{E} \sum_e \Bigl(\frac{\partial}{\partial w} R_e(w)\Bigr)^2
+        + \beta_3 \frac{1}{E} \sum_e \Bigl\| \frac{\partial R_e}{\partial w} \Bigr\|^2
 
     G^ood says that z follows from x and e, and y from z alone, so that y and e are independent given z. Its distance is
     I(x, e; y | z), which the cross-entropy of p(y | z) bounds, with z drawn from q(z | x) as in a prediction; beta_1's target
-    says that z follows from x alone. IRM's penalty asks that p(y | z), a part of M^p, be the same in all environments: it is a
-    second estimator of the same distance, which sees of it what the environments add.
+    says that z follows from x alone. The last term asks that p(y | z), a part of M^p, be the same in all environments: it is a
+    second estimator of the same distance, which sees of it what the environments add. w is a scale of the logits (IRM), or all
+    weights of p(y | z), with the curvature's metric as norm (:func:`pyzoo.infer.environment_gain`).
     """
 
     z_dim: Count = 8
     """Dimensions of the latent that predicts the label."""
     u_dim: Count = 8
     """Dimensions of the latent for the rest of the image."""
-    dist_weight: Weight = 1e-3
+    dist_weight: Weight = 1e-4
     """Weight of L_dist, the negative ELBO of image, label and environment; alpha."""
     sufficient_weight: Weight = 1e-2
     """Weight of the target that z follow from the image alone; beta_1."""
     prediction_weight: Weight = 1.0
     """Weight of the information that image and environment add to z about the label; beta_2."""
-    stability_weight: Weight = 1e4
-    """Weight of IRM's penalty; beta_3."""
-    stability_ramp: Share = 0.6
-    """Share of the steps over which that weight grows, by equal factors from 1. If it grew at once, Adam's steps would be too
-    long, and the color's part in the prediction would change its sign rather than vanish."""
+    stability: Literal["gain", "irm"] = "gain"
+    """What makes p(y | z) the same in all environments: what environments' own classifiers gain, or IRM's penalty."""
+    stability_weight: Weight = 1000.0
+    """Weight of that; beta_3."""
+    stability_ramp: Share = 0.5
+    """Share of the steps over which that weight grows, by equal factors from 1. If it had all of it at once, shapes would not be
+    learned."""
 
     def declare(self, views: tuple[str, ...]) -> Declaration:
         x, y, e = views
@@ -69,7 +72,8 @@ class OOD(Method):
             by = {term: lambda model: Prediction(model, [x])}
             targets.append(Target("ood", network, self.prediction_weight, "conditional", by))
         if self.stability_weight:
-            by = {term: lambda model: GradientPenalty(model, [x], e)}
+            kind = EnvironmentGain if self.stability == "gain" else GradientPenalty
+            by = {term: lambda model: kind(model, [x], e)}
             targets.append(Target("stable", network, self.stability_weight, "conditional", by))
         return Declaration(
             Variables(views, shared=("z",), private={"u": x}),
@@ -101,10 +105,10 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     name: ClassVar[str] = "mib-ood"
     about: ClassVar[About] = ABOUT["mib-ood"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {"data": "mnist", "steps": 500, "batch_size": 10_000},
+        "small": {"data": "mnist", "steps": 400, "batch_size": 10_000},
         "digits": {"data": "digits", "steps": 400, "batch_size": 800},
     }
-    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "stability_weight", "dropout")
+    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "stability", "stability_weight", "dropout")
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
     group: ClassVar[str] = "training"
 
@@ -120,7 +124,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     """Leave the colors out: what a predictor that knew of them could reach at best."""
     labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of the training images whose label is known."""
-    networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128, dropout=0.2)
+    networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
     """Sizes of the networks."""
     method: OOD = OOD()
     """The row of the table."""
