@@ -51,14 +51,18 @@ def scores(report: "FairReport") -> Figure:
 
 
 def front(
-    curves: Mapping[str, Sequence[tuple[float, float, float]]], points: Mapping[str, tuple[float, float]], title: str
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    points: Mapping[str, tuple[float, float]],
+    title: str,
+    unfairness: str = "unfairness: difference of equal opportunity (DEO)",
 ) -> Figure:
     """Accuracy against unfairness.
 
     Args:
-        curves: for each estimator (weight, DEO, accuracy), along the penalty's weight.
-        points: for each baseline (DEO, accuracy).
+        curves: for each estimator (weight, unfairness, accuracy), along the penalty's weight.
+        points: for each baseline (unfairness, accuracy).
         title: of the figure.
+        unfairness: what is measured as such.
     """
     figure, axes = figure_grid(1, 1, title, cell=(6.5, 4.2))
     cell = axes[0][0]
@@ -69,6 +73,6 @@ def front(
             cell.annotate(f"{weight:g}", (x, y), textcoords="offset points", xytext=(4, 3), fontsize=6, color=line.get_color())
     for place, (name, (x, y)) in enumerate(points.items()):
         cell.plot([x], [y], marker="sDv^Pp*"[place % 7], color="black", linestyle="none", markersize=5, label=name)
-    label_axes(cell, "unfairness: difference of equal opportunity (DEO)", "accuracy")
+    label_axes(cell, unfairness, "accuracy")
     cell.legend(fontsize=7)
     return figure
