@@ -182,7 +182,7 @@ def draw_network(
     observed: Collection[str] = (),
     title: str = "",
 ) -> None:
-    """A directed graph in layers, one below the other; observed nodes are shaded, arrows within a layer bend.
+    """A directed graph in layers, one below the other; observed nodes are shaded, and arrows bend within a layer and round nodes.
 
     Args:
         axes: where to.
@@ -203,7 +203,11 @@ def draw_network(
             places[name] = (index - (len(names) - 1) / 2, -float(depth))
     for parent, child in edges:
         (start, above), (end, below) = places[parent], places[child]
-        bend = f"arc3,rad={0.0 if above != below else 0.25 if end > start else -0.25}"
+        if above == below:
+            curve = 0.25 if end > start else -0.25
+        else:
+            curve = 0.35 if any(_is_between(place, places[parent], places[child]) for place in places.values()) else 0.0
+        bend = f"arc3,rad={curve}"
         style = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 15, "shrinkB": 15, "color": "black"}
         axes.add_patch(FancyArrowPatch(places[parent], places[child], connectionstyle=bend, **style))
     for name, (x, y) in places.items():
@@ -215,6 +219,12 @@ def draw_network(
     axes.set_aspect("equal")
     axes.axis("off")
     axes.set_title(title, fontsize=9)
+
+
+def _is_between(place: tuple[float, float], start: tuple[float, float], end: tuple[float, float]) -> bool:
+    """Whether a straight line between two nodes in other layers would cross a third one."""
+    along = (place[1] - start[1]) / (end[1] - start[1])
+    return 0 < along < 1 and abs(start[0] + along * (end[0] - start[0]) - place[0]) < 0.3
 
 
 def image_sheet(images: Tensor, title: str) -> Figure:

@@ -41,12 +41,13 @@ keep_freed_memory()
 #
 # The label says whether a digit is below 5, and is wrong in a quarter of the cases, so that the shape is right in 75 % at most.
 # The color is the label, but for 20 % of the images in one environment of the training and 10 % in the other: it is right more
-# often than the shape. In the test environment it is wrong in 90 %.
+# often than the shape. In the test environment it is wrong in 90 %. There are but 1,437 digits, so each is colored ten times, with
+# a label of its own each time: an encoder would learn single labels of so few images by heart.
 
 # %%
 digits = load_image_data("digits")
-train = colored_images(digits.train, digits.train_labels, 10, color_flips=(0.2, 0.1), seed=0)
-test = colored_images(digits.test, digits.test_labels, 10, color_flips=(0.9,), seed=1)
+train = colored_images(digits.train.repeat(10, 1, 1, 1), digits.train_labels.repeat(10), 10, color_flips=(0.2, 0.1), seed=0)
+test = colored_images(digits.test.repeat(10, 1, 1, 1), digits.test_labels.repeat(10), 10, color_flips=(0.9,), seed=1)
 colored_sheet(train.images[:40] / 255).savefig(OUT / "1_images.png", dpi=120)
 
 # %% [markdown]
@@ -124,7 +125,7 @@ def trained(weight, steps=STEPS):
         if weight:
             penalised.weight_stable.fill_(weight ** min(1.0, 2 * step / steps))
         optimizer.zero_grad()
-        loss, _ = module(**source.batch(step, 800))
+        loss, _ = module(**source.batch(step, 4000))
         loss.backward()
         optimizer.step()
         if step % max(1, steps // 20) == 0 or step == steps - 1:
@@ -133,15 +134,15 @@ def trained(weight, steps=STEPS):
     return rows
 
 
-histories = {"prediction alone": [trained(0.0)], "and stability": [trained(300.0)]}
+histories = {"prediction alone": [trained(0.0)], "and stability": [trained(1000.0)]}
 
 # %%
 names = {"first": "20% of colors flipped", "second": "10% of colors flipped", "test": "90% of colors flipped (not seen)"}
 accuracies(histories, names, "Accuracy over training").savefig(OUT / "3_accuracies.png", dpi=120)
 
 # %% [markdown]
-# Prediction alone follows the color and falls far below chance where the color is wrong. With the second estimator all three
-# accuracies come close to each other: the shape is what decides.
+# Prediction alone follows the color and falls far below chance where the color is wrong. With the second estimator the shape
+# decides in most cases, and accuracies come closer to each other. With MNIST's 50,000 digits they come closer still.
 #
 # ## 4. Your turn
 #

@@ -72,11 +72,11 @@ class MIBTable3(Table):
     """Preset of the recipe: adult, german or synthetic."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Seeds, each of a split and of its trainings; the table gives means and standard deviations."""
-    mmd_weights: tuple[Weight, ...] = (1000.0, 2000.0)
+    mmd_weights: tuple[Weight, ...] = (300.0, 600.0)
     """Weights of the penalty by MMD to choose from."""
-    tc_weights: tuple[Weight, ...] = (10.0, 20.0)
+    tc_weights: tuple[Weight, ...] = (3.0, 6.0)
     """Weights of the penalty by total correlation to choose from."""
-    mine_weights: tuple[Weight, ...] = (10.0, 20.0)
+    mine_weights: tuple[Weight, ...] = (3.0, 6.0)
     """Weights of the penalty by MINE to choose from."""
     allowed_deo: Weight = 0.02
     """Difference of equal opportunity on the held-out rows up to which accuracy decides on the weight."""

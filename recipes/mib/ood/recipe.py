@@ -106,7 +106,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     about: ClassVar[About] = ABOUT["mib-ood"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"data": "mnist", "steps": 400, "batch_size": 10_000},
-        "digits": {"data": "digits", "steps": 400, "batch_size": 800},
+        "digits": {"data": "digits", "steps": 400, "batch_size": 4000, "copies": 10, "hidden_dim": 64},
     }
     common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "stability", "stability_weight", "dropout")
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
@@ -120,6 +120,8 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     """The same for the test environment."""
     label_flips: Annotated[float, AtLeast(0), AtMost(1), InData] = 0.25
     """Share of labels that are wrong, in all environments."""
+    copies: Annotated[Count, InData] = 1
+    """How often each image is colored, each time with a label of its own: of few images, single labels are learned by heart."""
     grayscale: Annotated[bool, InData] = False
     """Leave the colors out: what a predictor that knew of them could reach at best."""
     labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
@@ -146,6 +148,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         if classes is None or len(self.dataset.classes) < 2:
             raise UsageError(f"mib-ood needs images with two classes or more, which {self.data} lacks")
         seed = derive_seed(self.seed, part) % 2**62
+        images, classes = images.repeat(self.copies, 1, 1, 1), classes.repeat(self.copies)
         return colored_images(images, classes, len(self.dataset.classes), color_flips, self.label_flips, seed, self.grayscale)
 
     @functools.cached_property
@@ -162,6 +165,10 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     def test_set(self) -> ColoredImages:
         """The images of the test environment; with --validation, which chooses settings, the held-out ones in its colors."""
         return self._colored("test", (self.test_color_flip,))
+
+    @property
+    def train_size(self) -> int:
+        return self.copies * super().train_size
 
     def prepare(self) -> None:
         super().prepare()
