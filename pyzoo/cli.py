@@ -449,7 +449,9 @@ def _reproduce(arguments: list[str]) -> int:
     for seed in table.seeds:
         for row in table.rows():
             full = table.full and seed == table.seeds[0]
-            code = _reproduce_run(table.recipe(row, seed), out / row.folder(seed), table.preset, hardware, flags, full)
+            code = _reproduce_run(
+                table.recipe(row, seed), out / row.folder(seed), row.preset or table.preset, hardware, flags, full
+            )
             if code > 128:
                 print("the same 'pyzoo reproduce' goes on from here")
                 return code

@@ -41,8 +41,8 @@ keep_freed_memory()
 #
 # The label says whether a digit is below 5, and is wrong in a quarter of the cases, so that the shape is right in 75 % at most.
 # The color is the label, but for 20 % of the images in one environment of the training and 10 % in the other: it is right more
-# often than the shape. In the test environment it is wrong in 90 %. There are but 1,437 digits, so each is colored ten times, with
-# a label of its own each time: an encoder would learn single labels of so few images by heart.
+# often than the shape. In the test environment it is wrong in 90 %. There are but 1,437 digits, so each is colored ten times,
+# with a label of its own each time: an encoder would learn single labels of so few images by heart.
 
 # %%
 digits = load_image_data("digits")

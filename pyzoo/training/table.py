@@ -32,6 +32,8 @@ class Row:
     """Fields that differ from the preset."""
     paper: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The paper's numbers as it prints them, by metric."""
+    preset: str = ""
+    """The recipe's preset, if it is not the table's."""
 
     def folder(self, seed: int) -> str:
         """Name of the folder of a run."""
@@ -69,6 +71,8 @@ class Table(Settings):
     group: ClassVar[str] = "table"
     note: ClassVar[str] = ""
     """What to say below the table: how something in it was chosen, for example."""
+    incidental: ClassVar[frozenset[str]] = frozenset({"seeds", "full", "steps"})
+    """Settings that change nothing about what :meth:`references` measures."""
 
     preset: str = "small"
     """Preset of the recipes that the rows train."""
@@ -96,7 +100,7 @@ class Table(Settings):
     def kept_references(self, seed: int, folder: Path) -> Mapping[str, Mapping[str, float]]:
         """The same, kept in a file of the table's folder, and measured if it is not there, or of other settings."""
         file = folder / f"references-seed{seed}.json"
-        settings = {name: str(value) for name, value in flat(self).items() if name not in ("seeds", "full", "steps")}
+        settings = {name: str(value) for name, value in flat(self).items() if name not in self.incidental}
         found = read_checked(file)
         if found.get("settings") != settings or not isinstance(found.get("metrics"), dict):
             found = {"settings": settings, "metrics": self.references(seed)}
@@ -124,7 +128,7 @@ class Table(Settings):
     def recipe(self, row: Row, seed: int) -> Recipe:
         """A row's recipe with a seed."""
         more = {} if self.steps is None else {"steps": self.steps}
-        return row.recipe.preset(self.preset, **{**row.fields, **more, "seed": seed})
+        return row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
 
     def render(self, runs: Mapping[str, Sequence[Run]], references: References | None = None) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
