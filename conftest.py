@@ -1,6 +1,7 @@
 """What tests and doctests share: a fixed start, one thread, and the names that every example may use."""
 
 import os
+import signal
 
 # At these sizes a second thread only waits for the first; processes that tests start inherit this.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,6 +16,8 @@ collect_ignore = [
     "tests/example_package",  # someone else's package, which tests/test_example_package.py installs and runs
 ]
 torch.set_num_threads(1)
+if hasattr(signal, "SIGHUP"):  # under nohup it is ignored, and would be by the processes that tests send it to
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

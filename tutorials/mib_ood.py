@@ -123,7 +123,7 @@ def trained(weight, steps=STEPS):
     rows, parts = [], {"first": train.rows(train.environments == 0), "second": train.rows(train.environments == 1), "test": test}
     for step in range(steps):
         if weight:
-            penalised.weight_stable.fill_(weight ** min(1.0, 2 * step / steps))
+            penalised.share_stable.fill_(weight ** (min(1.0, 2 * step / steps) - 1))
         optimizer.zero_grad()
         loss, _ = module(**source.batch(step, 4000))
         loss.backward()

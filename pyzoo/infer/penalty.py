@@ -117,25 +117,24 @@ class Penalty:
         """Names of its terms' sites."""
         return tuple(f"penalty/{self.name}/{term}" for _, term, _ in self.terms)
 
-    def values(self, beliefs: Beliefs, weight: float | Tensor | None = None) -> dict[str, Tensor]:
+    def values(self, beliefs: Beliefs, share: float | Tensor = 1.0) -> dict[str, Tensor]:
         """Its terms by their sites' names, weighted and with their signs, each a 0-dim tensor, per example.
 
         Args:
             beliefs: what the guide infers from the batch.
-            weight: in place of its own.
+            share: of its weight.
         """
         require_kind(beliefs, "beliefs", Beliefs)
-        weight = self.weight if weight is None else weight
-        values = (sign * weight * estimator.estimate(term, beliefs) for sign, term, estimator in self.terms)
+        values = (sign * self.weight * share * estimator.estimate(term, beliefs) for sign, term, estimator in self.terms)
         return dict(zip(self.sites, values, strict=True))
 
-    def factor(self, beliefs: Beliefs, rows: int, weight: float | Tensor | None = None) -> None:
+    def factor(self, beliefs: Beliefs, rows: int, share: float | Tensor = 1.0) -> None:
         """Adds its terms to a guide as factors; call it at the end of the guide.
 
         Args:
             beliefs: what the guide infers from the batch.
             rows: number of examples in the batch. Pyro sums over the batch, and a penalty is per example.
-            weight: in place of its own.
+            share: of its weight.
 
         Example:
             >>> from pyzoo.infer import Variables
@@ -150,7 +149,7 @@ class Penalty:
             >>> guide(torch.zeros(5, 2))
         """
         require_count(rows, "rows")
-        for site, value in self.values(beliefs, weight).items():
+        for site, value in self.values(beliefs, share).items():
             # A guide's factor is subtracted from the ELBO, so that it adds to the loss.
             pyro.factor(site, rows * value, has_rsample=True)
 
@@ -167,15 +166,15 @@ def _name(estimator: Any) -> str:
     return names.get(type(estimator), type(estimator).__name__)
 
 
-def _weight_name(penalty: Penalty) -> str:
-    return f"weight_{penalty.name.replace('.', '_')}"  # torch allows no dots
+def _share_name(penalty: Penalty) -> str:
+    return f"share_{penalty.name.replace('.', '_')}"  # torch allows no dots
 
 
 class Penalised(PyroModule):
     """A guide with penalties: runs the guide, and adds each penalty's terms as factors.
 
-    The guide returns its :class:`Beliefs` and knows nothing of penalties. Likelihoods and bounds take the bare guide. The weight
-    of each penalty is a buffer, ``weight_<name>``, which a schedule can move.
+    The guide returns its :class:`Beliefs` and knows nothing of penalties. Likelihoods and bounds take the bare guide. For each
+    penalty a buffer, ``share_<name>``, is the share of its weight that it has: 1, unless a schedule moves it.
 
     Args:
         guide: the inference program.
@@ -198,7 +197,7 @@ class Penalised(PyroModule):
             if penalty.name in seen:
                 raise ValueError(f"There are two penalties '{penalty.name}'.")
             seen.add(penalty.name)
-            self.register_buffer(_weight_name(penalty), torch.tensor(float(penalty.weight)), persistent=False)
+            self.register_buffer(_share_name(penalty), torch.ones(()), persistent=False)
         self.guide = guide
         self.penalties = list(penalties)
         networks = [e for penalty in penalties for e in penalty.estimators if isinstance(e, nn.Module)]
@@ -209,5 +208,5 @@ class Penalised(PyroModule):
         beliefs = self.guide(*args, **kwargs)
         require_kind(beliefs, "What a guide with penalties returns", Beliefs)
         for penalty in self.penalties:
-            penalty.factor(beliefs, beliefs.rows, getattr(self, _weight_name(penalty)))
+            penalty.factor(beliefs, beliefs.rows, getattr(self, _share_name(penalty)))
         return beliefs

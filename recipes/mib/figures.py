@@ -108,7 +108,11 @@ def losses(history: Sequence[Mapping[str, float]]) -> Figure:
     names = [
         name
         for name in history[-1]
-        if name not in rest and "weight_" not in name and not name.endswith("/loss") and not name.startswith("held_out")
+        if name not in rest
+        and "kl_weight" not in name
+        and not name.startswith("share_")
+        and not name.endswith("/loss")
+        and not name.startswith("held_out")
     ]
     penalties = [name for name in names if "penalty/" in name]
     others = [name for name in names if name.startswith(("mine/", "discriminator/"))]

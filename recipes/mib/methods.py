@@ -192,8 +192,8 @@ class Method(Settings):
         """For each latent whose KL weight is not 1 throughout, that weight as a function of the step."""
         return {}
 
-    def penalty_weights(self, steps: int) -> dict[str, Callable[[int], float]]:
-        """For each target whose weight changes in training, that weight as a function of the step."""
+    def penalty_shares(self, steps: int) -> dict[str, Callable[[int], float]]:
+        """For each target whose weight changes in training, the share of it that counts, as a function of the step."""
         return {}
 
     def loss(

@@ -79,7 +79,7 @@ class StructuredRecipe(Recipe):
         module = self.method.loss(model, penalised, first, self.site_weights())
         elbo = module.elbo if isinstance(module, SeveralNetworks) else module
         schedules = [Schedule(elbo, f"kl_weight_{latent}", weight) for latent, weight in kl_weights.items()]
-        schedules += [Schedule(penalised, f"weight_{name}", w) for name, w in self.method.penalty_weights(self.steps).items()]
+        schedules += [Schedule(penalised, f"share_{name}", s) for name, s in self.method.penalty_shares(self.steps).items()]
         objectives = [self.objective(module, [*model.parameters(), *guide.parameters()], schedules=schedules)]
         learned = [e for penalty in penalties for e in penalty.estimators if isinstance(e, LearnedInformation)]
         if learned:

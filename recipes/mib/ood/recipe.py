@@ -88,10 +88,10 @@ class OOD(Method):
     def kl_weights(self, variables: Variables, steps: int) -> dict[str, Callable[[int], float]]:
         return dict.fromkeys(variables.latents, lambda step: self.dist_weight)
 
-    def penalty_weights(self, steps: int) -> dict[str, Callable[[int], float]]:
+    def penalty_shares(self, steps: int) -> dict[str, Callable[[int], float]]:
         if not self.stability_weight or not self.stability_ramp:
             return {}
-        return {"stable": geometric(1.0, self.stability_weight, self.stability_ramp * steps)}
+        return {"stable": geometric(1 / self.stability_weight, 1.0, self.stability_ramp * steps)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         found = {"train": self.training_images, "held_out": self.held_out_images, "test": self.measured_images}
         images, classes = found[part]()
         if classes is None or len(self.dataset.classes) < 2:
-            raise UsageError(f"mib-ood needs images with two classes or more, which {self.data} lacks")
+            raise UsageError(f"mib-ood needs images with labels of two classes or more, which {self.data} lacks")
         seed = derive_seed(self.seed, part) % 2**62
         images, classes = images.repeat(self.copies, 1, 1, 1), classes.repeat(self.copies)
         return colored_images(images, classes, len(self.dataset.classes), color_flips, self.label_flips, seed, self.grayscale)
