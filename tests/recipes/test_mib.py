@@ -515,9 +515,9 @@ def test_penalties_are_of_every_row_whichever_networks_are_drawn(monkeypatch, sc
     whole, known, found = guide.posteriors(batch)["z"], [], []
     values = penalties[-1].values
 
-    def seen(beliefs):
+    def seen(beliefs, share):
         known.append((beliefs.given(None)["z"], beliefs.draws["z"]))
-        return values(beliefs)
+        return values(beliefs, share)
 
     monkeypatch.setattr(penalties[-1], "values", seen)
     for place in range(3):
