@@ -107,8 +107,8 @@ class FairRecipe(StructuredRecipe):
     data: Annotated[str, InData] = "adult"
     """The table: adult, german, synthetic, or your own, a CSV file whose first line names the columns."""
     target: Annotated[str, InData] = ""
-    """The column to predict, which has two values; by default that of adult and german. The favorable value is the later one in
-    alphabetical order."""
+    """The column to predict, which has two values; by default that of adult and german. The favorable value is the larger number,
+    or the later one in alphabetical order."""
     sensitive: Annotated[str, InData] = ""
     """The column of the sensitive attribute, which has two values; by default sex for adult and german."""
     data_dir: Annotated[Path | None, InData] = None
