@@ -24,7 +24,7 @@ from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
 from pyzoo.training.report import Report
-from pyzoo.training.run_folder import OWN_DATA, RunFolder
+from pyzoo.training.run_folder import OWN_DATA, Busy, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,6 +211,8 @@ class Run:
         try:
             with self.folder.lock(), naming_sizes(self.recipe):
                 return self._train(hardware, progress, evaluate, figures, full)
+        except Busy:  # two processes have made the folder at once, and the other one trains in it
+            raise
         except (UsageError, KeyboardInterrupt):
             if self._is_new:
                 self.folder.discard()
