@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -16,7 +15,7 @@ from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
 from pyzoo.files import expanded
 from pyzoo.settings import Above, AtLeast, AtMost, Below, Group, changed
-from pyzoo.training import Pair, Recipe, Report
+from pyzoo.training import PairReport, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,19 +157,8 @@ class PlainImageRecipe(ImageRecipe):
         raise NotImplementedError
 
 
-class ImageReport(Report):
-    """What reports of recipes on images share.
-
-    Args:
-        recipe: the run's settings.
-        pair: the trained model and guide, of images x.
-        device: where they are.
-    """
-
-    def __init__(self, recipe: Any, pair: Pair, device: torch.device) -> None:
-        self.recipe = recipe
-        self.pair = pair
-        self.device = device
+class ImageReport(PairReport):
+    """What reports of recipes on images share."""
 
     @functools.cached_property
     def held_out(self) -> Tensor:

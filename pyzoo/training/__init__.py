@@ -6,11 +6,11 @@ from pyzoo.training.hardware import Hardware
 from pyzoo.training.memory import keep_freed_memory
 from pyzoo.training.objective import Objective
 from pyzoo.training.recipe import Pair, Recipe, Source, find_recipe
-from pyzoo.training.report import Report
+from pyzoo.training.report import PairReport, Report
 from pyzoo.training.run import Run
 from pyzoo.training.run_folder import Busy, RunFolder, locked
 from pyzoo.training.schedules import Schedule, constant, cosine, geometric, linear, warmup
-from pyzoo.training.table import Entry, References, Row, Table, find_table
+from pyzoo.training.table import Entry, References, Row, Table, find_table, reference_entries
 from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Stopped, Trainer
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "NonFiniteLoss",
     "Objective",
     "Pair",
+    "PairReport",
     "Recipe",
     "References",
     "Report",
@@ -42,6 +43,7 @@ __all__ = [
     "linear",
     "load",
     "locked",
+    "reference_entries",
     "train",
     "warmup",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from pyzoo.errors import UsageError
@@ -10,7 +11,9 @@ from pyzoo.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report"]
+    from pyzoo.training.recipe import Pair
+
+__all__ = ["PairReport", "Report"]
 
 
 class Report:
@@ -57,3 +60,18 @@ class Report:
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":
         """A figure of what :meth:`sample` returned."""
         raise UsageError("this recipe has no picture of its samples: write them into an .npz")
+
+
+class PairReport(Report):
+    """Base of reports that keep what they are of.
+
+    Args:
+        recipe: the run's settings.
+        pair: the trained model and guide.
+        device: where they are.
+    """
+
+    def __init__(self, recipe: Any, pair: "Pair", device: torch.device) -> None:
+        self.recipe = recipe
+        self.pair = pair
+        self.device = device

@@ -17,7 +17,7 @@ from pyzoo.training.run_folder import read_checked, write_checked
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Entry", "References", "Row", "Table", "find_table"]
+__all__ = ["Entry", "References", "Row", "Table", "find_table", "reference_entries"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +117,7 @@ class Table(Settings):
             references: what :meth:`references` gave, by seed.
         """
         rows = [Entry(row.label, [run.metrics for run in runs.get(row.label, ())], row.paper) for row in self.rows()]
-        labels = dict.fromkeys(label for found in references.values() for label in found)
-        others = [Entry(label, [found[label] for found in references.values() if label in found]) for label in labels]
-        return [*rows, *others]
+        return [*rows, *reference_entries(references)]
 
     def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
         """Named figures over the finished runs of each row, and what other libraries have trained."""
@@ -154,6 +152,12 @@ class Table(Settings):
         if any(entry.paper for entry in entries):
             said += " The paper's runs are its own, with its own budget."
         return " ".join([said, *([self.note] if self.note else []), *dict.fromkeys(r.note for r in recipes if r.note)])
+
+
+def reference_entries(references: References) -> list[Entry]:
+    """The lines of what other libraries have trained."""
+    labels = dict.fromkeys(label for found in references.values() for label in found)
+    return [Entry(label, [found[label] for found in references.values() if label in found]) for label in labels]
 
 
 def _mean_and_spread(values: Sequence[float], runs: int) -> str:

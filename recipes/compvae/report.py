@@ -17,13 +17,11 @@ from pyzoo.errors import UsageError
 from pyzoo.evaluation import pooled_r2, site_terms
 from pyzoo.infer import AtMean
 from pyzoo.random import derive_seed
-from pyzoo.training.recipe import Pair
-from pyzoo.training.report import Report
+from pyzoo.training import PairReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pyzoo.recipes.compvae.recipe import CompVAERecipe
 
 __all__ = ["ColorsReport", "CompVAEReport", "SinesReport", "decode", "generate", "infer_latents", "random_subsets"]
 
@@ -73,22 +71,11 @@ def random_subsets(size: int, num_parts: int, generator: torch.Generator) -> Ten
 # The report -----------------------------------------------------------------------------------------------------------
 
 
-class CompVAEReport(Report):
-    """What both problems share.
-
-    Args:
-        recipe: the run's settings.
-        pair: the trained model and guide.
-        device: where they are.
-    """
+class CompVAEReport(PairReport):
+    """What both problems share."""
 
     can_repeat: ClassVar[bool]
     """Whether parts drawn at random may be impossible to tell apart."""
-
-    def __init__(self, recipe: "CompVAERecipe", pair: Pair, device: torch.device) -> None:
-        self.recipe = recipe
-        self.pair = pair
-        self.device = device
 
     def draw(self, source: Any, size: int, num_parts: int, seed: int, repeated: bool = False) -> Any:
         """Sets for evaluation, with their truth: parts that can be told apart, unless repeated."""

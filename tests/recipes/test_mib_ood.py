@@ -11,12 +11,16 @@ from pyzoo.data.files import image_data, write_npz
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.errors import UsageError
 from pyzoo.recipes.mib.ood.recipe import OODRecipe
-from pyzoo.recipes.mib.ood.report import COLOR_INFORMATION, environment_information
+from pyzoo.recipes.mib.ood.report import environment_information
 from pyzoo.recipes.mib.ood.tables import MIBTable4
 from pyzoo.training import Hardware, Run
 from tiny import OOD, ood, trained_state
 
 CPU = torch.device("cpu")
+COLOR_INFORMATION = 0.5 * sum(a * math.log(a / m) for a, m in ((0.2, 0.15), (0.8, 0.85))) + 0.5 * sum(
+    a * math.log(a / m) for a, m in ((0.1, 0.15), (0.9, 0.85))
+)
+"""I(color; e | y) in nats, for shares 0.2 and 0.1 of other colors."""
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from pyzoo.data.tables import Split
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import fairness_metrics, leakage, site_terms
 from pyzoo.recipes.mib.metrics import draw, drawn_given
-from pyzoo.training import Pair, Report
+from pyzoo.training import PairReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,19 +48,8 @@ def linear_classifier(x: Tensor, y: Tensor) -> "LogisticRegression":
     return LogisticRegression(max_iter=1000).fit(x.numpy(), y.numpy())
 
 
-class FairReport(Report):
-    """The report of fair representations.
-
-    Args:
-        recipe: the run's settings.
-        pair: the trained model and guide.
-        device: where they are.
-    """
-
-    def __init__(self, recipe: Any, pair: Pair, device: torch.device) -> None:
-        self.recipe = recipe
-        self.pair = pair
-        self.device = device
+class FairReport(PairReport):
+    """The report of fair representations."""
 
     @functools.cached_property
     def codes(self) -> list[Tensor | None]:

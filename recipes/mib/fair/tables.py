@@ -11,7 +11,7 @@ from pyzoo.recipes.mib.fair import ABOUT
 from pyzoo.recipes.mib.fair.baselines import baselines
 from pyzoo.recipes.mib.fair.recipe import FairRecipe
 from pyzoo.settings import Weight
-from pyzoo.training import Entry, References, Row, Run, Table
+from pyzoo.training import Entry, References, Row, Run, Table, reference_entries
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,8 +124,7 @@ class MIBTable3(Table):
         }
         ours = [Entry(label, self.chosen(label, runs), paper.get(label, {})) for label in _ESTIMATORS]
         theirs = [Entry(f"{label} (the paper's)", [], found) for label, found in paper.items() if label not in _ESTIMATORS]
-        measured = super().entries({}, references)[len(self.rows()) :]
-        return [*measured, *ours, *theirs]
+        return [*reference_entries(references), *ours, *theirs]
 
     @property
     def _printed(self) -> str:
@@ -158,7 +157,7 @@ class MIBTable3(Table):
         for label, name in _ESTIMATORS.items():
             metrics = {weight: [run.metrics for run in runs.get(_label(label, weight), ())] for weight in self.weights(name)}
             curves[label] = [(w, mean(found, "deo"), mean(found, "accuracy")) for w, found in metrics.items() if found]
-        lines = {line.label: line.metrics for line in super().entries({}, references)[len(self.rows()) :]}
+        lines = {line.label: line.metrics for line in reference_entries(references)}
         points = {label: (mean(found, "deo"), mean(found, "accuracy")) for label, found in lines.items()}
         if any(curves.values()) or points:
             title = f"Accuracy against unfairness, {self.data or self.preset}: test rows, mean of {len(self.seeds)} splits"

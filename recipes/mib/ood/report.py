@@ -12,7 +12,6 @@ In metrics.csv, ``accuracy_env_<e>`` and ``accuracy_test_env`` are of up to 2,00
 """
 
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from pyzoo.data.environments import ColoredImages, views_of
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import site_terms
 from pyzoo.recipes.mib.metrics import draw, drawn_given
-from pyzoo.training import Pair, Report
+from pyzoo.training import PairReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,19 +65,8 @@ def environment_information(
     return cross_entropy(labels.float().unsqueeze(1), other_labels.float().unsqueeze(1)) - with_z
 
 
-class OODReport(Report):
-    """The report of predictions in other environments.
-
-    Args:
-        recipe: the run's settings.
-        pair: the trained model and guide.
-        device: where they are.
-    """
-
-    def __init__(self, recipe: Any, pair: Pair, device: torch.device) -> None:
-        self.recipe = recipe
-        self.pair = pair
-        self.device = device
+class OODReport(PairReport):
+    """The report of predictions in other environments."""
 
     def means(self, colored: ColoredImages) -> Tensor:
         """The mean of q(z | x) of each image, (images, features)."""
@@ -88,8 +76,7 @@ class OODReport(Report):
     def accuracy(self, colored: ColoredImages) -> float:
         """Share of the images whose label is predicted."""
         z = self.means(colored)
-        zeros = {name: z.new_zeros(len(z), dim) for name, dim in self.pair.model.dims.items()}
-        predicted = self.pair.model.likelihood("y", {**zeros, "z": z}).mean.argmax(-1)
+        predicted = self.pair.model.likelihood("y", {"z": z}).mean.argmax(-1)
         return (predicted == colored.labels.to(self.device)).double().mean().item()
 
     @functools.cached_property
@@ -154,9 +141,3 @@ class OODReport(Report):
         from pyzoo.recipes.mib.ood.figures import colored_sheet  # matplotlib is imported only where something is drawn
 
         return colored_sheet(samples["x"])
-
-
-COLOR_INFORMATION = 0.5 * sum(a * math.log(a / m) for a, m in ((0.2, 0.15), (0.8, 0.85))) + 0.5 * sum(
-    a * math.log(a / m) for a, m in ((0.1, 0.15), (0.9, 0.85))
-)
-"""I(color; e | y) in nats, for shares 0.2 and 0.1 of other colors."""
