@@ -1,16 +1,16 @@
 """The front door from Python: ``pyzoo.train`` and ``pyzoo.load``."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from pyzoo.errors import UsageError
+from pyzoo.files import expanded
 from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
 from pyzoo.training.run import Run, run_name
-from pyzoo.training.run_folder import OWN_DATA, RunFolder
+from pyzoo.training.run_folder import RunFolder
 
 __all__ = ["load", "train"]
 
@@ -85,23 +85,10 @@ def _with_tensors(
 ) -> Run:
     """A run on images that were given as tensors, which its folder keeps."""
     name = run_name(kind.preset(preset, **settings), preset)
-    path = Path(out) if out is not None else Path("runs") / name.replace(f"-{preset}-", f"-{preset}-images-", 1)
-    RunFolder.require_free(path)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
+    path = expanded(out) if out is not None else Path("runs") / name.replace(f"-{preset}-", f"-{preset}-images-", 1)
+    with RunFolder.making(path) as folder:
         file = kind.keep_data(path.absolute(), *(data if isinstance(data, tuple) else (data,)), **settings)
-        return Run.create(kind.preset(preset, **settings, data=str(file)).fitted(settings), preset, hardware, path, say)
-    except BaseException:  # leave nothing behind
-        with contextlib.suppress(OSError):
-            (path / OWN_DATA).unlink()
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+        return Run.create(kind.preset(preset, **settings, data=str(file)).fitted(settings), preset, hardware, folder, say)
 
 
 def load(path: str | Path) -> Run:

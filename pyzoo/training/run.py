@@ -128,7 +128,7 @@ class Run:
         recipe: Recipe,
         preset: str,
         hardware: Hardware | None = None,
-        path: str | Path | None = None,
+        path: str | Path | RunFolder | None = None,
         say: Callable[[str], None] | None = None,
     ) -> "Run":
         """Makes the folder of a new run, with its config.json.
@@ -137,7 +137,8 @@ class Run:
             recipe: what to train.
             preset: the preset that it was made from.
             hardware: where to train it.
-            path: the folder, which must not exist or be empty; by default ``runs/`` and :func:`run_name`.
+            path: the folder, which must not exist or be empty, or one that is being made; by default ``runs/`` and
+                :func:`run_name`.
             say: as for the class.
 
         Raises:
@@ -152,8 +153,10 @@ class Run:
             with naming_sizes(recipe):
                 pair = recipe.programs()
             require_held_out(recipe, recipe.report(pair, torch.device("cpu")))
-        path = expanded(path) if path is not None else Path("runs") / run_name(recipe, preset)
-        run = cls(RunFolder.create(path, _config(recipe, preset, hardware, path)).path, say)
+        path = Path("runs") / run_name(recipe, preset) if path is None else path
+        with contextlib.nullcontext(path) if isinstance(path, RunFolder) else RunFolder.making(expanded(path)) as folder:
+            folder.write_config(_config(recipe, preset, hardware, folder.path))
+        run = cls(folder.path, say)
         run._is_new = True
         return run
 

@@ -49,6 +49,9 @@ class Results(TypedDict):
 OWN_DATA = "data.npz"
 """The file of a run's folder that keeps data which were given as tensors."""
 
+_LOCK = ".lock"
+"""The file that is locked by who makes the run, or trains it."""
+
 
 class Busy(UsageError):
     """Another process trains in the folder."""
@@ -86,7 +89,7 @@ class RunFolder:
     @classmethod
     def require_free(cls, path: Path) -> None:
         """Raises a UsageError if a path holds something other than data for a new run, or what a kill left of making one."""
-        if path.is_dir() and any(entry.name != OWN_DATA and not entry.match(".*.partial") for entry in path.iterdir()):
+        if path.is_dir() and any(e.name not in (OWN_DATA, _LOCK) and not e.match(".*.partial") for e in path.iterdir()):
             hint = (
                 f"continue it with {resume_command(path)}, or choose another --out"
                 if cls._is_run(path)
@@ -95,25 +98,42 @@ class RunFolder:
             raise UsageError(f"{path} exists and is not empty: {hint}")
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
-        """Makes a new run folder; never overwrites one.
+    @contextlib.contextmanager
+    def making(cls, path: Path) -> Iterator["RunFolder"]:
+        """The context in which a new run's folder is filled by one process alone; what fails in it leaves nothing behind.
 
         Raises:
             UsageError: the path is a file, can't be written, or holds something already.
+            Busy: another process makes the same folder.
         """
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
-            cls.require_free(path)
+            cls.require_free(path)  # before a lock is put into someone's folder
             path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path)
             run = cls(path)
-            run._write_json("config.json", config)
+            with run.lock():
+                cls.require_free(path)  # another process may have been first
+                try:
+                    yield run
+                except BaseException:
+                    run.discard()
+                    for folder in made:
+                        with contextlib.suppress(OSError):
+                            folder.rmdir()
+                    raise
         except OSError as error:
             raise UsageError(f"can't make the run folder {path}: {error.strerror}") from error
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
+        """Makes a new run folder, with its config.json; never overwrites one. Errors as :meth:`making`."""
+        with cls.making(path) as run:
+            run.write_config(config)
         return run
 
     def discard(self) -> None:
         """Removes the files of a run that was never trained, and its folder if nothing else is in it."""
-        for name in ("config.json", "log.txt", "metrics.csv", ".lock", OWN_DATA):
+        for name in ("config.json", "log.txt", "metrics.csv", _LOCK, OWN_DATA):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
         for folder in (self.checkpoints.path, self.figures, self.path):
@@ -136,7 +156,7 @@ class RunFolder:
         return (path / "config.json").is_file()
 
     def config(self) -> dict[str, Any]:
-        """What :meth:`create` was given.
+        """What :meth:`write_config` was given last.
 
         Raises:
             UsageError: it can't be read.
@@ -152,7 +172,7 @@ class RunFolder:
         return found
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Replaces config.json."""
+        """Writes config.json, or replaces it."""
         self._write_json("config.json", config)
 
     def write_results(self, results: dict[str, Any]) -> None:
@@ -266,8 +286,8 @@ class RunFolder:
         if self._locked:
             yield
             return
-        require_file(self.path / ".lock")
-        with open(self.path / ".lock", "a") as file, locked(file):
+        require_file(self.path / _LOCK)
+        with open(self.path / _LOCK, "a") as file, locked(file):
             self._locked = True
             try:
                 remove_leftovers(self.path)

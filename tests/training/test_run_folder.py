@@ -111,7 +111,23 @@ def test_what_a_kill_left_of_making_a_folder_is_no_hindrance(tmp_path):
     run.mkdir()
     (run / ".config.json.999999999.partial").write_text("{")
     made = RunFolder.create(run, {"recipe": "r"})
-    assert [path.name for path in made.path.iterdir()] == ["config.json"]
+    assert {path.name for path in made.path.iterdir()} == {"config.json", ".lock"}
+
+
+def test_one_process_alone_makes_a_folder(tmp_path):
+    run = tmp_path / "deep" / "run"
+    with RunFolder.making(run) as made:
+        (run / "data.npz").touch()
+        with pytest.raises(Busy), RunFolder.making(run):
+            pass
+        made.write_config({"recipe": "first"})
+    assert {path.name for path in run.iterdir()} == {"config.json", "data.npz", ".lock"}
+
+
+def test_what_fails_in_making_a_folder_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TypeError), RunFolder.making(tmp_path / "deep" / "run") as made:
+        made.write_config({1j: "a name that JSON lacks"})
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_lock_survives_a_new_config(tmp_path):
@@ -218,7 +234,7 @@ def test_the_log_and_a_new_config(tmp_path):
     assert (run.path / "log.txt").read_text() == "one\ntwo\n"
     run.write_config({"steps": 4})
     assert run.config() == {"steps": 4}
-    assert {path.name for path in run.path.iterdir()} == {"config.json", "log.txt"}
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "log.txt", ".lock"}
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"])

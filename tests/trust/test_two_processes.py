@@ -4,7 +4,10 @@ import itertools
 import shutil
 
 import pytest
-from attack import STEPS, TRAIN, fingerprint, is_one_line, leftovers, run, start, wait
+from attack import SETTINGS, STEPS, TRAIN, fingerprint, is_one_line, leftovers, run, start, wait
+
+from pyzoo.errors import UsageError
+from pyzoo.training import Hardware, Run, RunFolder, find_recipe
 
 QUIET = ("--no-evaluate", "--no-figures")
 COMMANDS = {
@@ -56,6 +59,33 @@ def side_by_side(pair, folder, trained, longer):
 @pytest.mark.parametrize("pair", QUICK, ids="+".join)
 def test_two_commands_at_once(tmp_path, trained, longer, pair):
     side_by_side(pair, tmp_path / "run", trained, longer)
+
+
+@pytest.mark.parametrize("moment", ["after the folder was found free", "before config.json is written"])
+def test_two_make_a_folder_at_once_with_other_settings(tmp_path, monkeypatch, moment):
+    """Another process makes the same folder while this one does: one of them is refused, and the other's config stands."""
+    folder, endings = tmp_path / "run", []
+    name = "require_free" if moment.startswith("after") else "write_config"
+    real = getattr(RunFolder, name)
+
+    def meanwhile(*arguments):
+        found = real(*arguments) if name == "require_free" else None
+        if not endings:
+            endings.append(run(*TRAIN, *QUIET, "--seed", "1", "--out", folder))
+        return found if name == "require_free" else real(*arguments)
+
+    monkeypatch.setattr(RunFolder, name, staticmethod(meanwhile) if name == "require_free" else meanwhile)
+    recipe = find_recipe("compvae-sines").preset("small", **SETTINGS, seed=2)
+    if name == "require_free":
+        with pytest.raises(UsageError, match="pyzoo resume"):
+            Run.create(recipe, "small", Hardware("cpu"), folder)
+        assert endings[0].code == 0, endings
+        assert Run(folder).recipe.seed == 1
+    else:
+        Run.create(recipe, "small", Hardware("cpu"), folder)
+        assert endings[0].code == 2, endings
+        assert is_one_line(endings[0]), endings
+        assert Run(folder).recipe.seed == 2
 
 
 @pytest.mark.slow
