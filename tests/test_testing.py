@@ -282,6 +282,9 @@ class UnnamedGuide(Guide):
 class UnnamedEmpty(pyro.nn.PyroModule):
     """Has no parameters that could be shared yet."""
 
+    def forward(self, x):
+        pass
+
 
 BROKEN = {
     "unnamed": (
@@ -360,6 +363,88 @@ def test_a_pair_must_be_given():
     for method in (PairTests().make, PairTests().batch):
         with pytest.raises(NotImplementedError, match="def "):
             method()
+
+
+X = {"x": torch.ones(5, 3)}
+STRANGE = {
+    "make returns nothing": ({"make": lambda: None}, "A pair must be a model and its guide, got None"),
+    "make returns the model alone": ({"make": lambda: Model()}, "A pair must be a model and its guide, got Model"),
+    "make returns three": ({"make": lambda: (Model(), Guide(), 1)}, "A pair must be a model and its guide, got "),
+    "make returns classes": ({"make": lambda: (Model, Guide)}, "The model must be a module or a function, got <class"),
+    "a guide that is none": ({"make": lambda: (Model(), None)}, "The guide must be a module or a function, got None"),
+    "nothing to train": ({"make": lambda: (lambda x: None, lambda x: None)}, "Neither program has a parameter to train"),
+    "no batch": ({"batch": lambda: None}, "batch must be of type Mapping, got NoneType"),
+    "a batch of nothing": ({"batch": dict}, "The batch must hold a tensor, and holds none"),
+    "a batch of another name": (
+        {"batch": lambda: {"y": torch.ones(5, 3)}},
+        "does not take the batch: .*unexpected keyword argument 'y'",
+    ),
+    "a batch with one more": (
+        {"batch": lambda: {**X, "y": torch.ones(5)}},
+        "does not take the batch: .*unexpected keyword argument 'y'",
+    ),
+    "a batch by numbers": (
+        {"batch": lambda: {0: torch.ones(5, 3)}},
+        r"The batch must hold tensors by the names of arguments, got \[0\]",
+    ),
+    "an empty batch": ({"batch": lambda: {"x": torch.ones(0, 3)}}, r"'x' of the batch must not be empty, got \(0, 3\)"),
+}
+TESTS = sorted(name for name in dir(PairTests) if name.startswith("test_"))
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_what_is_no_pair_or_no_batch_is_named_by_each_test(strange):
+    methods, message = STRANGE[strange]
+    made = {name: (lambda self, method=method: method()) for name, method in methods.items()}
+    pair = type("Strange", (PairTests,), {"make": lambda self: (Model(), Guide()), "batch": lambda self: X, **made})()
+    for test in TESTS:
+        with pytest.raises(ValueError, match=message):
+            getattr(pair, test)()
+
+
+def test_an_elbo_that_is_none_is_named():
+    methods = {"make": lambda self: (Model(), Guide()), "batch": lambda self: X, "elbo": lambda self: None}
+    with pytest.raises(ValueError, match=r"what elbo\(\) returns must be of type ELBO, got NoneType"):
+        type("Strange", (PairTests,), methods)().test_float64_works()
+
+
+@pytest.mark.parametrize("check", [check_svi, check_elbo])
+@pytest.mark.parametrize(
+    ("model", "guide", "batch", "message"),
+    [
+        (None, Guide(), X, "The model must be a module or a function, got None"),
+        (Model(), Guide, X, "The guide must be a module or a function, got <class"),
+        (Model(), Guide(), [X["x"]], "batch must be of type Mapping, got list"),
+        (Model(), Guide(), {"y": X["x"]}, "does not take the batch"),
+        (Model(), Guide(), {"x": torch.ones(0, 3)}, "'x' of the batch must not be empty"),
+    ],
+)
+def test_checks_name_what_is_no_pair_or_no_batch(check, model, guide, batch, message):
+    with pytest.raises(ValueError, match=message):
+        check(model, guide, batch)
+
+
+@pytest.mark.parametrize(
+    ("make", "params", "message"),
+    [
+        (None, PARAMS, "make must be of type Callable, got NoneType"),
+        (lambda loc, scale: None, PARAMS, "what make returns must be of type TorchDistributionMixin, got NoneType"),
+        (dist.Normal, None, "params must be of type Mapping, got NoneType"),
+        (dist.Normal, {}, "make does not take these params: .*missing 2 required"),
+        (dist.Normal, {"mean": torch.zeros(3)}, "make does not take these params: .*unexpected keyword argument 'mean'"),
+        (dist.Normal, {"loc": 0.0, "scale": 1.0}, "loc must be a tensor, got a float"),
+        (
+            dist.Normal,
+            {"loc": torch.zeros(()), "scale": torch.ones(())},
+            r"a batch dimension that is not empty, got batch shape \(\)",
+        ),
+        (dist.Normal, {"loc": torch.zeros(0), "scale": torch.ones(0)}, r"that is not empty, got batch shape \(0,\)"),
+        (dist.Bernoulli, {"probs": torch.rand(3)}, "make must return a continuous distribution"),
+    ],
+)
+def test_the_check_of_a_distribution_names_what_is_none(make, params, message):
+    with pytest.raises(ValueError, match=message):
+        check_distribution(make, params)
 
 
 @pytest.mark.parametrize("check", [check_svi, check_elbo])

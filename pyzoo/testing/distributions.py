@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyzoo.checks import require_count, require_floating, require_kind
@@ -26,15 +27,25 @@ def check_distribution(make: Callable[..., TorchDistribution], params: Mapping[s
 
     Raises:
         AssertionError: it says what does not hold.
+        ValueError: make does not give a continuous distribution of the parameters.
 
     Example:
         >>> check_distribution(dist.Gamma, {"concentration": torch.rand(3) + 1, "rate": torch.rand(3) + 1})
     """
     require_count(num_samples, "num_samples", 2)
     require_kind(make, "make", Callable)
+    require_kind(params, "params", Mapping)
     for name, value in params.items():
         require_floating(value, name)
-    d = make(**params)
+    try:
+        d = make(**params)
+    except TypeError as error:
+        raise ValueError(f"make does not take these params: {error}.") from error
+    require_kind(d, "what make returns", TorchDistributionMixin)
+    if d.support.is_discrete:
+        raise ValueError("make must return a continuous distribution, and got a discrete one.")
+    if not d.batch_shape.numel() * len(d.batch_shape):
+        raise ValueError(f"params must have a batch dimension that is not empty, got batch shape {tuple(d.batch_shape)}.")
     _check_shapes(d)
     _check_expand(d)
     _check_copies(d)

@@ -15,8 +15,17 @@ from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from pyzoo.checks import require_kind
 from pyzoo.infer import TracedStep, TraceKL_ELBO
-from pyzoo.testing.programs import assert_kept_frozen, assert_moved, assert_no_conflict, check_elbo, named_parameters, svi_step
+from pyzoo.testing.programs import (
+    assert_kept_frozen,
+    assert_moved,
+    assert_no_conflict,
+    check_elbo,
+    named_parameters,
+    require_programs,
+    svi_step,
+)
 
 __all__ = ["PairTests"]
 
@@ -219,7 +228,7 @@ class PairTests:
         module = self._module().eval()
         before = {name: value.clone() for name, value in module.state_dict().items()}
         trainable = [name for name, p in module.named_parameters() if p.requires_grad]
-        self.elbo().loss(*module.pair, **self._batch())
+        self._elbo().loss(*module.pair, **self._batch())
         after = module.state_dict()
         changed = [name for name in before.keys() | after.keys() if not _equal(before.get(name), after.get(name))]
         assert not changed, f"evaluation changes {sorted(changed)}"
@@ -232,21 +241,29 @@ class PairTests:
 
     def _pair(self, seed: int = 0) -> tuple[nn.Module, nn.Module]:
         pyro.clear_param_store()
+        batch = self._batch()
         torch.manual_seed(seed)
-        return self.make()
+        pair = self.make()
+        require_programs(pair, batch)
+        return pair
 
     def _batch(self) -> dict[str, Tensor]:
         torch.manual_seed(0)
         return self.batch()
 
+    def _elbo(self) -> ELBO:
+        elbo = self.elbo()
+        require_kind(elbo, "what elbo() returns", ELBO)
+        return elbo
+
     def _module(self, seed: int = 0) -> "_Loss":
-        return _Loss(self._pair(seed), self.elbo())
+        return _Loss(self._pair(seed), self._elbo())
 
     def _loss(self, pair: tuple[nn.Module, nn.Module], batch: Mapping[str, Tensor] | None = None) -> Tensor:
         batch = self._batch() if batch is None else batch
         pyro.clear_param_store()
         torch.manual_seed(0)
-        return self.elbo().differentiable_loss(*pair, **batch)
+        return self._elbo().differentiable_loss(*pair, **batch)
 
     def _gradients(self, pair: tuple[nn.Module, nn.Module]) -> dict[str, Tensor | None]:
         programs = zip(("model", "guide"), pair, strict=True)
@@ -255,7 +272,7 @@ class PairTests:
         return dict(zip(trainable, found, strict=True))
 
     def _terms(self, model, guide, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        elbo = self.elbo()
+        elbo = self._elbo()
         if isinstance(elbo, TraceKL_ELBO):
             return elbo.terms(model, guide, **batch)
         return {"loss": elbo.differentiable_loss(model, guide, **batch)}

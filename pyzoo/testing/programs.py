@@ -1,5 +1,6 @@
 """Checks of a model with its guide."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from pyzoo.checks import require_count, require_kind
 from pyzoo.infer import TraceKL_ELBO
 from pyzoo.infer.parameter_store import name_conflict
+from pyzoo.settings import cut
 
 __all__ = ["check_elbo", "check_svi"]
 
@@ -31,6 +33,7 @@ def check_elbo(
 
     Raises:
         AssertionError: they disagree, or model and guide share entries of Pyro's parameter store.
+        ValueError: these are no pair with something to train, or it does not take the batch.
 
     Example:
         >>> from pyzoo.infer import analytic
@@ -44,11 +47,10 @@ def check_elbo(
     """
     require_count(num_samples, "num_samples", 2)
     require_kind(elbo, "elbo", ELBO, type(None))
+    require_programs((model, guide), batch)
     assert_no_conflict(model, guide)
     # Not a set, whose order is another one in each process.
     parameters = list(dict.fromkeys(p for program in (model, guide) for _, p in named_parameters(program) if p.requires_grad))
-    if not parameters:
-        raise ValueError("Neither program has a parameter to train, whose gradient could be compared.")
     directions = [[torch.randn_like(p) for p in parameters] for _ in range(8)]
     names = ["value", *(f"gradient along direction {i}" for i in range(len(directions)))]
 
@@ -92,10 +94,35 @@ def check_svi(model: nn.Module, guide: nn.Module, batch: Mapping[str, Tensor]) -
         ...         pyro.sample("z", dist.Normal(self.layer(x.view(1, 1)).squeeze(), 0.5))
         >>> check_svi(model, Guide(), {"x": torch.tensor(2.0)})
     """
+    require_programs((model, guide), batch)
     assert_no_conflict(model, guide)
     before, after = svi_step(model, guide, batch)
     assert_kept_frozen(before, after)
     assert_moved(before, after)
+
+
+def require_programs(pair: Any, batch: Any) -> None:
+    """Raises a ValueError unless these are a model and a guide with parameters to train, and a batch that both take."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(f"A pair must be a model and its guide, got {cut(pair)}.")
+    require_kind(batch, "batch", Mapping)
+    if not all(isinstance(name, str) for name in batch):
+        raise ValueError(f"The batch must hold tensors by the names of arguments, got {cut(list(batch))}.")
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError("The batch must hold a tensor, and holds none.")
+    for name, value in tensors.items():
+        if not value.numel():
+            raise ValueError(f"'{name}' of the batch must not be empty, got {tuple(value.shape)}.")
+    for what, program in zip(("model", "guide"), pair, strict=True):
+        if not callable(program) or isinstance(program, type):
+            raise ValueError(f"The {what} must be a module or a function, got {cut(program)}.")
+        try:
+            inspect.signature(getattr(program, "forward", program)).bind(**batch)
+        except TypeError as error:
+            raise ValueError(f"The {what} does not take the batch: {error}.") from error
+    if not any(p.requires_grad for program in pair for _, p in named_parameters(program)):
+        raise ValueError("Neither program has a parameter to train.")
 
 
 def assert_no_conflict(model: nn.Module, guide: nn.Module) -> None:
