@@ -4,7 +4,6 @@ Shapes, types and counts cost nothing to look at and are always checked. Values 
 (``pyro.enable_validation``), since that waits for the device; training switches it off.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyzoo.settings import Above, AtLeast, AtMost, Below
+from pyzoo.settings import Above, AtLeast, AtMost, Below, cut, is_finite
 
 __all__ = ["as_device", "as_indices", "num_rows", "require_batch", "require_broadcast", "require_count", "require_floating"]
 __all__ += ["require_input", "require_kept", "require_kind", "require_names", "require_number", "require_observed"]
@@ -66,7 +65,7 @@ def as_indices(numbers: Tensor, name: str, dim: int = 1, below: int | None = Non
 
 
 def require_count(value: Any, name: str, least: int = 1) -> None:
-    """Raises a ValueError unless a value is a whole number, and not below ``least``.
+    """Raises a ValueError unless a value is a whole number that torch can hold, and not below ``least``.
 
     Example:
         >>> require_count(2.5, "size")
@@ -75,7 +74,9 @@ def require_count(value: Any, name: str, least: int = 1) -> None:
         ValueError: size must be a whole number of at least 1, got 2.5.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {cut(value)}.")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be below 2^63, got {cut(value)}.")
 
 
 def require_number(value: Any, name: str, *limits: Above | AtLeast | AtMost | Below) -> None:
@@ -87,8 +88,8 @@ def require_number(value: Any, name: str, *limits: Above | AtLeast | AtMost | Be
             ...
         ValueError: period must be positive, got -1.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value):
+        raise ValueError(f"{name} must be a finite number, got {cut(value)}.")
     if not all(limit.allows(value) for limit in limits):
         raise ValueError(f"{name} must be {' and '.join(map(str, limits))}, got {value}.")
 

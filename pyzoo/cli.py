@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError, printable
 from pyzoo.files import MARK, expanded, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
-from pyzoo.settings import AtLeast, Group, Settings, changed, flat
+from pyzoo.settings import Group, Settings, Steps, changed, flat
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.streams import lasting_streams
 from pyzoo.threads import is_first_process, limit_spinning
@@ -82,7 +82,7 @@ class TrainFlags(_AfterTraining):
 class ResumeFlags(_AfterTraining):
     """How a run goes on."""
 
-    steps: Annotated[int | None, AtLeast(1)] = None
+    steps: Steps | None = None
     """Train up to so many steps, in place of the number that the run was made with."""
 
 
@@ -160,7 +160,8 @@ def _main(arguments: list[str]) -> int:
     except OSError as error:
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     except Interrupted as stop:  # files are written whole or not at all
-        return _failed(f"{stop}; the same command starts over", 128 + stop.number)
+        how = "starts over"
+        return _failed(f"{stop}; the same command {how}", 128 + stop.number)
 
 
 def _failed(reason: object, code: int) -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from pyzoo.errors import UsageError
-from pyzoo.settings import Field, Settings, alternatives, flag, walk
+from pyzoo.settings import Field, Settings, alternatives, cut, expected, flag, walk
 
 __all__ = ["parse", "peek", "plain"]
 
@@ -63,7 +63,7 @@ def parse(
         if stop.code in (0, None):
             _print_help(output.getvalue(), description)
             raise
-        raise UsageError(f"{_first_paragraph(errors.getvalue())} (see {prog} --help)") from None
+        raise UsageError(f"{_reason(_first_paragraph(errors.getvalue()), arguments, fields)} (see {prog} --help)") from None
     values = {field.name: getattr(getattr(parsed, field.group), field.name) for field in fields}
     return {field.name: values[field.name] for field in fields if values[field.name] != field.value}
 
@@ -109,6 +109,16 @@ def _print_help(text: str, description: str) -> None:
     columns = shutil.get_terminal_size().columns
     paragraphs = [textwrap.fill(part, columns, break_on_hyphens=False) for part in description.split("\n\n") if part]
     print("\n\n".join([usage, *paragraphs, flags]))
+
+
+def _reason(text: str, arguments: Sequence[str], fields: Sequence[Field]) -> str:
+    """Why tyro refuses arguments, in our words where its own are those of Python's ``int``."""
+    named = re.match(r"Error parsing (--[\w-]+):", text)
+    for field in fields:
+        if named and named[1] == flag(field.name):
+            given = re.search(rf"{named[1].replace('-', '[-_]')}[= ](.*?)(?= --|$)", " ".join(arguments), re.DOTALL)
+            return f"{named[1]} must be {expected(field.hint)}, got {cut(given[1] if given else '')}"
+    return text.partition(" For full helptext")[0].removesuffix(".")
 
 
 def _first_paragraph(box: str) -> str:

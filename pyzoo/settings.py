@@ -34,15 +34,19 @@ __all__ = [
     "Positive",
     "Settings",
     "Share",
+    "Steps",
     "Weight",
     "Widths",
     "annotations",
     "changed",
+    "cut",
     "descriptions",
+    "expected",
     "flag",
     "flat",
     "groups",
     "hints",
+    "is_finite",
     "require_entries",
     "restored",
     "shown",
@@ -152,6 +156,7 @@ Count = Annotated[int, AtLeast(1)]
 Positive = Annotated[float, Above(0)]
 Weight = Annotated[float, AtLeast(0)]
 Share = Annotated[float, AtLeast(0), AtMost(1)]
+Steps = Annotated[int, AtLeast(1), AtMost(1_000_000_000)]
 Widths = Annotated[tuple[Count, ...], Length(1)]
 
 
@@ -201,8 +206,12 @@ def difference(name: str, one: Any, other: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as one types it."""
-    return " ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
+    """A value as one types it; of a number with very many digits, about how many."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return f"about {'-' * (value < 0)}10^{math.log10(abs(value)):.0f}"
+    if isinstance(value, (tuple, list)):
+        return " ".join(shown(one) if isinstance(one, int) else str(one) for one in value) or "none"
+    return str(value)
 
 
 @functools.cache
@@ -371,7 +380,7 @@ def require_entries(values: Any, kind: type, what: str) -> None:
         pyzoo.errors.UsageError: the file's 'step' must be at least 0, got -5
     """
     if not isinstance(values, dict):
-        raise UsageError(f"{what} must hold values by name, got {_cut(values)}")
+        raise UsageError(f"{what} must hold values by name, got {cut(values)}")
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if name not in values:
             raise UsageError(f"{what} has no '{name}'")
@@ -379,13 +388,13 @@ def require_entries(values: Any, kind: type, what: str) -> None:
         if typing.is_typeddict(hint):
             require_entries(value, hint, place)
         elif (problem := _problem(value, hint)) is not None:
-            raise UsageError(f"{place} must be {problem}, got {_cut(value)}")
+            raise UsageError(f"{place} must be {problem}, got {cut(value)}")
         elif get_origin(hint) is list and typing.is_typeddict(inner[0]):
             for one in value:
                 require_entries(one, inner[0], place)
 
 
-def _cut(value: Any) -> str:
+def cut(value: Any) -> str:
     """The beginning of a value as Python writes it, for a message of one line."""
     try:
         text = " ".join(repr(value).split())
@@ -395,6 +404,19 @@ def _cut(value: Any) -> str:
 
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "values by name", list: "a list"}
+
+
+def expected(hint: Any) -> str:
+    """What a hint asks for, without its limits, in words.
+
+    Example:
+        >>> expected(Widths)
+        'a whole number each'
+    """
+    kind = next(one for one in alternatives(hint) if one is not type(None))
+    if get_origin(kind) is tuple:
+        return f"{expected(get_args(kind)[0]).removesuffix(' each')} each"
+    return _KINDS.get(kind, "another value")
 
 
 def _problem(value: Any, hint: Any) -> str | None:
@@ -433,9 +455,11 @@ def _problem(value: Any, hint: Any) -> str | None:
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return _KINDS[float]
-        return None if _is_finite(value) else "finite"
+        return None if is_finite(value) else "finite"
     if hint is int:
-        return None if isinstance(value, int) and not isinstance(value, bool) else _KINDS[int]
+        if isinstance(value, bool) or not isinstance(value, int):
+            return _KINDS[int]
+        return None if abs(value) < 2**63 else "a whole number between -2^63 and 2^63"  # as a tensor's
     if hint is Path:
         return None if isinstance(value, Path) else "a path"
     if isinstance(hint, type):
@@ -443,7 +467,8 @@ def _problem(value: Any, hint: Any) -> str | None:
     return None
 
 
-def _is_finite(value: float) -> bool:
+def is_finite(value: float) -> bool:
+    """Whether a number is one that a float can hold."""
     try:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond all floats

@@ -417,6 +417,7 @@ def test_unknown_names_show_the_nearest(capsys):
         ("--log", "wandb"),
         ("--scale-floor", "1e-46"),
         ("--steps", "many"),
+        ("--steps", "1000000001"),
         ("--parts", "0"),
         ("--batch-size", "0"),
         ("--learning-rate", "-1"),
@@ -441,6 +442,15 @@ def test_bad_flags(capsys, tmp_path, flag, value):
     assert flag in line
     assert value.lstrip("-") in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--seed", "--batch-size", "--log-every", "--graph-widths", "--evaluation-sets"])
+def test_numbers_with_very_many_digits(capsys, tmp_path, flag):
+    for digits in (20, 400, 5000):  # Python itself reads no more than 4300
+        for sign in ("", "-"):
+            line = bad(capsys, "train", "compvae-sines", "--out", tmp_path / "run", f"{flag}={sign}1{digits * '0'}")
+            assert line.startswith(f"pyzoo: {flag} must be ")
+            assert len(line) < 200
 
 
 @pytest.mark.parametrize(
@@ -758,7 +768,8 @@ def test_a_full_disk(capsys, tmp_path, monkeypatch):
     ("sizes", "message"),
     [
         (("--hidden-dim", 10**12), "there is not enough memory for these sizes, the largest of which is --hidden-dim"),
-        (("--hidden-dim", 10**20), "no tensor can have these sizes, the largest of which is --hidden-dim"),
+        (("--hidden-dim", 10**18), "no tensor can have these sizes, the largest of which is --hidden-dim"),
+        (("--hidden-dim", 10**20), "--hidden-dim must be a whole number between -2^63 and 2^63"),
     ],
 )
 def test_sizes_beyond_memory_are_named(capsys, tmp_path, sizes, message):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import write_whole
-from pyzoo.settings import AtLeast, Count, Weight, difference, require_entries
+from pyzoo.settings import AtLeast, Steps, Weight, difference, require_entries
 
 __all__ = ["Checkpoint", "CheckpointFolder", "StepState", "plain", "require_same_form", "require_same_run"]
 
@@ -38,7 +38,7 @@ class Checkpoint(TypedDict):
     """What decides the last digits of a step."""
     step: Annotated[int, AtLeast(0)]
     """How many steps were taken."""
-    steps: Count
+    steps: Steps
     """How many the run was to take."""
     seconds: Weight
     """How long they took."""

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pyzoo.about import About, entries
 from pyzoo.errors import UsageError, one_line
 from pyzoo.nn import Networks
-from pyzoo.settings import AtLeast, Count, Group, Settings, changed, flag, flat, walk
+from pyzoo.settings import AtLeast, Count, Group, Settings, Steps, changed, flag, flat, walk
 from pyzoo.training.checkpoint import require_same_form
 from pyzoo.training.objective import Objective
 from pyzoo.training.report import Report
@@ -83,7 +83,7 @@ class Recipe(Settings):
 
     networks: Networks = dataclasses.field(default_factory=Networks)
     """Sizes of the networks."""
-    steps: Count = 1000
+    steps: Steps = 1000
     """Training steps."""
     batch_size: Count = 256
     """Examples in a step, over all devices."""

@@ -18,7 +18,7 @@ from pyzoo.files import expanded, resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
-from pyzoo.settings import AtLeast, Count, changed, difference, flag, flat, require_entries, restored, walk
+from pyzoo.settings import AtLeast, Steps, changed, difference, flag, flat, require_entries, restored, walk
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device, using_threads
@@ -40,7 +40,7 @@ FORMAT = 2
 class CommonSettings(TypedDict):
     """Settings of all recipes, which are read also where the recipe is not installed."""
 
-    steps: Count
+    steps: Steps
     seed: int
     keep_best: bool
     patience: Annotated[int, AtLeast(0)]

@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any, TypedDict
 
 from pyzoo.errors import UsageError, one_line, printable
 from pyzoo.files import read_bytes, remove_leftovers, require_file, resume_command, write_whole
-from pyzoo.settings import AtLeast, Count, Weight, require_entries
+from pyzoo.settings import AtLeast, Steps, Weight, require_entries
 from pyzoo.training.checkpoint import CheckpointFolder
 
 try:
@@ -36,7 +36,7 @@ class Results(TypedDict):
     """The step of the checkpoint that was measured."""
     trained: Annotated[int, AtLeast(0)]
     """The step of the newest checkpoint."""
-    steps: Count
+    steps: Steps
     """How many steps the run was to take."""
     finished: bool
     training_seconds: Weight | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pyzoo.about import About, entries
 from pyzoo.errors import UsageError
-from pyzoo.settings import Count, Settings, flat
+from pyzoo.settings import Settings, Steps, flat
 from pyzoo.training.recipe import Recipe, load_entry
 from pyzoo.training.run import Run
 from pyzoo.training.run_folder import read_checked, write_checked
@@ -80,7 +80,7 @@ class Table(Settings):
     """Seeds with which each row is trained; the table gives means and standard deviations."""
     full: bool = False
     """Also measure, of each row's first seed, what takes long."""
-    steps: Count | None = None
+    steps: Steps | None = None
     """Training steps, in place of the preset's."""
 
     def __post_init__(self) -> None:
