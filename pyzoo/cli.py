@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pyzoo.about import About, about_all, entries
-from pyzoo.errors import UsageError, printable
+from pyzoo.errors import UsageError, one_line, printable
 from pyzoo.files import MARK, expanded, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
 from pyzoo.settings import Group, Settings, Steps, changed, flat
 from pyzoo.signals import Interrupted, on_signals
@@ -154,14 +154,26 @@ def _main(arguments: list[str]) -> int:
         if sys.flags.optimize > 1:
             raise UsageError("Pyro can't be imported without docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
         command = _lookup(arguments[0], _COMMANDS, "command")
+        _require_here()
         return command(arguments[1:])
     except UsageError as error:
         return _failed(error, 2)
     except OSError as error:
         return _failed(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
+    except (ImportError, MemoryError) as error:  # torch says the one where there is no memory for its libraries
+        reason = "there is not enough memory" if isinstance(error, MemoryError) else "a library can't be loaded"
+        return _failed(f"{reason}: {one_line(error)}".removesuffix(": "), 1)
     except Interrupted as stop:  # files are written whole or not at all
-        how = "starts over"
+        how = "goes on from here" if arguments[0] == "reproduce" else "starts over"
         return _failed(f"{stop}; the same command {how}", 128 + stop.number)
+
+
+def _require_here() -> None:
+    """Raises a UsageError if the current folder has been deleted: torch's libraries would end the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder has been deleted: change to another one") from error
 
 
 def _failed(reason: object, code: int) -> int:

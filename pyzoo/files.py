@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["MARK", "expanded", "read_bytes", "remove_leftovers", "require_file", "require_ours", "resume_command"]
-__all__ += ["save_arrays", "save_figure", "sync_folder", "write_whole"]
+__all__ = ["MARK", "expanded", "read_bytes", "remove_leftovers", "require_file", "require_folder", "require_ours"]
+__all__ += ["resume_command", "save_arrays", "save_figure", "sync_folder", "write_whole"]
 
 MARK = b"written by pyzoo"
 """What pictures, archives and tables that pyzoo wrote hold near their beginning or at their end."""
@@ -59,6 +59,12 @@ def require_file(path: Path) -> None:
     """Raises a UsageError if there is something at a path that is no file: opening a pipe would wait for ever."""
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is {'a folder' if path.is_dir() else 'a pipe or a device'}, and not a file")
+
+
+def require_folder(path: Path) -> None:
+    """Raises a UsageError if there is something at a path that is no folder, such as a file or a link to nowhere."""
+    if os.path.lexists(path) and not path.is_dir():
+        raise UsageError(f"{path} is not a folder: move it away")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import shutil
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 import tyro
@@ -57,7 +58,7 @@ def parse(
     kind = dataclasses.make_dataclass("flags", [(name, _group(name, members)) for name, members in groups.items()])
     output, errors = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _wide_enough():
             parsed = tyro.cli(kind, args=list(arguments), prog=prog)
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -66,6 +67,18 @@ def parse(
         raise UsageError(f"{_reason(_first_paragraph(errors.getvalue()), arguments, fields)} (see {prog} --help)") from None
     values = {field.name: getattr(getattr(parsed, field.group), field.name) for field in fields}
     return {field.name: values[field.name] for field in fields if values[field.name] != field.value}
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """The context in which the terminal has 40 columns or more: in one of very few tyro breaks lines for ever."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns))
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ.update({} if before is None else {"COLUMNS": before})
 
 
 def _require_known(arguments: Sequence[str], fields: Sequence[Field]) -> None:

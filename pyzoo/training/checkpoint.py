@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import write_whole
+from pyzoo.files import require_folder, write_whole
 from pyzoo.settings import AtLeast, Steps, Weight, difference, require_entries
 
 __all__ = ["Checkpoint", "CheckpointFolder", "StepState", "plain", "require_same_form", "require_same_run"]
@@ -69,7 +69,12 @@ class CheckpointFolder:
         self.keep = keep
 
     def files(self) -> list[Path]:
-        """Checkpoint files, oldest first."""
+        """Checkpoint files, oldest first.
+
+        Raises:
+            UsageError: there is something other than a folder in the folder's place.
+        """
+        require_folder(self.path)
         found = [path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdecimal() and path.is_file()]
         return sorted(found, key=_step)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyzoo.errors import UsageError
-from pyzoo.files import expanded, resume_command, save_figure
+from pyzoo.files import expanded, require_folder, resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
@@ -416,6 +416,7 @@ class Run:
         Raises:
             UsageError: a picture can't be written.
         """
+        require_folder(self.folder.figures)
         self.folder.figures.mkdir(exist_ok=True)
         files = [self.folder.figures / f"{name}.png" for name in self._save_figures(device)]
         if files:

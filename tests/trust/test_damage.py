@@ -127,3 +127,19 @@ def test_a_config_that_was_changed_is_refused_by_who_trains_on(runs, tmp_path, n
     assert ending.code == 2
     assert ending.output.count("\n") == 1
     assert fingerprint(folder) == before
+
+
+@pytest.mark.parametrize(("name", "commands"), [("checkpoints", ("resume", "evaluate", "sample")), ("figures", ("figures",))])
+@pytest.mark.parametrize("place", ["a file", "a link to nowhere"])
+def test_what_stands_in_the_place_of_a_folder_is_named(runs, tmp_path, name, commands, place):
+    folder = tmp_path / "run"
+    shutil.copytree(runs / "0", folder)
+    shutil.rmtree(folder / name)
+    if place == "a file":
+        (folder / name).touch()
+    else:
+        (folder / name).symlink_to("nowhere")
+    for command in commands:
+        ending = run(command, folder)
+        assert ending.code == 2, ending
+        assert ending.output == f"pyzoo: {folder / name} is not a folder: move it away\n", ending

@@ -14,6 +14,7 @@ import pytest
 from attack import STEPS, TRAIN, fingerprint, is_one_line, leftovers, run
 
 from pyzoo.training import Run
+from tiny import MIB, flags
 
 QUIET = ("--no-evaluate", "--no-figures")
 COMMAND = shlex.join([sys.executable, "-m", "pyzoo.cli", *TRAIN])
@@ -71,6 +72,30 @@ def test_a_training_goes_on_whatever_the_shell_does(tmp_path, case):
     goes_on(tmp_path, case)
 
 
+REFUSED = {
+    "a current folder that was deleted": ("mkdir x; cd x; rmdir ../x", "the current folder has been deleted"),
+    "no memory for torch itself": ("ulimit -v 600000", "can't be loaded|not enough memory"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux has it")
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_shell_in_which_nothing_can_run(tmp_path, case):
+    before, message = REFUSED[case]
+    ending = shell(f"{before}; {COMMAND}", tmp_path, {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))})
+    assert ending.returncode in (1, 2), ending
+    assert re.fullmatch(rf"pyzoo: [^\n]*({message})[^\n]*\n", ending.stderr.decode()), ending
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "nonsense"])
+def test_a_terminal_that_is_too_narrow(tmp_path, columns):
+    ending = shell(
+        f"{shlex.join([sys.executable, '-m', 'pyzoo.cli'])} train compvae-sines --help", tmp_path, {"COLUMNS": columns}
+    )
+    assert ending.returncode == 0, ending
+    assert b"--steps" in ending.stdout, ending
+
+
 # Signals --------------------------------------------------------------------------------------------------------------
 
 
@@ -81,9 +106,9 @@ def undisturbed(tmp_path_factory):
     return fingerprint(folder)
 
 
-def interrupted(folder, number, seconds, more):
+def interrupted(folder, number, seconds, train=(*TRAIN, "--steps", "40")):
     """Sends a signal after some seconds; then the run goes on to the same end."""
-    arguments = [sys.executable, "-m", "pyzoo.cli", *TRAIN, "--steps", "40", "--out", str(folder), *more]
+    arguments = [sys.executable, "-m", "pyzoo.cli", *train, "--out", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     time.sleep(seconds)
@@ -103,8 +128,19 @@ def interrupted(folder, number, seconds, more):
 def test_signals_at_any_moment(tmp_path, undisturbed, number):
     generator = random.Random(int(number))
     for attempt in range(8):
-        interrupted(tmp_path / str(attempt), number, 12 * generator.random(), ())
+        interrupted(tmp_path / str(attempt), number, 12 * generator.random())
         assert fingerprint(tmp_path / str(attempt)) == undisturbed
+
+
+@pytest.mark.slow
+def test_signals_while_steps_are_traced(tmp_path):
+    """Tracing takes most of these seconds."""
+    settings = (*flags({**MIB, "steps": 10}), "--device", "cpu", "--threads", "1", "--no-progress")
+    train, generator = ("train", "mib-multimodal", *settings, "--engine", "traced"), random.Random(0)
+    assert run(*train, *QUIET, "--out", tmp_path / "undisturbed").code == 0
+    for attempt, number in enumerate(3 * (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+        interrupted(tmp_path / str(attempt), number, 2 + 6 * generator.random(), train)
+        assert fingerprint(tmp_path / str(attempt)) == fingerprint(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow
@@ -125,6 +161,33 @@ def test_signals_while_a_run_is_read(tmp_path, command, number):
         assert process.returncode <= 0 or re.fullmatch(r"pyzoo: interrupted by \w+; [^\n]+\n", errors), errors
         assert "Traceback" not in errors, errors
         assert not leftovers(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_while_a_table_is_reproduced(tmp_path, number):
+    """At the start, in a training, in what is measured and drawn after it, between runs, and in what is trained beside them."""
+    weights = [f"--{name}-weights=1" for name in ("mmd", "tc", "mine")]
+    table = ["reproduce", "mib-table3", "--preset", "synthetic", "--steps", "20", "--seeds", "0", *weights, "--device", "cpu"]
+    assert run(*table, "--out", tmp_path / "undisturbed").code == 0
+    generator = random.Random(int(number))
+    out = tmp_path / "table"
+    for words in ("", "seed0: 20 steps", "trained 20 steps", "measured in", "drew 3 figures", "mine-weight-1-seed0/figures"):
+        arguments = [sys.executable, "-m", "pyzoo.cli", *table, "--out", out]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        said = next((line for line in process.stdout if words in line), "")
+        time.sleep((0.5 if words else 3) * generator.random())
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, 128 + number, -number), errors
+        assert process.returncode <= 0 or "goes on from here" in said + output + errors
+        assert "Traceback" not in errors, errors
+        assert not leftovers(out)
+    assert run(*table, "--out", out).code == 0
+    assert (out / "table.md").read_text() == (tmp_path / "undisturbed" / "table.md").read_text()
+    for name in ("mmd", "tc", "mine"):
+        row = f"ours-{name}-weight-1-seed0"
+        assert fingerprint(out / row) == fingerprint(tmp_path / "undisturbed" / row)
 
 
 def test_a_refusal_is_one_line_whatever_the_name(tmp_path):
