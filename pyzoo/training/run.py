@@ -24,7 +24,7 @@ from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
 from pyzoo.training.report import Report
-from pyzoo.training.run_folder import OWN_DATA, Busy, RunFolder
+from pyzoo.training.run_folder import OWN_DATA, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,19 +211,15 @@ class Run:
         hardware = hardware or self.hardware
         if not is_first_process(hardware.processes):
             return self._train(hardware, progress, evaluate, figures, full)
-        try:
-            with self.folder.lock(), naming_sizes(self.recipe):
-                return self._train(hardware, progress, evaluate, figures, full)
-        except Busy:  # two processes have made the folder at once, and the other one trains in it
-            raise
-        except (UsageError, KeyboardInterrupt):
-            if self._is_new:
-                self.folder.discard()
-            raise
-        except NonFiniteLoss:
-            if not (self.folder.checkpoints.files() or (self.path / "metrics.csv").exists()):  # nothing to go on from, or to see
-                self.folder.discard()
-            raise
+        with self.folder.lock():  # also while a folder is removed, so that nobody goes on with it meanwhile
+            try:
+                with naming_sizes(self.recipe):
+                    return self._train(hardware, progress, evaluate, figures, full)
+            except (UsageError, KeyboardInterrupt, NonFiniteLoss) as error:
+                kept = self.folder.checkpoints.files() or (self.path / "metrics.csv").exists()  # to go on from, or to see
+                if not kept and (self._is_new or isinstance(error, NonFiniteLoss)):
+                    self.folder.discard()
+                raise
 
     def _train(self, hardware: Hardware, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
         from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Trainer
