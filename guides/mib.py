@@ -224,7 +224,7 @@ def view_guide(networks: StructuredNetworks) -> StructuredGuide:
     """The guide of the model that some sizes describe."""
     names, dims = networks.variables, dict(networks.dims)
     encoders = {view: encoder(networks, view, view_dim(names, dims, view)) for view in names.observed}
-    return StructuredGuide(networks.network(networks.inference), dims, encoders)
+    return StructuredGuide(networks.network(networks.inference), dims, encoders, networks.mask("guide"))
 
 
 def encoder(networks: StructuredNetworks, view: str, width: int) -> nn.Module:

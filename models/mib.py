@@ -24,12 +24,13 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.checks import require_count, require_kind, require_names, require_observed, require_shape
-from pyzoo.infer import BayesianNetwork, FixedMask, Variables
+from pyzoo.infer import BayesianNetwork, FixedMask, RelaxedMask, Variables
 from pyzoo.nn import Networks, he_initialized
-from pyzoo.settings import AtLeast, Below, Count, NoFlag, Positive
+from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Positive
 
 __all__ = [
     "EnvironmentNetworks",
+    "LearnedMaskNetworks",
     "PairNetworks",
     "StructuredNetworks",
     "StructuredVAE",
@@ -315,10 +316,14 @@ class StructuredNetworks(Networks):
         """Share of a view's numbers that its encoder does not see in training, anew in each step (dropout)."""
         return 0.0
 
+    def mask(self, program: Literal["model", "guide"]) -> nn.Module | None:
+        """M^p of the model or M^q of the guide if it is learned; None for that of the network."""
+        return None
+
     def model(self) -> StructuredVAE:
         dims = dict(self.dims)
         decoders = {view: self.decoder(view, view_dim(self.variables, dims, view)) for view in self.observed}
-        return StructuredVAE(self.network(self.generative), dims, decoders)
+        return StructuredVAE(self.network(self.generative), dims, decoders, self.mask("model"))
 
     def guide(self, model: StructuredVAE) -> PyroModule:
         from pyzoo.guides.mib import view_guide
@@ -462,3 +467,68 @@ class EnvironmentNetworks(StructuredNetworks):
             require_count(width, "width")
             return LinearClassDecoder(width, self.num_classes)
         return super().decoder(view, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedMaskNetworks(StructuredNetworks):
+    """The networks of views whose masks M^p and M^q can be learned: vectors of numbers, or images, and environments.
+
+    Example:
+        >>> networks = LearnedMaskNetworks(
+        ...     hidden_dim=8,
+        ...     observed=("x1", "x2", "e"),
+        ...     shared=("z1", "z2"),
+        ...     private=(),
+        ...     dims=(("z1", 1), ("z2", 1)),
+        ...     generative="z1, z2 -> x1, x2, e",
+        ...     inference="x1, x2, e -> z1, z2",
+        ...     num_features=4,
+        ...     known="z1 -> x1",
+        ... )
+        >>> model = networks.model()
+        >>> {name: tuple(view.shape) for name, view in model(size=5).items()}
+        {'x1': (5, 4), 'x2': (5, 4), 'e': (5, 2)}
+        >>> model.mask.probabilities()[0, 0].item()
+        1.0
+    """
+
+    learned: Annotated[bool, NoFlag()] = True
+    """Whether the masks are learned; if not they are those of G^p and G^q."""
+    known: Annotated[str, NoFlag()] = ""
+    """Edges from latents to views that are known to be there, as a network; likewise from these views to the latents in G^q."""
+    absent: Annotated[str, NoFlag()] = ""
+    """Edges that are known not to be there."""
+    initial: Annotated[float, Above(0), Below(1)] = 0.95
+    """Initial probability of an edge that is learned."""
+    temperature: Positive = 0.5
+    """Temperature of the relaxed Bernoulli distribution from which learned masks are drawn."""
+    num_features: Annotated[int, AtLeast(0), NoFlag()] = 0
+    """Numbers in a view; 0 for images."""
+    feature_scale: Positive = 0.3
+    """Standard deviation of a view's numbers about its decoder's means."""
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 8, 16)
+    """Channels, height and width of an image."""
+    num_environments: Annotated[int, AtLeast(1), NoFlag()] = 2
+    """Number of environments, which are the view "e"."""
+
+    def kind(self, view: str) -> ViewKind:
+        if view == "e":
+            return "class"
+        return "features" if self.num_features else "image"
+
+    def shape(self, view: str) -> tuple[int, ...]:
+        if view == "e":
+            return (self.num_environments,)
+        return (self.num_features,) if self.num_features else self.x_shape
+
+    def decoder(self, view: str, width: int) -> nn.Module:
+        if self.kind(view) == "features":
+            return FeatureDecoder(width, self.hidden_dim, self.num_features, self.feature_scale)
+        return super().decoder(view, width)
+
+    def mask(self, program: Literal["model", "guide"]) -> RelaxedMask | None:
+        if not self.learned:
+            return None
+        known, absent = (self.network(text).generative_mask().bool() for text in (self.known, self.absent))
+        site, shape = {"model": "m_p", "guide": "m_q"}[program], (len(self.observed), len(self.shared))
+        return RelaxedMask(site, shape, self.initial, self.temperature, program, known, absent)

@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 
 import pyro
 import pytest
@@ -39,7 +40,7 @@ def test_it_is_drawn_in_training_and_certain_in_evaluation():
 
 
 def test_its_site_is_not_scored_and_has_a_gradient():
-    mask = RelaxedMask("m", (2, 3), auxiliary=True)
+    mask = RelaxedMask("m", (2, 3), program="guide")
     trace = poutine.trace(mask).get_trace()
     assert trace.log_prob_sum() == 0
     assert trace.nodes["m"]["infer"]["is_auxiliary"]
@@ -88,3 +89,37 @@ def test_masks_of_another_form():
         RelaxedMask("m", (2,))
     with pytest.raises(ValueError, match="edges must be a tensor"):
         FixedMask([[1]])
+
+
+def test_what_is_known_is_neither_drawn_nor_learned():
+    present, absent = torch.tensor([[True, False, False]]), torch.tensor([[False, True, False]])
+    mask = RelaxedMask("m", (1, 3), initial=0.3, present=present, absent=absent)
+    drawn = mask()
+    assert drawn[0, :2].tolist() == [1, 0]
+    drawn.sum().backward()
+    assert (mask.logits.grad != 0).tolist() == [[False, False, True]]
+    assert mask.eval()().tolist() == [[1, 0, 0]]
+    torch.testing.assert_close(mask.probabilities(), torch.tensor([[1.0, 0.0, 0.3]]))
+    assert mask.state_dict().keys() == {"logits", "temperature"}
+
+
+def test_the_models_alone_is_no_latent():
+    """Pyro warns of latents of a model that its guide lacks."""
+    trace = poutine.trace(RelaxedMask("m", (1, 2), program="model")).get_trace()
+    assert trace.nodes["m"]["is_observed"]
+    assert trace.log_prob_sum() == 0
+    assert trace.nodes["_RETURN"]["value"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"present": torch.tensor([[True, True]]), "absent": torch.tensor([[False, True]])}, "edge (0, 1) can't be both"),
+        ({"present": torch.tensor([[True]])}, "present"),
+        ({"absent": torch.tensor([[1, 0]])}, "absent must be boolean"),
+        ({"program": "neither"}, "program is 'both', 'model' or 'guide', not 'neither'"),
+    ],
+)
+def test_knowledge_that_is_none(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        RelaxedMask("m", (1, 2), **arguments)

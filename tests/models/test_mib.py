@@ -124,8 +124,8 @@ class TestPenalisedPair(TestPair):
 
 class TestPairWithLearnedMasks(TestPair):
     def make(self):
-        guide_mask = RelaxedMask("m_q", (3, 2), initial=0.7, auxiliary=True)
-        return pair(guide_mask=guide_mask, model_mask=RelaxedMask("m_p", (3, 2), initial=0.6))
+        guide_mask = RelaxedMask("m_q", (3, 2), initial=0.7, program="guide")
+        return pair(guide_mask=guide_mask, model_mask=RelaxedMask("m_p", (3, 2), initial=0.6, program="model"))
 
 
 NETWORKS = PairNetworks(
@@ -594,7 +594,7 @@ def test_an_expert_of_little_precision_can_still_learn():
 def test_a_mask_that_is_certain_is_the_networks(training):
     """Edges of probability almost one and almost zero are there and are not; in training mode up to the relaxation."""
     model, guide = pair()
-    masks = {"model_mask": RelaxedMask("m_p", (3, 2)), "guide_mask": RelaxedMask("m_q", (3, 2), auxiliary=True)}
+    masks = {"model_mask": RelaxedMask("m_p", (3, 2)), "guide_mask": RelaxedMask("m_q", (3, 2), program="guide")}
     masks["model_mask"].logits.data.copy_(200 * (GENERATIVE.generative_mask() - 0.5))
     masks["guide_mask"].logits.data.copy_(200 * (INFERENCE.inference_mask() - 0.5))
     learned_model, learned_guide = (program.train(training) for program in pair(**masks))
@@ -610,7 +610,7 @@ def test_a_mask_that_is_certain_is_the_networks(training):
 
 def test_one_draw_of_a_mask_holds_for_all_posteriors_of_a_batch():
     """Those that penalties ask for are of the network that the batch was inferred with."""
-    _, guide = pair(guide_mask=RelaxedMask("m_q", (3, 2), auxiliary=True))
+    _, guide = pair(guide_mask=RelaxedMask("m_q", (3, 2), program="guide"))
     trace = poutine.trace(guide).get_trace(**views())
     q, found = trace.nodes["_RETURN"]["value"].given(SIZES), trace.nodes
     for name in NAMES.latents:
