@@ -11,6 +11,7 @@ from pyzoo.recipes.graph_vae.recipe import GraphVAERecipe
 from pyzoo.recipes.mib.fair.recipe import FairRecipe
 from pyzoo.recipes.mib.ood.recipe import OODRecipe
 from pyzoo.recipes.mib.recipe import ViewRecipe
+from pyzoo.recipes.mib.structure.recipe import LearnedStructureRecipe
 from pyzoo.recipes.tvae.recipe import TVAERecipe
 from pyzoo.settings import changed, flat
 from pyzoo.training import Hardware, Recipe, RunFolder, Trainer, find_recipe
@@ -100,6 +101,15 @@ OOD = {
     "u_dim": 2,
     "hidden_dim": 16,
 }
+STRUCTURE = {
+    "num_views": 4,
+    "num_causes": 2,
+    "steps": 30,
+    "batch_size": 16,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,
+    "hidden_dim": 8,
+}
 _ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
 TINY = {
     "compvae-sines": SINES,
@@ -109,6 +119,7 @@ TINY = {
     **dict.fromkeys((f"mib-{row}" for row in _ROWS), MIB),
     "mib-fair": FAIR,
     "mib-ood": OOD,
+    "mib-structure": STRUCTURE,
 }
 """Settings of each recipe, and some that only others of its paper have."""
 
@@ -154,6 +165,10 @@ def fair(**changes) -> FairRecipe:
 
 def ood(**changes) -> OODRecipe:
     return made(OODRecipe, OOD, changes)
+
+
+def structure(**changes) -> LearnedStructureRecipe:
+    return made(LearnedStructureRecipe, STRUCTURE, changes)
 
 
 def blank(count: int, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:

@@ -43,8 +43,8 @@ class StructuredRecipe(Recipe):
         raise NotImplementedError
 
     @property
-    def train_size(self) -> int:
-        """Number of examples that are trained on."""
+    def train_size(self) -> int | None:
+        """Number of examples that are trained on; None where they are drawn anew in each step."""
         raise NotImplementedError
 
     def declare(self) -> methods.Declaration:
