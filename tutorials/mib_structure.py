@@ -39,8 +39,8 @@ keep_freed_memory()
 # %% [markdown]
 # ## 1. Views with planted causes
 #
-# Three causes, five views. Each view is a vector of four numbers: a linear function of its causes, with noise. For normal variables
-# every information is known exactly: the first two views have a cause in common, and the first and the last have none.
+# Three causes, five views. Each view is a vector of four numbers: a linear function of its causes, with noise. For normal
+# variables every information is known exactly: the first two views have a cause in common, and the first and the last have none.
 
 # %%
 truth = parsed_structure("z1 -> x1, x2, x3; z2 -> x3, x4; z3 -> x2, x4, x5")
@@ -77,8 +77,9 @@ print("a draw of the first rows of M^p:", model.mask()[:2].tolist())
 #
 # The distributions minimize the negative ELBO. The structure minimizes the same, plus a price for each edge. But there is a
 # catch: two normal latents can be turned into each other. Turned, they explain the views as well, only with more edges, and no
-# single edge of these can be left out. A price on edges does not see how to turn back. So for a while the distributions
-# also pay for the *effective number of parents* of each view, which falls smoothly as the latents turn. Only then are edges learned.
+# single edge of these can be left out. A price on edges does not see how to turn back. The noise of the drawn masks does, a
+# little; and for a while the distributions also pay for the *effective number of parents* of each view, which falls smoothly as
+# the latents turn. Only then are edges learned.
 
 # %%
 elbo = NegativeELBO(model, guide)
@@ -124,22 +125,24 @@ pictures = [(f"step {step}", probabilities[:, order]) for step, _, probabilities
 for cell, (title, mask) in zip(cells, [*pictures, ("the truth", truth.generative_mask())], strict=True):
     cell.imshow(mask, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     cell.set_title(title, fontsize=9)
-    cell.set_xticks(range(3), [latents[j] for j in order] if title != "the truth" else latents, fontsize=8)
-    cell.set_yticks(range(5), views, fontsize=8)
+    names = truth.variables.shared if title == "the truth" else [latents[j] for j in order]
+    cell.set_xticks(range(len(names)), names, fontsize=8)
+    cell.set_yticks(range(len(views)), views, fontsize=8)
 figure.savefig(OUT / "1_masks.png", dpi=120)
 
 figure, [[cell, left, right]] = figure_grid(1, 3, "From turned latents to the structure", cell=(3.2, 2.6))
 cell.plot([step for step, _, _ in history], [parents for _, parents, _ in history])
-cell.axhline(8 / 5, color="gray", linewidth=0.8, linestyle=":")
+cell.axhline(len(truth.edges) / len(views), color="gray", linewidth=0.8, linestyle=":")
 label_axes(cell, "training step", "effective parents of a view")
 found = [(z, x) for j, z in enumerate(latents) for i, x in enumerate(views) if edges[i, j]]
-draw_network(left, [latents, views], truth.edges, views, "The truth")
+draw_network(left, [truth.variables.shared, views], truth.edges, views, "The truth")
 draw_network(right, [[latents[j] for j in order], views], found, views, "Learned")
 figure.savefig(OUT / "2_structures.png", dpi=120)
 
 # %% [markdown]
 # ## 4. Your turn
 #
-# Set `concentration=0.0` in section 3: the ELBO hardly changes, the edges are wrong. Then give the networks a part of the truth,
-# `known="z1 -> x1, x2, x3", absent="z1 -> x4, x5"` in section 2, and see how much of the rest is found without the effective
-# number. The recipe draws structures of any size, and strips of digits that share causes: `pyzoo train mib-structure --preset digits`.
+# Give the networks one latent more than there are causes, `latents = ("z1", "z2", "z3", "z4")` in section 2: it loses all of its
+# edges. Or plant a structure of your own in section 1, as dense as you like, and see when it is no longer found; and whether
+# `known="z1 -> x1"` in section 2, a part of the truth, helps. The recipe draws structures of any size, and strips of digits that
+# share causes: `pyzoo train mib-structure --preset digits`.

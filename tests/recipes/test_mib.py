@@ -19,6 +19,7 @@ from pyzoo.recipes.mib.fair.recipe import FairRecipe
 from pyzoo.recipes.mib.figures import cross_generation, exchange
 from pyzoo.recipes.mib.objectives import SeveralNetworks
 from pyzoo.recipes.mib.ood.recipe import OODRecipe
+from pyzoo.recipes.mib.structure.recipe import LearnedStructureRecipe
 from pyzoo.recipes.mib.tables import MIBFigure3, MIBTable2
 from pyzoo.settings import flat
 from tiny import mib, state_of, trained_state, trainer_of
@@ -807,7 +808,7 @@ def test_figures_show_what_they_say():
 
 
 def test_tables():
-    assert {row.recipe for row in MIBTable2().rows()} == {*PAIRS, *SINGLE, FairRecipe, OODRecipe}
+    assert {row.recipe for row in MIBTable2().rows()} == {*PAIRS, *SINGLE, FairRecipe, OODRecipe, LearnedStructureRecipe}
     ours = rows.MultimodalRecipe
     plain, preset = (MIBTable2().recipe(row, 0) for row in MIBTable2().rows() if row.recipe is ours)
     changed = {"crossed_cost", "cross_weight", "independence"}
