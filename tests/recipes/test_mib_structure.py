@@ -299,7 +299,7 @@ def test_other_kinds_of_views_train_and_are_drawn(tmp_path, changes):
     recipe = structure(steps=6, complete=0.5, **changes)
     run = Run.create(recipe, "small", Hardware("cpu", threads=1), tmp_path / "run")
     run.train(progress=False)
-    assert {path.stem for path in (tmp_path / "run" / "figures").iterdir()} == {"structures", "views", "masks", "loss"}
+    assert {path.stem for path in (tmp_path / "run" / "figures").iterdir()} == {"structures", "views", "masks", "edges", "loss"}
     assert set(recipe.views) <= run.sample(count=3).keys()
     assert 0 <= run.metrics["edges_correct"] <= 1
 

@@ -7,14 +7,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyzoo.plotting import draw_network, figure_grid, image_grid, label_axes
-from pyzoo.recipes.mib.figures import losses
+from pyzoo.plotting import draw_network, figure_grid, image_grid, label_axes, loss_history
 from pyzoo.recipes.mib.structure.report import matched
 
 if TYPE_CHECKING:
     from pyzoo.recipes.mib.structure.report import StructureReport
 
-__all__ = ["figures", "masks", "structures", "view_sheet"]
+__all__ = ["edge_counts", "figures", "masks", "structures", "view_sheet"]
 
 
 def figures(report: "StructureReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
@@ -23,10 +22,10 @@ def figures(report: "StructureReport", history: Sequence[Mapping[str, float]]) -
     yield "views", view_sheet({name: view[:8].cpu() for name, view in report.views.items()}, "Views of eight examples")
     if history:  # a run that was stopped early has none
         yield "masks", masks(report, history)
-        yield "loss", losses([{k: v for k, v in row.items() if k in _CURVES or k.startswith("held_out")} for row in history])
-
-
-_CURVES = ("step", "loss", "effective_parents", "structure/edges")
+        yield "edges", edge_counts(report, history)
+        names = report.pair.model.variables
+        panels = {"Views": {x: x for x in names.observed}, "Latents": {z: z for z in names.latents}}
+        yield "loss", loss_history(history, panels, "The terms of the negative ELBO")
 
 
 def structures(report: "StructureReport") -> Figure:
@@ -61,6 +60,23 @@ def masks(report: "StructureReport", history: Sequence[Mapping[str, float]], cou
         cell.set_xticks(range(mask.shape[1]), labels, fontsize=7)
         cell.set_yticks(range(len(mask)), names.observed, fontsize=7)
     axes[0][0].set_ylabel("view", fontsize=8)
+    return figure
+
+
+def edge_counts(report: "StructureReport", history: Sequence[Mapping[str, float]]) -> Figure:
+    """The effective number of parents of a view, and the expected number of edges of both masks, beside the truth's."""
+    edges = report.truth.sum().item()
+    curves = {
+        "effective_parents": ("effective parents of a view, mean", edges / len(report.truth)),
+        "structure/edges": ("expected edges of both masks", 2 * edges),
+    }
+    curves = {column: curve for column, curve in curves.items() if column in history[-1]}
+    figure, axes = figure_grid(1, len(curves), "Over training; dotted: the truth", cell=(3.4, 2.6))
+    for cell, (column, (label, true)) in zip(axes[0], curves.items(), strict=True):
+        cell.plot([row["step"] for row in history], [row[column] for row in history])
+        cell.axhline(true, color="gray", linestyle=":")
+        cell.set_ylim(bottom=0)
+        label_axes(cell, "training step", label)
     return figure
 
 
