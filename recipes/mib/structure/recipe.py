@@ -70,6 +70,7 @@ _IMAGES = {
     "learning_rate": 4e-3,
     "hidden_dim": 96,
     "u_dim": 6,
+    "mask_learning_rate": 2e-2,
 }
 
 
@@ -146,7 +147,7 @@ class LearnedStructureRecipe(StructuredRecipe):
     """Examples in a step, over all devices."""
     learning_rate: Positive = 1e-2
     """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
-    mask_learning_rate: Positive = 2e-2
+    mask_learning_rate: Positive = 4e-2
     """Learning rate of the masks' log-odds."""
     mask_every: Count = 1
     """Steps of the distributions between two steps of the structure; steps_dist of algorithm 1, with steps_str 1."""
