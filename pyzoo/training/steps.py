@@ -108,6 +108,11 @@ class Eager:
         if self.scheduler is not None:
             self.scheduler.step()
 
+    def overflowed(self) -> list[str]:
+        """What the optimizer keeps that is not finite, by name: squares of gradients overflow before these do."""
+        kept = [item for values in self.optimizer.state.values() for item in values.items()]
+        return [name for name, value in kept if isinstance(value, Tensor) and not value.isfinite().all()]
+
     def state_dict(self) -> StepState:
         scheduler = {} if self.scheduler is None else self.scheduler.state_dict()
         return {

@@ -155,7 +155,12 @@ class Trainer:
             if self.step % objective.every == 0:
                 for schedule in objective.schedules:
                     schedule.apply(self.step)
-                found.append((objective, *step(batch)))
+                try:
+                    found.append((objective, *step(batch)))
+                except RuntimeError as error:
+                    if "expects all elements of std" not in str(error):  # so torch says that one is not a number
+                        raise
+                    raise NonFiniteLoss(f"a standard deviation is not finite at step {self.step}; {self._last_good()}") from error
         return found
 
     def train(self) -> None:
@@ -235,6 +240,11 @@ class Trainer:
             for name, parameter in objective.module.named_parameters():
                 if not torch.isfinite(parameter.detach()).all():
                     raise NonFiniteLoss(f"parameter '{name}' is not finite after step {self.step}; {self._last_good()}")
+        for step in self.step_of:
+            for name in step.overflowed():
+                raise NonFiniteLoss(
+                    f"gradients are too large before step {self.step}: the optimizer's {name} is not finite; {self._last_good()}"
+                )
         state: Checkpoint = {
             "recipe": self.recipe.name,
             "settings": self._settings(),
