@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import require_count, require_number
+from pyzoo.checks import as_device, require_count, require_kind, require_number
 from pyzoo.data.images import Epochs
 from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import expanded, read_bytes
 from pyzoo.random import derive_seed, seeded
-from pyzoo.settings import AtLeast, AtMost
+from pyzoo.settings import Above, AtLeast, AtMost, Below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,16 +64,23 @@ class Split:
         """Two parts, the second with a share of the rows, drawn at random.
 
         Raises:
-            UsageError: a part would lack a group, or a group's favorable outcome; or would have no rows.
+            ValueError: the share is not between 0 and 1.
+            UsageError: a part would lack an outcome, or a group's favorable outcome; or would have no rows.
         """
+        require_number(share, "share", Above(0), Below(1))
         order = torch.randperm(len(self), generator=seeded(derive_seed(seed, "held out rows")))
         held = round(share * len(self))
         parts = [dataclasses.replace(self, x=self.x[i], a=self.a[i], y=self.y[i]) for i in (order[held:], order[:held])]
         for part in parts:
-            for group in (0, 1):
-                if not ((part.a == group) & (part.y == 1)).any():
-                    raise UsageError(f"--held-out {share:g} leaves no favorable outcome of one of the groups in one of the parts")
+            if lacks := part.lacks():
+                raise UsageError(f"--held-out {share:g} leaves {lacks} in one of the parts")
         return parts[0], parts[1]
+
+    def lacks(self) -> str:
+        """What no row has, and classifiers or their comparison need: one of the outcomes, or a group's favorable one."""
+        if not all(((self.a == group) & (self.y == 1)).any() for group in (0, 1)):
+            return "no favorable outcome of one of the groups"
+        return "" if (self.y == 0).any() else "no unfavorable outcome"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,11 +126,13 @@ class Table:
             test_share: share of the rows to test on.
 
         Raises:
-            UsageError: a part would lack a group or an outcome, or a number is too large.
+            ValueError: the share is not between 0 and 1.
+            UsageError: a part would lack an outcome, or a group's favorable outcome; or a number is too large.
         """
         import numpy as np
         from sklearn.model_selection import train_test_split
 
+        require_number(test_share, "test_share", Above(0), Below(1))
         both = (2 * self.sensitive + self.target).numpy()
         rows = range(len(self))
         try:
@@ -131,7 +140,8 @@ class Table:
                 rows, test_size=test_share, stratify=both, random_state=derive_seed(seed, "split") % 2**32
             )
         except ValueError as error:
-            raise UsageError(f"{self.name} can't be split: {one_line(error)}") from error
+            few = f"{self.name} can't be split with {test_share:.3g} of its {len(self):,} rows for testing"
+            raise UsageError(f"{few}: a part would lack a group with one of the outcomes") from error
         transform = _transformer()
         parts, note = [], _unseen(self.frame.iloc[train], self.frame.iloc[test])
         for part, fit in ((sorted(train), True), (sorted(test), False)):
@@ -143,6 +153,9 @@ class Table:
                 column = transform.get_feature_names_out()[int(finite.int().argmin())].partition("__")[2]
                 raise UsageError(f"{self.name}: numbers of column '{column}' are too large to be brought to variance 1")
             parts.append(Split(numbers, self.sensitive[part], self.target[part], "" if fit else note))
+            if lacks := parts[-1].lacks():
+                purpose = "to train on" if fit else "for testing"
+                raise UsageError(f"{self.name} has {lacks} among the {len(part):,} rows {purpose}")
         return parts[0], parts[1]
 
 
@@ -192,6 +205,8 @@ class TableSource:
 
     def __init__(self, split: Split, known: float = 1.0, seed: int = 0, device: torch.device | str = "cpu") -> None:
         require_number(known, "known", AtLeast(0), AtMost(1))
+        require_kind(split, "split", Split)
+        device = as_device(device)
         self.x = split.x.to(device)
         self.a = one_hot(split.a, 2).to(self.x)
         self.epochs = Epochs(len(split), seed, device)
@@ -232,6 +247,9 @@ def load_table(
     """
     check_folder(folder)
     if data == "synthetic":
+        for name, value in (("--target", target), ("--sensitive", sensitive)):
+            if value:
+                raise UsageError(f"{name} is of other tables: the synthetic one has its own, got {value}")
         return synthetic_table(bias=bias)
     if data == "adult":
         return _table("Adult", _adult(folder), target or "income", sensitive or "sex", favorable=">50K")
@@ -323,7 +341,11 @@ def _read(path: Path, names: Sequence[str] | None = None, **options: Any) -> "pd
             return pd.read_csv(io.BytesIO(content), names=names, index_col=False, **options)
     except UsageError:
         raise
-    except (ValueError, OSError, RecursionError, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
+    except pd.errors.ParserWarning as error:
+        raise UsageError(f"{path} has rows that are longer than its line of names") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text in UTF-8") from error
+    except (ValueError, OSError, RecursionError) as error:  # pandas' errors are ValueErrors
         raise UsageError(f"{path} can't be read as a table: {one_line(error)}") from error
 
 
@@ -359,7 +381,9 @@ def _openml(name: str, version: int, where: Path, folder: str | Path | None) -> 
     from sklearn.datasets import fetch_openml
 
     try:
-        return fetch_openml(name, version=version, as_frame=True, data_home=str(cache()), parser="auto").frame
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of further tries
+            return fetch_openml(name, version=version, as_frame=True, data_home=str(cache()), parser="auto").frame
     except Exception as error:  # scikit-learn and urllib raise many kinds
         places = ", ".join(str(place) for place in folders(folder))
         raise UsageError(

@@ -139,7 +139,7 @@ def column(*cells):
     ("text", "message"),
     [
         (column(1, 2).replace("f,s,y", "y,s,y"), "two columns 'y'"),  # else the target is among the features
-        (column(1, 2).replace("\n", ",9\n").replace("f,s,y,9", "f,s,y"), "can't be read as a table"),
+        (column(1, 2).replace("\n", ",9\n").replace("f,s,y,9", "f,s,y"), "longer than its line of names"),
         (column(1, "inf"), "column 'f' has a number that is infinite"),
         (column(1, "9" * 400), "column 'f' has a number that is infinite"),
         (column("1e308", "-1e308", 0), "column 'f' are too large"),
