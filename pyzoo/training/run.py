@@ -359,7 +359,16 @@ class Run:
         threads = min(self.hardware.threads, available_cores())
         with naming_sizes(recipe), torch.random.fork_rng(), evaluating(nn.ModuleList(pair)), using_threads(threads):
             torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
+            if purpose != "sample":  # which may need no data
+                self._require_same_sizes(recipe)
             yield recipe.report(pair, find_device(device)), recipe
+
+    def _require_same_sizes(self, recipe: Recipe) -> None:
+        """Raises a UsageError if a recipe's data need networks of other sizes than those that were trained."""
+        mine, theirs = self.networks.described(), recipe.sized().networks.described()
+        for name, value in theirs.items():
+            if mine.get(name) != value:
+                raise UsageError(f"the data of {self.path} have changed: they need {difference(name, value, mine.get(name))}")
 
     # Measuring, drawing, sampling -----------------------------------------------------------------------------------
 
