@@ -126,7 +126,8 @@ class Table(Settings):
     def recipe(self, row: Row, seed: int) -> Recipe:
         """A row's recipe with a seed."""
         more = {} if self.steps is None else {"steps": self.steps}
-        return row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
+        made = row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
+        return made.fitted(())  # no user has chosen the size of a batch
 
     def render(self, runs: Mapping[str, Sequence[Run]], references: References | None = None) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""

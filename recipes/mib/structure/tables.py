@@ -43,6 +43,10 @@ class MIBStructures(Table):
     data_dir: Path | None = None
     """Folder in which named sets are looked for first; then in $PYZOO_DATA and in a cache, into which they are downloaded."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.preset == "small", "preset", "small: each row has a preset of its own")
+
     def rows(self) -> Sequence[Row]:
         shared = {"data_dir": self.data_dir} if self.data_dir else {}
         return [
