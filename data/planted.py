@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_device, as_indices, require_count, require_names, require_number, require_tensor
+from pyzoo.checks import as_device, as_indices, require_count, require_kind, require_names, require_number, require_tensor
 from pyzoo.errors import UsageError
 from pyzoo.infer import BayesianNetwork, Variables
 from pyzoo.random import derive_seed, seeded
@@ -45,12 +45,15 @@ def parsed_structure(text: str) -> BayesianNetwork:
                 [1., 1.],
                 [0., 1.]])
     """
+    require_kind(text, "text", str)
     causes, views = set(), set()
     for statement in filter(str.strip, text.replace("\n", ";").split(";")):
         left, arrow, right = statement.partition("->")
         names = [[name.strip() for name in side.split(",")] for side in (left, right)]
         if not arrow or "->" in right or not all(name for side in names for name in side):
             raise ValueError(f"A statement is 'cause, cause -> view, view', not '{statement.strip()}'.")
+        if strange := [name for side in names for name in side if not name.isprintable()]:
+            raise ValueError(f"A name must be of characters that can be printed, not {strange[0]!r}.")
         causes |= set(names[0])
         views |= set(names[1])
     if both := sorted(causes & views):
@@ -61,10 +64,11 @@ def parsed_structure(text: str) -> BayesianNetwork:
     return BayesianNetwork.parse(text, variables)
 
 
-def _in_order(name: str) -> tuple[bool, str, int]:
+def _in_order(name: str) -> tuple[bool, str, int, str]:
     """Sorts x2 before x10, and the environment last."""
     stem = name.rstrip("0123456789")
-    return name == ENVIRONMENT, stem, int(name[len(stem) :] or 0)
+    number = name[len(stem) :].lstrip("0")  # as text: Python takes no number of very many digits
+    return name == ENVIRONMENT, stem, len(number), number
 
 
 def drawn_structure(
@@ -202,6 +206,8 @@ class PlantedGaussians(_Planted):
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Views by name, (count, x_dim) each, on the generator's device."""
+        require_count(count, "count", 0)
+        require_kind(generator, "generator", torch.Generator)
         device, num_causes = generator.device, len(self.structure.variables.shared)
         z = torch.randn(count, num_causes * self.z_dim, generator=generator, device=device)
         noise = torch.randn(len(self.views), count, self.x_dim, generator=generator, device=device)
@@ -294,6 +300,9 @@ class PlantedImages(_Planted):
         labels = as_indices(labels, "labels") if num_classes else torch.zeros(len(images), dtype=torch.int64)
         if len(labels) != len(images):
             raise ValueError(f"There must be a label for each of the {len(images)} images, got {len(labels)}.")
+        if len(labels) and labels.min() < 0:
+            raise ValueError(f"labels must not be negative, got {labels.min().item()}.")
+        labels = labels.clamp(max=num_classes)  # of classes beyond, no image is drawn
         self.num_classes = num_classes
         self.counts = torch.bincount(labels, minlength=max(1, num_classes))[: max(1, num_classes)]
         if not self.counts.all():

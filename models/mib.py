@@ -185,15 +185,20 @@ def check_complete(variables: Variables, dims: Mapping[str, int], networks: Mapp
     """Raises a ValueError that names a latent without dimensions, a view without its network, or a reserved name."""
     require_kind(dims, "dims", Mapping)
     require_kind(networks, f"{what}s", Mapping, nn.ModuleDict)
-    for name in variables.names:
-        if name in _RESERVED or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
-            raise ValueError(f"No variable can be called '{name}': the name is reserved by the model, its guide or torch.")
+    require_free_names(variables)
     for latent in variables.latents:
         require_count(dims.get(latent), f"The number of dimensions of the latent '{latent}'")
     for view in variables.observed:
         if view not in networks:
             raise ValueError(f"The view '{view}' has no {what}.")
         require_kind(networks[view], f"The {what} of '{view}'", nn.Module)
+
+
+def require_free_names(variables: Variables) -> None:
+    """Raises a ValueError if a variable has a name that a program of these variables needs for something else."""
+    for name in variables.names:
+        if name in _RESERVED or "." in name or (name in variables.observed and hasattr(nn.ModuleDict(), name)):
+            raise ValueError(f"No variable can be called '{name}': the name is reserved by the model, its guide or torch.")
 
 
 def _check_generative(network: BayesianNetwork) -> None:

@@ -54,7 +54,7 @@ def masks(report: "StructureReport", history: Sequence[Mapping[str, float]], cou
     ]
     figure, axes = figure_grid(1, len(shown) + 1, "Probability of each edge over training (black: 1)", cell=(1.4, 2.2))
     for cell, (title, mask) in zip(axes[0], [*shown, ("the truth", report.truth)], strict=True):
-        cell.imshow(mask, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        cell.imshow(mask.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
         cell.set_title(title, fontsize=8)
         labels = report.recipe.planted_structure.variables.shared if title == "the truth" else [names.shared[j] for j in order]
         cell.set_xticks(range(mask.shape[1]), labels, fontsize=7)
@@ -88,7 +88,7 @@ def view_sheet(views: Mapping[str, Tensor], title: str) -> Figure:
     figure, axes = figure_grid(1, len(views), title, cell=(1.8, 2.0))
     for cell, (name, view) in zip(axes[0], views.items(), strict=True):
         limit = max(1.0, view.abs().max().item())
-        cell.imshow(view, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        cell.imshow(view.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         cell.set_title(name, fontsize=8)
         label_axes(cell, "coordinate", "example" if name == next(iter(views)) else "")
     return figure

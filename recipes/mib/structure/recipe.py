@@ -4,9 +4,10 @@ Source: Zhang et al. (2020), section 3.5, eq. 15 and algorithm 1. The paper show
 sizes and schedules are ours. They were chosen by planted structures of seeds from 1000 on.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,7 +21,7 @@ from pyzoo.data.planted import ENVIRONMENT, PlantedGaussians, PlantedImages, Pla
 from pyzoo.errors import UsageError
 from pyzoo.files import expanded
 from pyzoo.infer import BayesianNetwork, RelaxedMask, Variables
-from pyzoo.models.mib import LearnedMaskNetworks
+from pyzoo.models.mib import LearnedMaskNetworks, require_free_names
 from pyzoo.recipes.images import InData
 from pyzoo.recipes.mib.methods import Declaration, Method
 from pyzoo.recipes.mib.structure import ABOUT
@@ -158,13 +159,18 @@ class LearnedStructureRecipe(StructuredRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, text in (("structure", self.structure), ("known-edges", self.known_edges), ("absent-edges", self.absent_edges)):
-            try:
-                _ = parsed_structure(text) if text.strip() else None
-                if name != "structure":
-                    self._network(text)
-            except ValueError as error:
-                raise UsageError(f"--{name}: {error}".rstrip(".")) from error
+        with _naming("structure"):
+            views = self.views
+            enough = self.environments >= 2 if ENVIRONMENT in views else self.environments == 0
+            self.require(enough, "environments", "2 or more for a view e in --structure, and 0 without it")
+            if not set(views) - {ENVIRONMENT}:
+                raise UsageError("--structure needs a view besides the environment")
+            require_free_names(self.declare().variables)
+        for name, text in (("known-edges", self.known_edges), ("absent-edges", self.absent_edges)):
+            with _naming(name):
+                edges = self._network(text).edges
+                if wrong := [edge for edge in edges if edge[1] not in views]:
+                    raise ValueError(f"An edge leads from a latent to a view, not as {' -> '.join(wrong[0])}.")
         known, absent = (self._network(text).generative_mask().bool() for text in (self.known_edges, self.absent_edges))
         if both := (known & absent).nonzero().tolist():
             names = self.declare().variables
@@ -289,6 +295,17 @@ class LearnedStructureRecipe(StructuredRecipe):
 
     def report(self, pair: Pair, device: torch.device) -> StructureReport:
         return StructureReport(self, pair, device)
+
+
+@contextlib.contextmanager
+def _naming(flag: str) -> Iterator[None]:
+    """The context in which what is wrong with a text is said by its flag."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"--{flag}: {error}".rstrip(".")) from error
 
 
 def _small(images: torch.Tensor) -> torch.Tensor:
