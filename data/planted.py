@@ -233,7 +233,7 @@ class PlantedGaussians(_Planted):
         """I(some; others | given) between causes and views, in nats, by determinants of covariances.
 
         Raises:
-            ValueError: there is no such variable, or none is asked for.
+            ValueError: there is no such variable, one is named twice, or there is none on a side.
         """
         covariance = self.covariance
         known = [*self.structure.variables.shared, *self.views]
@@ -241,6 +241,8 @@ class PlantedGaussians(_Planted):
             require_names(names, known, "variable")
         if not some or not others:
             raise ValueError("An information is between one variable or more on each side.")
+        if len({*some, *others, *given}) < len(some) + len(others) + len(given):
+            raise ValueError("A variable can't be named twice in an information.")
 
         def log_det(names: Sequence[str]) -> Tensor:
             if not names:

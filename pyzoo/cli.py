@@ -458,6 +458,9 @@ def _reproduce(arguments: list[str]) -> int:
     require_ours(out / "table.md")
     seeds = ", ".join(map(str, table.seeds))
     print(f"{name}, preset {table.preset}, seeds {seeds} on {hardware.find()}; folder {out}", flush=True)
+    for row in table.rows():  # what is missing is said before the first run is trained
+        if not (out / row.folder(table.seeds[0]) / "config.json").exists():
+            table.recipe(row, table.seeds[0]).prepare()
     failed = 0
     for seed in table.seeds:
         for row in table.rows():

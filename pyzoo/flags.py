@@ -129,8 +129,8 @@ def _reason(text: str, arguments: Sequence[str], fields: Sequence[Field]) -> str
     named = re.match(r"Error parsing (--[\w-]+):", text)
     for field in fields:
         if named and named[1] == flag(field.name):
-            given = re.search(rf"{named[1].replace('-', '[-_]')}[= ](.*?)(?= --|$)", " ".join(arguments), re.DOTALL)
-            return f"{named[1]} must be {expected(field.hint)}, got {cut(given[1] if given else '')}"
+            given = re.findall(rf"{named[1].replace('-', '[-_]')}[= ](.*?)(?= --|$)", " ".join(arguments), re.DOTALL)
+            return f"{named[1]} must be {expected(field.hint)}, got {cut(given[-1] if given else '')}"  # the last one counts
     return text.partition(" For full helptext")[0].removesuffix(".")
 
 

@@ -54,7 +54,7 @@ class ImageRecipe(Recipe):
         super().__post_init__()
         if self.data_dir is not None:  # a run may be resumed elsewhere
             object.__setattr__(self, "data_dir", expanded(self.data_dir).absolute())
-        if self.data not in self.named_data and _is_path(self.data):
+        if self.data not in self.named_data and is_path(self.data):
             object.__setattr__(self, "data", str(expanded(self.data).absolute()))
 
     @classmethod
@@ -137,7 +137,7 @@ class ImageRecipe(Recipe):
         return step // self.epoch_steps
 
 
-def _is_path(data: str) -> bool:
+def is_path(data: str) -> bool:
     """Whether data are named by a file or folder."""
     if data.startswith("torchvision:"):
         return False

@@ -93,6 +93,7 @@ FAIR = {
 }
 OOD = {
     "data": "digits",
+    "sharpen": False,
     "steps": 30,
     "batch_size": 60,
     "log_every": 5,

@@ -126,6 +126,8 @@ def test_environments_do_not_decide_where_only_colors_differ(tmp_path):
         "steps": 250,
         "batch_size": 500,
         "learning_rate": 3e-3,
+        "weight_decay": 1e-3,
+        "stability_ramp": 0.5,
         "hidden_dim": 32,
         "held_out": 0.1,
     }
@@ -135,6 +137,29 @@ def test_environments_do_not_decide_where_only_colors_differ(tmp_path):
     assert found["erm"]["accuracy_train_envs"] > 0.8
     assert found["erm"]["accuracy_test_env"] < 0.3
     assert found["ours"]["accuracy_test_env"] > 0.65
+
+
+@pytest.mark.parametrize("labelled", [1.0, 0.5])
+def test_sharpened_environments_are_where_color_and_label_agree(labelled):
+    recipe = ood(sharpen=True, copies=10, labelled=labelled)
+    grouped, train = recipe._grouped_set, recipe.training_set
+    agrees = train.colors == train.labels
+    present = recipe.source(CPU).present
+    known = torch.ones(len(train)).bool() if present is None else present[:, 1]
+    assert (grouped.environments[known] == agrees[known].long()).double().mean() > 0.95
+    shares = [(grouped.environments[part] == 1).double().mean().item() for part in (known, ~known) if part.any()]
+    assert shares == pytest.approx([0.85] * len(shares), abs=0.08)
+    assert shares[0] == pytest.approx(shares[-1], abs=0.02)
+    for name in ("images", "labels", "classes", "colors"):
+        assert getattr(grouped, name) is getattr(train, name)
+    assert torch.equal(train.environments.bincount(), torch.tensor([len(train) // 2 + len(train) % 2, len(train) // 2]))
+    again = ood(sharpen=True, copies=10, labelled=labelled)._grouped_set
+    assert torch.equal(again.environments, grouped.environments)
+
+
+def test_a_group_too_small_for_its_share_of_a_batch():
+    with pytest.raises(UsageError, match="--sharpen: the smallest group of images has"):
+        ood(sharpen=True, batch_size=1000).prepare()
 
 
 def test_environment_information_of_the_color_alone():
@@ -186,6 +211,8 @@ def test_metrics_figures_and_samples(tmp_path):
         ({"color_flips": (0.2, 1.5)}, "--color-flips must be"),
         ({"batch_size": 3}, "--batch-size must be at least 4"),
         ({"dropout": 1.0}, "--dropout must be"),
+        ({"sharpen": True, "grayscale": True}, "--sharpen must be off"),
+        ({"sharpen": True, "color_flips": (0.2,)}, "--sharpen must be off"),
     ],
 )
 def test_bad_settings(changes, message):
@@ -206,7 +233,10 @@ def test_data_that_do_not_serve(images_are):
 def test_the_table(tmp_path):
     table = MIBTable4(preset="digits", seeds=(0,), steps=4)
     labels = [row.label for row in table.rows()]
-    assert labels == ["Oracle (grayscale)", "ERM", "IRM", "OURS", "OURS, half the labels"]
+    ours = ["OURS, environments as they are", "OURS", "OURS, half the labels"]
+    assert labels == ["Oracle (grayscale)", "ERM", "IRM", *ours]
+    assert [table.recipe(row, 0).sharpen for row in table.rows()] == [False] * 4 + [True] * 2
+    assert [table.recipe(row, 0).steps for row in table.rows()] == [4] * 6
     runs = {}
     for row in table.rows()[:2]:
         recipe = OODRecipe.preset("digits", **{**OOD, **row.fields, "steps": 4, "log_every": 2})

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["MIBTable4"]
 
 _ACCURACIES = ("accuracy_train_envs", "accuracy_test_env")
-_PLAIN = {"dist_weight": 0.0, "sufficient_weight": 0.0, "dropout": 0.0}
+_GIVEN = {"sharpen": False, "learning_rate": 1e-3, "weight_decay": 1e-3, "steps": 400}
+"""Environments as they are, and what suits them."""
+_RAMP = {"stability_ramp": 0.5}
+_PLAIN = {**_GIVEN, "dist_weight": 0.0, "sufficient_weight": 0.0, "dropout": 0.0}
 """A prediction without a prior, another view of z, or dropout: an encoder and its classifier alone."""
 _ROWS = {
     "Oracle (grayscale)": ({**_PLAIN, "stability_weight": 0.0, "grayscale": True}, ("73.5 ± 0.2", "73.0 ± 0.4")),
     "ERM": ({**_PLAIN, "stability_weight": 0.0}, ("87.4 ± 0.2", "17.1 ± 0.6")),
-    "IRM": ({**_PLAIN, "stability": "irm", "stability_weight": 1e4}, ("70.8 ± 0.9", "66.9 ± 2.5")),
+    "IRM": ({**_PLAIN, **_RAMP, "stability": "irm", "stability_weight": 1e4}, ("70.8 ± 0.9", "66.9 ± 2.5")),
+    "OURS, environments as they are": ({**_GIVEN, **_RAMP, "stability_weight": 1e3}, ("67.8 ± 6.8", "62.1 ± 6.1")),
     "OURS": ({}, ("67.8 ± 6.8", "62.1 ± 6.1")),
     "OURS, half the labels": ({"labelled": 0.5}, ("71.4 ± 6.1", "58.7 ± 7.2")),
 }
@@ -32,7 +36,8 @@ _LIMITS = {"Random": ("50", "50"), "Optimal invariant": ("75", "75")}
 class MIBTable4(Table):
     """Table 4 of Zhang et al. (2020): accuracy on colored MNIST, in the environments of the training and in another one.
 
-    ERM, IRM and the oracle are our networks without prior and dropout, with and without IRM's penalty, and without colors.
+    ERM, IRM and the oracle are our networks without prior and dropout, with and without IRM's penalty, and without colors. They
+    and one row of ours have the environments as they are; the other rows of ours have them sharpened.
     """
 
     name: ClassVar[str] = "mib-table4"
@@ -44,7 +49,8 @@ class MIBTable4(Table):
         "environment_information": "I(z; e | y), nats / 1,000",
     }
     note: ClassVar[str] = (
-        "No run has seen the test environment. All rows have the recipe's settings and the last step's parameters. The settings "
+        "No run has seen the test environment. All rows have the last step's parameters, and settings that are the same for all "
+        "whose environments are as they are, and for all whose are sharpened, which the paper does not do. The settings "
         "were chosen on colored Fashion-MNIST, and by held-out images in the training environments of colored MNIST, where "
         "accuracies should be high and equal."
     )

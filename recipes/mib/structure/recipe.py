@@ -22,7 +22,7 @@ from pyzoo.errors import UsageError
 from pyzoo.files import expanded
 from pyzoo.infer import BayesianNetwork, RelaxedMask, Variables
 from pyzoo.models.mib import LearnedMaskNetworks, require_free_names
-from pyzoo.recipes.images import InData
+from pyzoo.recipes.images import ImageRecipe, InData, is_path
 from pyzoo.recipes.mib.methods import Declaration, Method
 from pyzoo.recipes.mib.structure import ABOUT
 from pyzoo.recipes.mib.structure.objectives import DistributionLoss, ScoreLoss
@@ -104,7 +104,8 @@ class LearnedStructureRecipe(StructuredRecipe):
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
 
     data: Annotated[str, InData] = "gaussian"
-    """The views: gaussian, linear functions of normal causes; or strips of images: digits, mnist, or your own."""
+    """The views: gaussian, linear functions of normal causes; or strips of images, by what ``--data`` of graph-vae takes: digits,
+    mnist, or your own."""
     data_dir: Annotated[Path | None, InData] = None
     """Folder in which named sets are looked for first; then in $PYZOO_DATA and in a cache, into which they are downloaded."""
     structure: Annotated[str, InData] = ""
@@ -159,6 +160,8 @@ class LearnedStructureRecipe(StructuredRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.is_of_images and is_path(self.data) and self.data not in ImageRecipe.named_data:  # a run may be resumed elsewhere
+            object.__setattr__(self, "data", str(expanded(self.data).absolute()))
         with _naming("structure"):
             views = self.views
             enough = self.environments >= 2 if ENVIRONMENT in views else self.environments == 0
@@ -213,8 +216,7 @@ class LearnedStructureRecipe(StructuredRecipe):
 
     @functools.cached_property
     def _images(self) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
-        name = self.data if self.data in ("digits", "mnist") else expanded(self.data)
-        dataset = load_image_data(name, self.data_dir)
+        dataset = load_image_data(self.data, self.data_dir)
         if self.num_classes and (dataset.train_labels is None or dataset.test_labels is None):
             raise UsageError(f"--num-classes needs images with labels, which {self.data} lacks")
         parts = {"train": (dataset.train, dataset.train_labels), "test": (dataset.test, dataset.test_labels)}

@@ -69,7 +69,7 @@ def matched_edges(edges: Tensor, truth: Tensor) -> float:
     """
     for mask, name in ((edges, "edges"), (truth, "truth")):
         require_tensor(mask, name)
-    if edges.dim() != 2 or truth.dim() != 2 or len(edges) != len(truth):
+    if edges.dim() != 2 or truth.dim() != 2 or len(edges) != len(truth) or not (edges.numel() and truth.numel()):
         raise ValueError(f"Masks must be (views, latents) of the same views, got {tuple(edges.shape)} and {tuple(truth.shape)}.")
     order = matched(edges, truth)
     edges, truth = _padded(edges, truth)
@@ -80,7 +80,7 @@ def _padded(edges: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Two masks with empty columns, so that they have as many."""
     width = max(edges.shape[1], truth.shape[1])
     first, second = (torch.nn.functional.pad(mask, (0, width - mask.shape[1])) for mask in (edges, truth))
-    return first.double(), second.double()
+    return first.detach().double(), second.detach().double()
 
 
 class StructureReport(PairReport):
