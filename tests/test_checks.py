@@ -282,7 +282,7 @@ WIDE = (torch.zeros(2, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1]))
         (lambda: ViewSource(IMAGE, "affine"), "family must be of type Family, got str"),
         (lambda: AugmentedSource(ImageSource(IMAGE)), "views must be of type ViewSource, got ImageSource"),
         (lambda: check_distribution(dist.Normal, {"loc": 0.0}), "loc must be a tensor, got a float"),
-        (lambda: check_elbo(lambda: None, lambda: None, {}, 2), "Neither program has a parameter to train"),
+        (lambda: check_elbo(lambda x: None, lambda x: None, {"x": IMAGE}, 2), "Neither program has a parameter to train"),
         (lambda: hints(int), "Settings are dataclasses, and int is none"),
     ],
 )

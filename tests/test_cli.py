@@ -36,6 +36,7 @@ TABLES = (
     "mib-table2",
     "mib-table3",
     "mib-table4",
+    "mib-structures",
     "tvae-table1",
     "tvae-figure2",
 )

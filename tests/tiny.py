@@ -201,6 +201,9 @@ def flags(fields: dict[str, Any]) -> list[str]:
     """The fields as flags of ``pyzoo train``."""
     arguments = []
     for name, value in fields.items():
-        values = value if isinstance(value, tuple) else (value,)
-        arguments += ["--" + name.replace("_", "-"), *map(str, values)]
+        flag, values = name.replace("_", "-"), value if isinstance(value, tuple) else (value,)
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            arguments += [f"--{flag}", *map(str, values)]
     return arguments

@@ -110,7 +110,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         "small": {"data": "mnist", "steps": 300, "batch_size": 10_000},
         "digits": {"data": "digits", "steps": 400, "batch_size": 2000, "copies": 10, "hidden_dim": 64},
     }
-    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "sharpen", "stability", "stability_weight", "dropout")
+    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "sharpen", "stability_weight", "dropout")
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
     group: ClassVar[str] = "training"
 
@@ -129,7 +129,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of the training images whose label is known."""
     sharpen: bool = True
-    """Group the labelled images by the environment that image and label point to, in place of the one that they come from."""
+    """Group labelled images by the environment that image and label point to, not by the one that they come from."""
     networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
     """Sizes of the networks."""
     method: OOD = OOD()
