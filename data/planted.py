@@ -118,6 +118,7 @@ class _Planted:
     """Base of both kinds of views."""
 
     def __init__(self, structure: BayesianNetwork, num_environments: int, blur: float) -> None:
+        require_kind(structure, "structure", BayesianNetwork)
         names = structure.variables
         if names.private or not names.shared:
             raise ValueError("A planted structure has shared causes, and no others.")
@@ -294,7 +295,7 @@ class PlantedImages(_Planted):
     ) -> None:
         super().__init__(structure, num_environments, blur)
         require_tensor(images, "images")
-        if images.dim() != 4 or images.shape[1] != 1 or images.dtype != torch.uint8 or not len(images):
+        if images.dim() != 4 or images.shape[1] != 1 or images.dtype != torch.uint8 or not images.numel():
             raise ValueError(f"images must be uint8 and (images, 1, height, width), got {images.dtype} {tuple(images.shape)}.")
         require_count(num_classes, "num_classes", 0)
         if num_classes and labels is None:
@@ -361,6 +362,7 @@ class PlantedSource:
         split: str = "train",
         device: torch.device | str = "cpu",
     ) -> None:
+        require_kind(planted, "planted", PlantedGaussians, PlantedImages)
         require_number(complete, "complete", AtLeast(0), AtMost(1))
         self.device = as_device(device)
         self.planted = planted.to(self.device) if isinstance(planted, PlantedImages) else planted

@@ -24,7 +24,7 @@ from pyzoo.data.images import Epochs
 from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import expanded, read_bytes
-from pyzoo.random import derive_seed, seeded
+from pyzoo.random import derive_seed, fingerprint_of, seeded
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
 if TYPE_CHECKING:
@@ -113,6 +113,14 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def fingerprint(self) -> str:
+        """What tells the table from others: of its columns' names and its rows."""
+        import pandas as pd
+
+        names = "\n".join(map(str, self.frame.columns)).encode()
+        rows = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
+        return fingerprint_of(bytearray(names), rows, self.sensitive, self.target)
 
     def split(self, seed: int, test_share: float = 0.2) -> tuple[Split, Split]:
         """Rows to train on and rows to test on, drawn at random so that each part has the same shares of groups and outcomes.
@@ -283,6 +291,7 @@ def _table(name: str, frame: "pd.DataFrame", target: str, sensitive: str, favora
         raise UsageError(f"{name} has no columns besides target and sensitive attribute")
     gaps = {column: count for column, count in features.isna().sum().items() if count}
     notes += [f"Values are missing of {', '.join(f'{column} ({count:,})' for column, count in gaps.items())}."] if gaps else []
+    notes += _nearly_numbers(features)
     return Table(name, features, a, y, groups, outcomes, " ".join(notes))
 
 
@@ -306,6 +315,20 @@ def _as_numbers(name: str, frame: "pd.DataFrame") -> "pd.DataFrame":
     if len(infinite):
         raise UsageError(f"{name}: column '{infinite[0]}' has a number that is infinite or too large: leave it empty")
     return frame
+
+
+def _nearly_numbers(frame: "pd.DataFrame") -> list[str]:
+    """What to say of columns that are categories because of a few values that are no numbers."""
+    import pandas as pd
+
+    notes = []
+    for column in frame.select_dtypes(exclude=["number", "category"]):
+        given = frame[column].dropna()
+        others = given[pd.to_numeric(given, errors="coerce").isna()]
+        if len(others) < 0.1 * len(given):
+            which = f"{len(others):,} of its {len(given):,} values are no numbers, such as {one_line(str(others.iloc[0]))!r}"
+            notes.append(f"Column '{column}' is taken as categories: {which}.")
+    return notes
 
 
 def _two_values(name: str, column: "pd.Series", what: str, last: str | None = None) -> tuple[Tensor, tuple[str, str]]:

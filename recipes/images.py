@@ -14,6 +14,7 @@ from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
 from pyzoo.files import expanded
+from pyzoo.random import fingerprint_of
 from pyzoo.settings import Above, AtLeast, AtMost, Below, Group, changed
 from pyzoo.training import PairReport, Recipe
 
@@ -116,6 +117,12 @@ class ImageRecipe(Recipe):
     @property
     def note(self) -> str:
         return self._split[0].note
+
+    def fingerprint(self) -> str:
+        if self.data in self.named_data or self.data.startswith("torchvision:"):
+            return ""
+        parts = (self.dataset.train, self.dataset.test, self.dataset.train_labels, self.dataset.test_labels)
+        return fingerprint_of(*(part for part in parts if part is not None))
 
     def prepare(self) -> None:
         besides = f"{len(self.dataset.test)} are for testing, {self.held_out_size} held out"

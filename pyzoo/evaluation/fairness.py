@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices, require_floating, require_shape
+from pyzoo.checks import as_indices, require_count, require_floating, require_shape
 
 __all__ = ["fairness_metrics", "leakage"]
 
@@ -38,8 +38,9 @@ def fairness_metrics(predicted: Tensor, target: Tensor, group: Tensor) -> dict[s
     from sklearn.metrics import accuracy_score
 
     arrays = {}
+    require_shape(target, "target", ("examples",))
     for name, values in (("predicted", predicted), ("target", target), ("group", group)):
-        require_shape(values, name, ("examples",), examples=len(target) if target.dim() else 0)
+        require_shape(values, name, ("examples",), examples=len(target))
         arrays[name] = as_indices(values, name).cpu().numpy()
         if not ((values == 0) | (values == 1)).all():
             raise ValueError(f"{name} must be zeros and ones.")
@@ -79,6 +80,9 @@ def leakage(train: Tensor, train_group: Tensor, test: Tensor, test_group: Tensor
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    require_count(seed, "seed", 0)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2^32, got {seed}.")
     for name, values, groups in (("train", train, train_group), ("test", test, test_group)):
         require_shape(values, name, ("examples", "features"))
         require_floating(values, name)

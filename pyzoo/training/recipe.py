@@ -138,6 +138,10 @@ class Recipe(Settings):
             UsageError: one is missing or damaged, or a setting does not fit it.
         """
 
+    def fingerprint(self) -> str:
+        """What tells data of a user's own from others, so that a run whose data have changed is known; "" for any other data."""
+        return ""
+
     def fitted(self, given: Collection[str]) -> Self:
         """The recipe with settings that fit few data of a user's: a preset's batch may have more examples than there are.
 

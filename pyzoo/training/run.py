@@ -226,6 +226,8 @@ class Run:
 
         self.config = self._read_config()  # another process may have made the run longer
         recipe = self.recipe
+        if not self._is_new:
+            self._require_same_data(recipe)
         trainer = Trainer(recipe, self.folder, hardware, progress)
         trained, first = trainer.step, trainer.fabric.is_global_zero
         self._loaded.clear()
@@ -360,11 +362,13 @@ class Run:
         with naming_sizes(recipe), torch.random.fork_rng(), evaluating(nn.ModuleList(pair)), using_threads(threads):
             torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
             if purpose != "sample":  # which may need no data
-                self._require_same_sizes(recipe)
+                self._require_same_data(recipe)
             yield recipe.report(pair, find_device(device)), recipe
 
-    def _require_same_sizes(self, recipe: Recipe) -> None:
-        """Raises a UsageError if a recipe's data need networks of other sizes than those that were trained."""
+    def _require_same_data(self, recipe: Recipe) -> None:
+        """Raises a UsageError if a recipe's data are not those that the run began with: then test examples may be trained on."""
+        if (before := self.config.get("data", "")) and before != recipe.fingerprint():
+            raise UsageError(f"the data of {self.path} have changed since it was trained: put them back, or train a new run")
         mine, theirs = self.networks.described(), recipe.sized().networks.described()
         for name, value in theirs.items():
             if mine.get(name) != value:
@@ -561,6 +565,7 @@ def _config(recipe: Recipe, preset: str, hardware: Hardware, path: Path) -> dict
         "networks": recipe.networks.described(),
         "hardware": dataclasses.asdict(hardware),
         "versions": versions(),
+        "data": recipe.fingerprint(),
     }
 
 

@@ -1,11 +1,13 @@
 """What the newest recipes are given that does not fit: each is refused in one line, before anything is trained."""
 
 import pytest
+import torch
 
+from pyzoo.data.files import image_data, write_npz
 from pyzoo.data.tables import load_table, synthetic_table
 from pyzoo.errors import UsageError
 from pyzoo.training import Hardware, NonFiniteLoss, Run, find_table
-from tiny import fair, structure, trainer_of
+from tiny import fair, graph, structure, trainer_of
 
 
 def csv(path, rows):
@@ -63,6 +65,36 @@ def test_a_table_that_has_changed_is_not_measured(tmp_path):
     for ask in (Run(run.path).measure, Run(run.path).draw):
         with pytest.raises(UsageError, match="have changed"):
             ask()
+
+
+def test_a_run_does_not_go_on_with_a_table_of_other_values(tmp_path):
+    """Rows that have changed places would be tested on after they have been trained on."""
+    file = csv(tmp_path / "t.csv", ROWS)
+    run = Run.create(fair(data=file, **OWN, steps=2, batch_size=16), "synthetic", Hardware("cpu"), tmp_path / "run")
+    run.train(progress=False, figures=False)
+    Run(run.path).measure()
+    head, *lines = (tmp_path / "t.csv").read_text().splitlines()
+    (tmp_path / "t.csv").write_text("\n".join([head, *reversed(lines)]))
+    for ask in (Run(run.path).measure, Run(run.path).draw, Run(run.path).train):
+        with pytest.raises(UsageError, match="have changed since it was trained"):
+            ask()
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path):
+    images, labels = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8), torch.arange(60) % 3
+    write_npz(tmp_path / "i.npz", image_data(images, labels))
+    recipe = graph(data=str(tmp_path / "i.npz"), steps=2, batch_size=8, held_out=0.0)
+    run = Run.create(recipe, "digits", Hardware("cpu"), tmp_path / "run").train(progress=False, evaluate=False, figures=False)
+    write_npz(tmp_path / "i.npz", image_data(images.flip(0), labels))
+    with pytest.raises(UsageError, match="have changed since it was trained"):
+        Run(run.path).measure()
+
+
+def test_columns_that_are_nearly_numbers_are_named(tmp_path):
+    lines = ["x,s,y", *(f"{i if i != 7 else '12,000'!r},{'ab'[i % 2]},{'no' if i % 3 else 'yes'}" for i in range(40))]
+    (tmp_path / "t.csv").write_text("\n".join(line.replace("'", '"') for line in lines))
+    note = load_table(str(tmp_path / "t.csv"), "y", "s").note
+    assert note == "Column 'x' is taken as categories: 1 of its 40 values are no numbers, such as '12,000'."
 
 
 def test_a_paper_table_of_few_rows_takes_a_batch_that_fits(tmp_path):

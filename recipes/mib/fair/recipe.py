@@ -172,6 +172,9 @@ class FairRecipe(StructuredRecipe):
         what = f"at most {self.train_size}, the number of rows to train on ({len(self.splits[2])} are for testing)"
         self.require(self.batch_size <= self.train_size, "batch_size", what)
 
+    def fingerprint(self) -> str:
+        return "" if self.data in TABLES else self.table.fingerprint()
+
     def fitted(self, given: Collection[str]) -> Self:
         if self.data in TABLES or "batch_size" in given or self.batch_size <= self.train_size:
             return self

@@ -22,6 +22,7 @@ from pyzoo.errors import UsageError
 from pyzoo.files import expanded
 from pyzoo.infer import BayesianNetwork, RelaxedMask, Variables
 from pyzoo.models.mib import LearnedMaskNetworks, require_free_names
+from pyzoo.random import fingerprint_of
 from pyzoo.recipes.images import ImageRecipe, InData, is_path
 from pyzoo.recipes.mib.methods import Declaration, Method
 from pyzoo.recipes.mib.structure import ABOUT
@@ -225,6 +226,11 @@ class LearnedStructureRecipe(StructuredRecipe):
     def prepare(self) -> None:
         for part in ("train", "test"):
             self.planted(part)
+
+    def fingerprint(self) -> str:
+        if not self.is_of_images or self.data in ImageRecipe.named_data or not is_path(self.data):
+            return ""
+        return fingerprint_of(*(part for pair in self._images.values() for part in pair if part is not None))
 
     @property
     def train_size(self) -> None:
