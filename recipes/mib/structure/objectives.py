@@ -5,9 +5,10 @@ r"""What algorithm 1 makes small, in turns: a loss of the distributions, and a s
 The first moves the networks, the second the masks' probabilities rho, the last term being the expected number of edges. Both are
 means over draws of the masks.
 
-K_i is ours: the effective number of parents of view i. A number of edges has no gradient along which latents could turn. Where
-views are smooth functions of several normal latents, a rotation of the latents explains them as well, but needs more edges; and
-no single edge can be left out then. K_i does have that gradient.
+K_i is ours: the effective number of parents of view i. Where views are smooth functions of several normal latents, a rotation of
+the latents explains them as well, but needs more edges; and no single edge can be left out then. A number of edges has no
+gradient along which latents could turn back, and the noise of the drawn masks only a small one, which is enough for structures
+with few edges. K_i has that gradient.
 
 Source: Zhang et al. (2020), eq. 15 and algorithm 1.
 """
