@@ -21,7 +21,7 @@ from pyzoo.training import PairReport, Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe"]
+__all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe", "is_own"]
 
 InData = Group("data")
 """The heading under which settings of data stand in the command's help."""
@@ -55,7 +55,7 @@ class ImageRecipe(Recipe):
         super().__post_init__()
         if self.data_dir is not None:  # a run may be resumed elsewhere
             object.__setattr__(self, "data_dir", expanded(self.data_dir).absolute())
-        if self.data not in self.named_data and is_path(self.data):
+        if is_own(self.data, self.named_data):
             object.__setattr__(self, "data", str(expanded(self.data).absolute()))
 
     @classmethod
@@ -119,7 +119,7 @@ class ImageRecipe(Recipe):
         return self._split[0].note
 
     def fingerprint(self) -> str:
-        if self.data in self.named_data or self.data.startswith("torchvision:"):
+        if not is_own(self.data, self.named_data):
             return ""
         parts = (self.dataset.train, self.dataset.test, self.dataset.train_labels, self.dataset.test_labels)
         return fingerprint_of(*(part for part in parts if part is not None))
@@ -144,9 +144,9 @@ class ImageRecipe(Recipe):
         return step // self.epoch_steps
 
 
-def is_path(data: str) -> bool:
-    """Whether data are named by a file or folder."""
-    if data.startswith("torchvision:"):
+def is_own(data: str, named: Collection[str]) -> bool:
+    """Whether data are a user's, in a file or folder, and not among those that are known by name."""
+    if data in named or data.startswith("torchvision:"):
         return False
     return "/" in data or data.startswith((".", "~")) or Path(data).suffix in FILE_TYPES or Path(data).is_dir()
 

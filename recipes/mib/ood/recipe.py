@@ -207,7 +207,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         images, number = labelled.images.float() / 255, len(self.color_flips)
         groups = sharpened_environments(images, labelled.labels, labelled.environments, derive_seed(self.seed, "sharpen"))
         smallest = torch.bincount(groups, minlength=number).min().item()
-        if smallest * number < self.batch_size * labelled.images.shape[0] / len(self.training_set):
+        if smallest * number < self.batch_size * len(labelled) / len(self.training_set):
             what = f"the smallest group of images has {smallest:,} with labels, less than its share of a batch"
             raise UsageError(f"--sharpen: {what}: take a --batch-size below {self.batch_size}, or --no-sharpen")
         return groups

@@ -7,7 +7,7 @@ sizes and schedules are ours. They were chosen by planted structures of seeds fr
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,13 +23,13 @@ from pyzoo.files import expanded
 from pyzoo.infer import BayesianNetwork, RelaxedMask, Variables
 from pyzoo.models.mib import LearnedMaskNetworks, require_free_names
 from pyzoo.random import fingerprint_of
-from pyzoo.recipes.images import ImageRecipe, InData, is_path
+from pyzoo.recipes.images import ImageRecipe, InData, is_own
 from pyzoo.recipes.mib.methods import Declaration, Method
 from pyzoo.recipes.mib.structure import ABOUT
 from pyzoo.recipes.mib.structure.objectives import DistributionLoss, ScoreLoss
 from pyzoo.recipes.mib.structure.report import StructureReport
 from pyzoo.recipes.mib.structured import StructuredRecipe
-from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Weight
+from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Steps, Weight
 from pyzoo.training import Objective, Pair, Schedule, Source, linear
 
 __all__ = ["LearnedStructure", "LearnedStructureRecipe"]
@@ -144,7 +144,7 @@ class LearnedStructureRecipe(StructuredRecipe):
     """Sizes of the networks."""
     method: LearnedStructure = LearnedStructure()
     """The structure that is possible, and what an edge costs."""
-    steps: Annotated[int, AtLeast(1), AtMost(1_000_000_000)] = 3000
+    steps: Steps = 3000
     """Training steps."""
     batch_size: Count = 128
     """Examples in a step, over all devices."""
@@ -161,7 +161,7 @@ class LearnedStructureRecipe(StructuredRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.is_of_images and is_path(self.data) and self.data not in ImageRecipe.named_data:  # a run may be resumed elsewhere
+        if self.is_of_images and is_own(self.data, ImageRecipe.named_data):  # a run may be resumed elsewhere
             object.__setattr__(self, "data", str(expanded(self.data).absolute()))
         with _naming("structure"):
             views = self.views
@@ -170,21 +170,19 @@ class LearnedStructureRecipe(StructuredRecipe):
             if not set(views) - {ENVIRONMENT}:
                 raise UsageError("--structure needs a view besides the environment")
             require_free_names(self.declare().variables)
-        for name, text in (("known-edges", self.known_edges), ("absent-edges", self.absent_edges)):
-            with _naming(name):
-                edges = self._network(text).edges
-                if wrong := [edge for edge in edges if edge[1] not in views]:
-                    raise ValueError(f"An edge leads from a latent to a view, not as {' -> '.join(wrong[0])}.")
-        known, absent = (self._network(text).generative_mask().bool() for text in (self.known_edges, self.absent_edges))
-        if both := (known & absent).nonzero().tolist():
-            names = self.declare().variables
-            edge = f"{names.shared[both[0][1]]} -> {names.observed[both[0][0]]}"
-            raise UsageError(f"--known-edges and --absent-edges contradict each other: {edge}")
+        known, absent = self._edges("known-edges", self.known_edges), self._edges("absent-edges", self.absent_edges)
+        if both := [edge for edge in known if edge in absent]:
+            raise UsageError(f"--known-edges and --absent-edges contradict each other: {' -> '.join(both[0])}")
         something_known = bool(self.known_edges or self.absent_edges)
         self.require(self.masks == "learned" or not something_known, "masks", "learned where edges are known or absent")
 
-    def _network(self, text: str) -> BayesianNetwork:
-        return BayesianNetwork.parse(text, self.declare().variables)
+    def _edges(self, flag: str, text: str) -> Collection[tuple[str, str]]:
+        """The edges that a flag names."""
+        with _naming(flag):
+            edges = BayesianNetwork.parse(text, self.declare().variables).edges
+            if wrong := [edge for edge in edges if edge[1] not in self.views]:
+                raise ValueError(f"An edge leads from a latent to a view, not as {' -> '.join(wrong[0])}.")
+        return edges
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -228,7 +226,7 @@ class LearnedStructureRecipe(StructuredRecipe):
             self.planted(part)
 
     def fingerprint(self) -> str:
-        if not self.is_of_images or self.data in ImageRecipe.named_data or not is_path(self.data):
+        if not self.is_of_images or not is_own(self.data, ImageRecipe.named_data):
             return ""
         return fingerprint_of(*(part for pair in self._images.values() for part in pair if part is not None))
 
