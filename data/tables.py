@@ -23,8 +23,8 @@ from pyzoo.checks import as_device, require_count, require_kind, require_number
 from pyzoo.data.images import Epochs
 from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import expanded, read_bytes
-from pyzoo.random import derive_seed, fingerprint_of, seeded
+from pyzoo.files import expanded, fingerprint_of, read_bytes
+from pyzoo.random import derive_seed, seeded
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
 if TYPE_CHECKING:
@@ -116,11 +116,12 @@ class Table:
 
     def fingerprint(self) -> str:
         """What tells the table from others: of its columns' names and its rows."""
+        import numpy as np
         import pandas as pd
 
         names = "\n".join(map(str, self.frame.columns)).encode()
         rows = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
-        return fingerprint_of(bytearray(names), rows, self.sensitive, self.target)
+        return fingerprint_of(np.frombuffer(names, np.uint8), rows, self.sensitive, self.target)
 
     def split(self, seed: int, test_share: float = 0.2) -> tuple[Split, Split]:
         """Rows to train on and rows to test on, drawn at random so that each part has the same shares of groups and outcomes.

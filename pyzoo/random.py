@@ -1,12 +1,12 @@
 """Seeds as pure functions of what they are for, so that nothing about a run depends on what was drawn before."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["derive_seed", "fingerprint_of", "seeded"]
+__all__ = ["derive_seed", "seeded"]
 
 
 def derive_seed(*keys: int | str) -> int:
@@ -18,25 +18,6 @@ def derive_seed(*keys: int | str) -> int:
     """
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def fingerprint_of(*arrays: Any) -> str:
-    """What tells arrays of numbers, tensors on the CPU, NumPy's or bytes, from others: 32 hexadecimal digits.
-
-    Example:
-        >>> import torch
-        >>> zeros = fingerprint_of(torch.zeros(3))
-        >>> zeros == fingerprint_of(torch.zeros(3)), zeros == fingerprint_of(torch.ones(3))
-        (True, False)
-    """
-    import numpy as np
-
-    found = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        array = np.ascontiguousarray(np.frombuffer(array, np.uint8) if isinstance(array, bytearray) else array)
-        found.update(f"{array.dtype}{array.shape}".encode())
-        found.update(array.view(np.uint8).data if array.size else b"")
-    return found.hexdigest()
 
 
 def seeded(seed: int, device: "torch.device | str" = "cpu") -> "torch.Generator":

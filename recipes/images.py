@@ -13,8 +13,7 @@ from pyzoo.data.files import FILE_TYPES, image_data, write_npz
 from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
-from pyzoo.files import expanded
-from pyzoo.random import fingerprint_of
+from pyzoo.files import expanded, fingerprint_of
 from pyzoo.settings import Above, AtLeast, AtMost, Below, Group, changed
 from pyzoo.training import PairReport, Recipe
 

@@ -19,10 +19,9 @@ from pyzoo.about import About
 from pyzoo.data.images import load_image_data
 from pyzoo.data.planted import ENVIRONMENT, PlantedGaussians, PlantedImages, PlantedSource, drawn_structure, parsed_structure
 from pyzoo.errors import UsageError
-from pyzoo.files import expanded
+from pyzoo.files import expanded, fingerprint_of
 from pyzoo.infer import BayesianNetwork, RelaxedMask, Variables
 from pyzoo.models.mib import LearnedMaskNetworks, require_free_names
-from pyzoo.random import fingerprint_of
 from pyzoo.recipes.images import ImageRecipe, InData, is_own
 from pyzoo.recipes.mib.methods import Declaration, Method
 from pyzoo.recipes.mib.structure import ABOUT
