@@ -43,7 +43,7 @@ class Checkpoint(TypedDict):
     seconds: Weight
     """How long they took."""
     best: float | None
-    """The best held-out ELBO; None if none was measured."""
+    """The best value of the report's criterion; None if none was measured."""
     waited: Annotated[int, AtLeast(0)]
     """Measurements since the best one."""
     values: dict[str, Tensor]
@@ -85,7 +85,7 @@ class CheckpointFolder:
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the best held-out ELBO, if one was kept."""
+        """The checkpoint that was best on held-out examples, if one was kept."""
         return self.path / "best.pt"
 
     def save(self, step: int, state: Checkpoint, best: bool = False) -> Path:

@@ -92,9 +92,9 @@ class Recipe(Settings):
     validate_every: Annotated[int, AtLeast(0)] = 0
     """Steps between measurements on held-out examples; 0 takes a tenth of the run."""
     keep_best: bool = False
-    """Keep the checkpoint with the best held-out ELBO beside the newest ones, and evaluate and load it."""
+    """Keep the checkpoint that is best on held-out examples beside the newest ones, and evaluate and load it."""
     patience: Annotated[int, AtLeast(0)] = 0
-    """Stop when the held-out ELBO has not improved for so many measurements; 0 never stops early."""
+    """Stop when none of so many measurements on held-out examples was the best; 0 never stops early."""
     log_every: Annotated[Count, Group("run")] = 50
     """Steps between rows of metrics.csv."""
     log: Annotated[Literal["csv", "tensorboard"], Group("run")] = "csv"
@@ -184,11 +184,12 @@ class Recipe(Settings):
 
 def require_held_out(recipe: Recipe, report: Report) -> None:
     """Raises a UsageError if a recipe asks for early stopping, or for the best checkpoint, and has no held-out examples."""
-    for asked, name in ((recipe.patience > 0, "--patience"), (recipe.keep_best, "--keep-best")):
-        if asked and not report.can_validate:
+    asked = ((recipe.patience > 0, "--patience", "--patience 0"), (recipe.keep_best, "--keep-best", "--no-keep-best"))
+    for is_asked, name, without in asked:
+        if is_asked and not report.can_validate:
             held_out = flat(recipe).get("held_out", 1.0)
-            cure = "set --held-out" if not held_out else f"{recipe.name} has no ELBO to measure on them"
-            raise UsageError(f"{name} needs the ELBO of held-out examples: {cure}")
+            cure = f"set --held-out, or {without}" if not held_out else f"{recipe.name} measures nothing on them"
+            raise UsageError(f"{name} needs held-out examples: {cure}")
 
 
 def load_entry(entry: EntryPoint) -> Any:

@@ -1,7 +1,7 @@
 """What a recipe shows of a trained pair."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,17 +23,21 @@ class Report:
     moves a parameter or a buffer.
     """
 
+    criterion: ClassVar[str] = "held_out_elbo"
+    """Which of the columns of :meth:`validate` says what --keep-best keeps and when --patience runs out; larger is better."""
+
     def monitor(self, step: int) -> dict[str, float]:
         """Further columns of each row of metrics.csv."""
         return {}
 
     def validate(self, step: int) -> dict[str, float]:
-        """Columns of metrics.csv that are measured now and then on held-out examples; ``held_out_elbo`` chooses what is kept."""
+        """Columns of metrics.csv that are measured now and then on held-out examples. A step without :attr:`criterion` is not
+        compared with others."""
         return {}
 
     @property
     def can_validate(self) -> bool:
-        """Whether there are held-out examples and an ELBO of them."""
+        """Whether there are held-out examples and the criterion of them."""
         return False
 
     def metrics(self, full: bool = False) -> dict[str, float]:

@@ -249,9 +249,8 @@ class Run:
             self._is_new = self._is_new and trainer.step == 0
         if first:
             if trainer.stopped_early:
-                self.say(
-                    f"the held-out ELBO has not improved for {recipe.patience} measurements: stopped after {trainer.step} steps"
-                )
+                what = f"no better {trainer.report.criterion} in {recipe.patience} measurements"
+                self.say(f"{what}: stopped after {trainer.step} steps")
             if trainer.step > trained:
                 self.say(f"trained {trainer.step} steps in {trainer.seconds:.0f} s")
             device = str(trainer.device)

@@ -108,8 +108,8 @@ def warmup(steps: float) -> Value:
     return linear(0.0, 1.0, steps) if steps != 0 else constant(1.0)
 
 
-def geometric(first: float, last: float, steps: float) -> Value:
-    """From one positive value to another by equal factors; with 0 steps it stays at the first.
+def geometric(first: float, last: float, steps: float, start: float = 0.0) -> Value:
+    """From one positive value to another by equal factors, from step ``start`` on; with 0 steps it stays at the first.
 
     Example:
         >>> [round(geometric(1, 0.01, steps=10)(step), 4) for step in (0, 5, 20)]
@@ -117,9 +117,10 @@ def geometric(first: float, last: float, steps: float) -> Value:
     """
 
     _check(first, last, steps, Above(0))
+    require_number(start, "start")
 
     def value(step: int) -> float:
-        share = progress(step, steps)
+        share = progress(step, steps, start)
         return first ** (1 - share) * last**share
 
     return value

@@ -87,7 +87,7 @@ class Trainer:
         self.resumed_from: dict[str, str] = {}
         """What the steps before were computed with; empty at the start."""
         self.seconds = 0.0
-        self.best: float | None = None  # held-out ELBO
+        self.best: float | None = None  # value of the report's criterion
         self.waited = 0  # measurements without improvement
         self._values: dict[str, list[Tensor]] = {}  # of each loss and term since the last row of metrics.csv
         self._every: dict[str, int] = {}  # steps from one value to the next
@@ -327,7 +327,8 @@ class Trainer:
             if validates:
                 held_out = self.report.validate(self.step)
                 row |= held_out
-                self._judge(held_out["held_out_elbo"])
+                if self.report.criterion in held_out:
+                    self._judge(held_out[self.report.criterion])
         if self.fabric.is_global_zero:
             self.run.append_metrics(row)
             if self.recipe.log == "tensorboard":
@@ -355,10 +356,10 @@ class Trainer:
         every = self._every[name]
         return (self.step - 1) // every * every - (count - 1 - place) * every
 
-    def _judge(self, elbo: float) -> None:
-        """Compares a held-out ELBO with the best so far."""
-        if elbo > (-math.inf if self.best is None else self.best):
-            self.best, self.waited = elbo, 0
+    def _judge(self, value: float) -> None:
+        """Compares a value of the report's criterion with the best so far."""
+        if value > (-math.inf if self.best is None else self.best):
+            self.best, self.waited = value, 0
             if self.recipe.keep_best:
                 self.save(best=True)
         else:

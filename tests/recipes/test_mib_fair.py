@@ -13,7 +13,7 @@ from pyzoo.evaluation import fairness_metrics, leakage
 from pyzoo.infer import dependence, total_correlation
 from pyzoo.recipes.mib.fair.baselines import baselines
 from pyzoo.recipes.mib.fair.recipe import FairRecipe
-from pyzoo.recipes.mib.fair.report import linear_classifier, representation
+from pyzoo.recipes.mib.fair.report import compared, linear_classifier, representation
 from pyzoo.recipes.mib.fair.tables import MIBTable3
 from pyzoo.training import Hardware, Run
 from tiny import FAIR, fair, trained_state
@@ -95,6 +95,7 @@ def test_training_never_sees_the_target():
 def test_a_penalty_makes_a_code_that_tells_less(tmp_path):
     """The proxies of the group are left out of the code, and the groups' rates of favorable predictions come together."""
     settings = {"steps": 200, "batch_size": 128, "u_dim": 6, "hidden_dim": 32, "feature_scale": 0.3, "bias": 2.0}
+    settings |= {"keep_best": False, "first_share": 1.0}
     free, bound = (
         trained(fair(**settings, independence=independence, independence_weight=30.0), tmp_path / independence).metrics
         for independence in ("none", "total_correlation")
@@ -123,14 +124,14 @@ def test_metrics_are_those_of_a_classifier_on_the_code(tmp_path):
     assert metrics["leakage"] == pytest.approx(leakage(codes[0], train.a, codes[2], test.a))
     assert metrics["leakage_floor"] >= 0.5
     assert all(math.isfinite(value) for value in metrics.values())
-    assert "validation_deo" not in trained(fair(held_out=0.0), tmp_path / "all").metrics
+    assert "validation_deo" not in trained(fair(held_out=0.0, keep_best=False), tmp_path / "all").metrics
 
 
 def test_figures_and_samples(tmp_path):
     run = trained(fair(), tmp_path / "run")
     report = fair().report(run.pair().eval(), CPU)
     with torch.no_grad():
-        assert [name for name, _ in report.figures(run.history)] == ["networks", "scores", "loss"]
+        assert [name for name, _ in report.figures(run.history)] == ["networks", "scores", "front", "loss"]
         assert [name for name, _ in report.figures([])] == ["networks", "scores"]
         drawn = report.sample(5, 0)
         assert {name: tuple(value.shape) for name, value in drawn.items()} == {"x": (5, 8), "a": (5, 2)}
@@ -211,32 +212,48 @@ def test_baselines_are_measured_on_the_same_rows():
     assert found == baselines(train, test)
 
 
-def test_the_table_chooses_weights_by_held_out_rows(tmp_path):
-    table = MIBTable3(preset="synthetic", seeds=(0,), mine_weights=(1.0, 2.0), mmd_weights=(5.0,), tc_weights=(5.0,))
-    assert [row.label for row in table.rows()] == [
-        "OURS-MMD, weight 5",
-        "OURS-TC, weight 5",
-        "OURS-MINE, weight 1",
-        "OURS-MINE, weight 2",
-    ]
-    runs = {}
-    for row in table.rows()[2:]:
-        recipe = FairRecipe.preset("synthetic", **{**FAIR, **row.fields, "steps": 10})
-        runs[row.label] = [trained(recipe, tmp_path / row.folder(0))]
-    metrics = {weight: runs[f"OURS-MINE, weight {weight}"][0].metrics for weight in (1, 2)}
-    (chosen,) = table.chosen("OURS-MINE", runs)
-    fair_ones = [one for one in metrics.values() if one["validation_deo"] <= table.allowed_deo]
+def test_the_weight_rises_once_the_representation_is_there():
+    recipe = fair(steps=100, first_share=0.25)
+    share = recipe.method.penalty_shares(100)["invariant"]
+    assert [share(step) for step in (0, 30, 65, 100)] == pytest.approx([0.25, 0.25, 0.5, 1])
+    assert fair(first_share=1.0).method.penalty_shares(100) == fair(independence="none").method.penalty_shares(100) == {}
+    (share,) = [s for s in recipe.objectives(recipe.programs())[0].schedules if s.column == "share_invariant"]
+    share.apply(65)
+    assert share.current() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("allowed", [0.0, 0.05, 1.0])
+def test_the_representation_that_is_kept_is_the_best_on_held_out_rows(tmp_path, allowed):
+    recipe = fair(steps=40, allowed_deo=allowed, validate_every=2)
+    run = trained(recipe, tmp_path / "run")
+    rows = [row for row in run.history if row["step"] >= 12 and not math.isnan(row.get("validation_deo", math.nan))]
+    assert len(rows) == 15
+    fair_ones = [row for row in rows if row["validation_deo"] <= allowed]
     if fair_ones:
-        assert chosen["validation_accuracy"] == max(one["validation_accuracy"] for one in fair_ones)
+        best = max(fair_ones, key=lambda row: row["validation_accuracy"])
     else:
-        assert chosen["validation_deo"] == min(one["validation_deo"] for one in metrics.values())
-    assert chosen["accuracy"] == metrics[int(chosen["weight"])]["accuracy"]
+        best = min(rows, key=lambda row: row["validation_deo"])
+    assert run.step == best["step"]
+    assert run.metrics["validation_deo"] == pytest.approx(best["validation_deo"])
+    points = compared(recipe, run.history)
+    assert list(points) == list(range(12, 41, 2))
+    share = recipe.method.penalty_shares(40)["invariant"]
+    assert points[26][0] == pytest.approx(recipe.method.independence_weight * share(25), rel=1e-6)
+
+
+def test_the_table_says_at_which_weight_a_representation_was_kept(tmp_path):
+    table = MIBTable3(preset="synthetic", seeds=(0,))
+    assert [row.label for row in table.rows()] == ["OURS-MMD", "OURS-TC", "OURS-MINE"]
+    row = table.rows()[2]
+    recipe = FairRecipe.preset("synthetic", **{**FAIR, **row.fields, "steps": 10})
+    run = trained(recipe, tmp_path / row.folder(0))
     references = {0: {"Constant": {"accuracy": 0.5, "deo": 0.0}}}
-    text = table.render(runs, references)
+    text = table.render({"OURS-MINE": [run]}, references)
+    assert f"| {compared(recipe, run.history)[run.step][0]:.0f}" in text
     assert "| Constant | 1 | 0.50 | 0 |" in text
     assert "| OURS-MMD | 0 | - |" in text
     assert "the test rows choose nothing" in text
-    assert [name for name, _ in table.figures(runs, references)] == ["front"]
+    assert [name for name, _ in table.figures({"OURS-MINE": [run]}, references)] == ["front"]
     assert list(table.figures({}, {})) == []
 
 

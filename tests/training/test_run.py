@@ -174,8 +174,8 @@ def test_nothing_is_overwritten(trained):
 @pytest.mark.parametrize(
     ("recipe", "hardware", "message"),
     [
-        (graph(held_out=0.0, patience=2), CPU, "--patience needs the ELBO of held-out examples"),
-        (graph(held_out=0.0, keep_best=True), CPU, "--keep-best needs the ELBO of held-out examples"),
+        (graph(held_out=0.0, patience=2), CPU, "--patience needs held-out examples"),
+        (graph(held_out=0.0, keep_best=True), CPU, "--keep-best needs held-out examples"),
         (graph(batch_size=1500), CPU, "--batch-size must be at most 1293, the number of images to train on"),
         (sines(), Hardware("cpu", devices=3), "can't be shared equally by 3 processes"),
         (graph(data="nowhere/at-all"), CPU, "nowhere/at-all"),
@@ -338,7 +338,7 @@ def test_a_run_that_patience_stopped_is_finished(tmp_path):
     run = Run.create(still, "small", CPU, tmp_path / "run", lines.append).train(progress=False, figures=False)
     stopped = run.folder.checkpoints.newest_step()
     assert stopped < 100
-    assert lines[0] == f"the held-out ELBO has not improved for 2 measurements: stopped after {stopped} steps"
+    assert lines[0] == f"no better held_out_elbo in 2 measurements: stopped after {stopped} steps"
     assert run.is_finished
 
 

@@ -1,14 +1,14 @@
 """Figures of fair representations: what a classifier makes of both groups, and accuracy against unfairness."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
 
 from pyzoo.evaluation import fairness_metrics
 from pyzoo.plotting import figure_grid, label_axes
-from pyzoo.recipes.mib.fair.report import linear_classifier
+from pyzoo.recipes.mib.fair.report import compared, linear_classifier
 from pyzoo.recipes.mib.figures import losses, networks
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def figures(report: "FairReport", history: Sequence[Mapping[str, float]]) -> Ite
     """All figures of a run."""
     yield "networks", networks(report.recipe)
     yield "scores", scores(report)
+    if points := list(compared(report.recipe, history).values()):
+        yield "front", run_front(report.recipe, points)
     if history:  # a run that was stopped early has none
         yield "loss", losses(history)
 
@@ -50,6 +52,16 @@ def scores(report: "FairReport") -> Figure:
     return figure
 
 
+def run_front(recipe: Any, points: Sequence[tuple[float, float, float]]) -> Figure:
+    """Accuracy against unfairness on the held-out rows while the penalty's weight rises, and the one of them that was kept."""
+    allowed = [point for point in points if point[1] <= recipe.allowed_deo]
+    _, deo, accuracy = max(allowed, key=lambda point: point[2]) if allowed else min(points, key=lambda point: point[1])
+    title = "Accuracy against unfairness; the penalty's weight beside each point"
+    which = f"kept: the most accurate of DEO at most {recipe.allowed_deo:g}" if allowed else "kept: the smallest DEO"
+    points_of = {"representations on the way": points}
+    return front(points_of, {which: (deo, accuracy)}, title, "unfairness: DEO of held-out rows")
+
+
 def front(
     curves: Mapping[str, Sequence[tuple[float, float, float]]],
     points: Mapping[str, tuple[float, float]],
@@ -69,8 +81,8 @@ def front(
     for name, curve in curves.items():
         _, deo, accuracy = zip(*curve, strict=True)
         (line,) = cell.plot(deo, accuracy, marker="o", markersize=4, label=name)
-        for weight, x, y in curve:
-            cell.annotate(f"{weight:g}", (x, y), textcoords="offset points", xytext=(4, 3), fontsize=6, color=line.get_color())
+        for weight, x, y in curve[:: max(1, len(curve) // 8)]:
+            cell.annotate(f"{weight:.3g}", (x, y), textcoords="offset points", xytext=(4, 3), fontsize=6, color=line.get_color())
     for place, (name, (x, y)) in enumerate(points.items()):
         cell.plot([x], [y], marker="sDv^Pp*"[place % 7], color="black", linestyle="none", markersize=5, label=name)
     label_axes(cell, unfairness, "accuracy")

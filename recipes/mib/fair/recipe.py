@@ -6,7 +6,7 @@ of the data with its appendix: these are ours.
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,8 +23,9 @@ from pyzoo.recipes.mib.fair import ABOUT
 from pyzoo.recipes.mib.fair.report import FairReport
 from pyzoo.recipes.mib.methods import ESTIMATORS, Declaration, Method, Target, independent
 from pyzoo.recipes.mib.structured import StructuredRecipe
-from pyzoo.settings import Above, AtLeast, Below, Count, Positive, Share, Weight, changed
-from pyzoo.training import Pair, Source
+from pyzoo.settings import Above, AtLeast, AtMost, Below, Count, Positive, Share, Weight, changed
+from pyzoo.training import Objective, Pair, Source
+from pyzoo.training.schedules import geometric
 
 __all__ = ["Fair", "FairRecipe"]
 
@@ -45,8 +46,11 @@ class Fair(Method):
     """Dimensions of the representation."""
     independence: Literal["none", "total_correlation", "mine", "mmd"] = "mine"
     """How the dependence of z and the representation on each other is estimated, in order to penalize it."""
-    independence_weight: Weight = 10.0
-    """Weight of that penalty; beta_2 of eq. 17."""
+    independence_weight: Weight = 20.0
+    """Weight of that penalty at the end of training; beta_2 of eq. 17."""
+    first_share: Annotated[float, Above(0), AtMost(1)] = 0.15
+    """Share of that weight that training begins with. After 30 % of the steps it rises by equal factors, so that one run passes
+    representations from accurate to fair; with 1 the weight stays the same."""
     informative_weight: Weight = 0.0
     """Weight of the target that z tell nothing of features and attribute; beta_1 of eq. 17."""
 
@@ -67,8 +71,19 @@ class Fair(Method):
     def dims(self, variables: Variables) -> dict[str, int]:
         return {"z": self.z_dim, "u_x": self.u_dim}
 
+    def penalty_shares(self, steps: int) -> dict[str, Callable[[int], float]]:
+        if self.independence == "none" or self.first_share == 1:
+            return {}
+        first = self.rises_from(steps)
+        return {"invariant": geometric(self.first_share, 1.0, steps - first, start=first)}
 
-_ADULT = {"data": "adult", "steps": 800, "batch_size": 512}
+    @staticmethod
+    def rises_from(steps: int) -> int:
+        """The step from which on the penalty's weight rises, and representations are compared."""
+        return round(0.3 * steps)
+
+
+_ADULT = {"data": "adult", "steps": 1000, "batch_size": 512, "held_out": 0.4}
 _GERMAN = {
     "data": "german",
     "steps": 600,
@@ -86,8 +101,9 @@ class FairRecipe(StructuredRecipe):
     """Fair representations of a table's rows: an unsupervised code that a linear classifier reads, and that does not tell the
     sensitive attribute.
 
-    The target is not seen while the representation is trained. Afterwards a logistic regression is fitted to the codes of the
-    training rows, and measured on the test rows.
+    The target is not seen while the representation is trained. The penalty's weight rises meanwhile, and of the representations
+    on the way --keep-best keeps the one that does best on held-out rows. Afterwards a logistic regression is fitted to the codes
+    of all rows but the test rows, and measured on these.
     """
 
     name: ClassVar[str] = "mib-fair"
@@ -100,6 +116,7 @@ class FairRecipe(StructuredRecipe):
         *StructuredRecipe.common,
         "independence",
         "independence_weight",
+        "allowed_deo",
     )
     incidental: ClassVar[frozenset[str]] = StructuredRecipe.incidental | {"data_dir"}
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
@@ -118,7 +135,7 @@ class FairRecipe(StructuredRecipe):
     test_share: Annotated[float, Above(0), Below(1), InData] = 1 / 3
     """Share of the rows that are kept for testing."""
     held_out: Annotated[float, AtLeast(0), Below(1), InData] = 0.2
-    """Share of the training rows that are held out: to choose settings, for curves, --keep-best and --patience."""
+    """Share of the training rows that are held out: for curves, --keep-best and --patience."""
     known: Annotated[Share, InData] = 1.0
     """Share of training rows whose sensitive attribute is known."""
     networks: TableNetworks = TableNetworks(hidden_dim=64, feature_scale=0.3)
@@ -126,7 +143,12 @@ class FairRecipe(StructuredRecipe):
     method: Fair = Fair()
     """The row of the table."""
     learning_rate: Positive = 2e-3
-    """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
+    """Learning rate of Adam."""
+    keep_best: bool = True
+    """Keep the checkpoint that is best on held-out rows beside the newest ones, and evaluate and load it."""
+    allowed_deo: Share = 0.01
+    """Difference of equal opportunity on the held-out rows up to which the more accurate representation is better. Where there is
+    none such, the one with the smallest difference is best."""
     attribute_weight: Positive = 300.0
     """Weight of the sensitive attribute's likelihood, one bit where the features are dozens. Large enough, z always tells the
     attribute, and cannot become independent of the representation by forgetting it."""
@@ -180,6 +202,10 @@ class FairRecipe(StructuredRecipe):
             return self
         return changed(self, {"batch_size": self.train_size})
 
+    @property
+    def validation_interval(self) -> int:
+        return self.validate_every or max(1, self.steps // 40)
+
     def source(self, device: torch.device) -> Source:
         return TableSource(self.splits[0], self.known, self.seed, device)
 
@@ -190,6 +216,10 @@ class FairRecipe(StructuredRecipe):
 
     def site_weights(self) -> dict[str, float]:
         return {"a": self.attribute_weight}
+
+    def objective(self, *arguments: Any, **options: Any) -> Objective:
+        # At the same rate throughout: any step's representation can be the one that is kept.
+        return dataclasses.replace(super().objective(*arguments, **options), scheduler=None)
 
     def report(self, pair: Pair, device: torch.device) -> FairReport:
         return FairReport(self, pair, device)

@@ -8,7 +8,9 @@
 - ``leakage``: the accuracy with which gradient-boosted trees recover the sensitive attribute from the representation;
   ``leakage_floor`` is the share of the larger group, which needs no representation.
 - ``validation_accuracy``, ``validation_deo``, ``validation_demographic_parity``: likewise on the held-out rows, by a logistic
-  regression that was fitted to the training rows alone; to choose settings by.
+  regression that was fitted to the training rows alone; to choose settings by. While the representation is trained they are
+  columns of metrics.csv, with ``validation_score``, by which --keep-best chooses: the accuracy, or minus ``deo`` where that is
+  more than --allowed-deo.
 - ``test_elbo``: of features and attribute, in nats per row; one draw.
 - ``parameters``: of model and guide.
 
@@ -16,8 +18,9 @@ The classifier's threshold is 1/2. Metrics of fairness are fairlearn's.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,12 +36,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["FairReport", "linear_classifier", "representation"]
+__all__ = ["FairReport", "compared", "linear_classifier", "representation"]
 
 
 def representation(guide: Any, x: Tensor) -> Tensor:
     """The representation of rows, (rows, features): the mean of q(u_x | x)."""
     return guide.posteriors({"x": x})["u_x"].mean
+
+
+def compared(recipe: Any, history: Sequence[Mapping[str, float]]) -> dict[int, tuple[float, float, float]]:
+    """(weight of the penalty, DEO, accuracy) on the held-out rows of all representations of a run that were compared, by step."""
+    weight = recipe.method.independence_weight
+    return {
+        int(row["step"]): (weight * row.get("share_invariant", 1.0), row["validation_deo"], row["validation_accuracy"])
+        for row in history
+        if not math.isnan(row.get("validation_score", math.nan))
+    }
 
 
 def linear_classifier(x: Tensor, y: Tensor) -> "LogisticRegression":
@@ -51,11 +64,15 @@ def linear_classifier(x: Tensor, y: Tensor) -> "LogisticRegression":
 class FairReport(PairReport):
     """The report of fair representations."""
 
+    criterion: ClassVar[str] = "validation_score"
+
     @functools.cached_property
     def codes(self) -> list[Tensor | None]:
         """Representations of the training, held-out and test rows."""
-        splits = self.recipe.splits
-        return [None if split is None else representation(self.pair.guide, split.x.to(self.device)).cpu() for split in splits]
+        return [None if split is None else self._codes(split) for split in self.recipe.splits]
+
+    def _codes(self, split: Split) -> Tensor:
+        return representation(self.pair.guide, split.x.to(self.device)).cpu()
 
     @functools.cached_property
     def classifier(self) -> "LogisticRegression":
@@ -71,7 +88,15 @@ class FairReport(PairReport):
         return self.recipe.splits[1] is not None
 
     def validate(self, step: int) -> dict[str, float]:
-        return {"held_out_elbo": self._elbo(self.recipe.splits[1])}
+        train, held, _ = self.recipe.splits
+        codes, found = [self._codes(train), self._codes(held)], {"held_out_elbo": self._elbo(held)}
+        if not torch.cat(codes).isfinite().all():
+            return found  # the next loss will say so
+        found |= _validation(train, held, *codes)
+        if step >= self.recipe.method.rises_from(self.recipe.steps):
+            allowed = found["validation_deo"] <= self.recipe.allowed_deo
+            found["validation_score"] = found["validation_accuracy"] if allowed else -found["validation_deo"]
+        return found
 
     def _elbo(self, split: Split) -> float:
         views = {"x": split.x.to(self.device), "a": one_hot(split.a, 2).to(split.x.dtype).to(self.device)}
@@ -83,8 +108,7 @@ class FairReport(PairReport):
         found = _fairness(self.classifier, test, test_codes)
         found |= {"leakage": leakage(codes, train.a, test_codes, test.a), "leakage_floor": max(larger, 1 - larger)}
         if held is not None:
-            chosen = _fairness(linear_classifier(codes, train.y), held, held_codes)
-            found |= {f"validation_{name}": value for name, value in chosen.items()}
+            found |= _validation(train, held, codes, held_codes)
         return {**found, "test_elbo": self._elbo(test), "parameters": self.pair.num_parameters}
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
@@ -109,6 +133,11 @@ class FairReport(PairReport):
             raise UsageError(f"there is no '{group}' of the sensitive attribute a; there are {', '.join(groups)}")
         a = one_hot(torch.tensor([groups.index(str(group))] * count), 2).to(next(model.parameters()))
         return {"x": drawn_given(model, guide, {"a": a})["x"].sample(), "a": a}
+
+
+def _validation(train: Split, held: Split, codes: Tensor, held_codes: Tensor) -> dict[str, float]:
+    found = _fairness(linear_classifier(codes, train.y), held, held_codes)
+    return {f"validation_{name}": value for name, value in found.items()}
 
 
 def _fairness(classifier: "LogisticRegression", split: Split, codes: Tensor) -> dict[str, float]:

@@ -10,7 +10,8 @@ from pyzoo.about import About
 from pyzoo.recipes.mib.fair import ABOUT
 from pyzoo.recipes.mib.fair.baselines import baselines
 from pyzoo.recipes.mib.fair.recipe import FairRecipe
-from pyzoo.settings import Weight
+from pyzoo.recipes.mib.fair.report import compared
+from pyzoo.settings import Share, Weight
 from pyzoo.training import Entry, References, Row, Run, Table, reference_entries
 
 if TYPE_CHECKING:
@@ -48,10 +49,9 @@ _PAPER = {
 class MIBTable3(Table):
     """Table 3 of Zhang et al. (2020): a linear classifier's accuracy and unfairness, on representations by three estimators.
 
-    Each estimator is trained with each weight of its penalty, on ten splits. On each split the weight is chosen by the held-out
-    rows: of those whose difference of equal opportunity there is at most --allowed-deo the one with the best accuracy, else the
-    one with the smallest difference. Baselines are trained on the same splits, on training and held-out rows together. Several
-    commands of one --out share the work.
+    Each estimator is trained on ten splits, while the weight of its penalty rises. On each split the weight is chosen by the
+    held-out rows: of those whose difference of equal opportunity there is at most --allowed-deo the one with the best accuracy,
+    else the one with the smallest difference. Baselines are trained on the same splits, on training and held-out rows together.
     """
 
     name: ClassVar[str] = "mib-table3"
@@ -64,24 +64,22 @@ class MIBTable3(Table):
         "weight": "chosen weight",
     }
     note: ClassVar[str] = (
-        "Of each estimator's weights, that is chosen on each split which does best on the held-out rows; the test rows choose "
-        "nothing, and the classifier's threshold is 1/2. DEO is the mean of absolute differences, which of a perfectly fair "
-        "classifier is not zero on few test rows."
+        "The weight of each estimator's penalty is chosen on each split by the held-out rows; the test rows choose nothing, and "
+        "the classifier's threshold is 1/2. DEO is the mean of absolute differences, which of a perfectly fair classifier is not "
+        "zero on few test rows."
     )
-
-    incidental: ClassVar[frozenset[str]] = Table.incidental | {"mmd_weights", "tc_weights", "mine_weights", "allowed_deo"}
 
     preset: str = "adult"
     """Preset of the recipe: adult, german or synthetic."""
     seeds: tuple[int, ...] = tuple(range(10))
     """Seeds, each of a split and of its trainings; the table gives means and standard deviations."""
-    mmd_weights: tuple[Weight, ...] = (300.0, 600.0, 1000.0, 2000.0)
-    """Weights of the penalty by MMD to choose from."""
-    tc_weights: tuple[Weight, ...] = (3.0, 6.0, 10.0, 20.0)
-    """Weights of the penalty by total correlation to choose from."""
-    mine_weights: tuple[Weight, ...] = (3.0, 6.0, 10.0, 20.0)
-    """Weights of the penalty by MINE to choose from."""
-    allowed_deo: Weight = 0.02
+    mmd_weight: Weight = 2000.0
+    """Weight of the penalty by MMD at the end of training."""
+    tc_weight: Weight = 20.0
+    """Weight of the penalty by total correlation at the end of training."""
+    mine_weight: Weight = 20.0
+    """Weight of the penalty by MINE at the end of training."""
+    allowed_deo: Share = 0.01
     """Difference of equal opportunity on the held-out rows up to which accuracy decides on the weight."""
     data: str = ""
     """Your own table, a CSV file, in place of the preset's."""
@@ -100,18 +98,12 @@ class MIBTable3(Table):
     def _fields(self, estimator: str) -> dict[str, Any]:
         """Settings of an estimator's rows. Total correlation takes the square of the batch's size."""
         smaller = {"batch_size": 256} if estimator == "total_correlation" and self.preset == "adult" else {}
-        return {**self.settings(), "independence": estimator, **smaller}
-
-    def weights(self, estimator: str) -> Sequence[float]:
-        """The weights that an estimator is trained with."""
-        return {"mmd": self.mmd_weights, "total_correlation": self.tc_weights, "mine": self.mine_weights}[estimator]
+        weight = {"mmd": self.mmd_weight, "total_correlation": self.tc_weight, "mine": self.mine_weight}[estimator]
+        own = {"independence": estimator, "independence_weight": weight, "allowed_deo": self.allowed_deo}
+        return {**self.settings(), **own, **smaller}
 
     def rows(self) -> Sequence[Row]:
-        return [
-            Row(_label(label, weight), FairRecipe, {**self._fields(name), "independence_weight": weight})
-            for label, name in _ESTIMATORS.items()
-            for weight in self.weights(name)
-        ]
+        return [Row(label, FairRecipe, self._fields(name)) for label, name in _ESTIMATORS.items()]
 
     def references(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         recipe = FairRecipe.preset(self.preset, **self.settings(), seed=seed)
@@ -122,7 +114,7 @@ class MIBTable3(Table):
         paper = {
             label: dict(zip(("accuracy", "deo"), found, strict=True)) for label, found in _PAPER.get(self._printed, {}).items()
         }
-        ours = [Entry(label, self.chosen(label, runs), paper.get(label, {})) for label in _ESTIMATORS]
+        ours = [Entry(label, [_measured(run) for run in runs.get(label, ())], paper.get(label, {})) for label in _ESTIMATORS]
         theirs = [Entry(f"{label} (the paper's)", [], found) for label, found in paper.items() if label not in _ESTIMATORS]
         return [*reference_entries(references), *ours, *theirs]
 
@@ -131,39 +123,28 @@ class MIBTable3(Table):
         """The table whose numbers the paper prints, if it is one of these."""
         return "" if self.settings().keys() & {"data", "target", "sensitive"} else self.preset
 
-    def chosen(self, label: str, runs: Mapping[str, Sequence[Run]]) -> list[dict[str, float]]:
-        """Metrics of an estimator on each split, by the weight that the held-out rows choose."""
-        by_seed: dict[int, list[tuple[float, dict[str, float]]]] = {}
-        for weight in self.weights(_ESTIMATORS[label]):
-            for run in runs.get(_label(label, weight), ()):
-                by_seed.setdefault(run.recipe.seed, []).append((weight, run.metrics))
-        found = []
-        for candidates in by_seed.values():
-            fair = [one for one in candidates if one[1]["validation_deo"] <= self.allowed_deo]
-            if fair:
-                weight, metrics = max(fair, key=lambda one: one[1]["validation_accuracy"])
-            else:
-                weight, metrics = min(candidates, key=lambda one: one[1]["validation_deo"])
-            found.append({**metrics, "weight": weight})
-        return found
-
     def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.mib.fair.figures import front  # matplotlib is imported only where something is drawn
 
         def mean(metrics: Sequence[Mapping[str, float]], name: str) -> float:
             return statistics.fmean(one[name] for one in metrics)
 
-        curves = {}
-        for label, name in _ESTIMATORS.items():
-            metrics = {weight: [run.metrics for run in runs.get(_label(label, weight), ())] for weight in self.weights(name)}
-            curves[label] = [(w, mean(found, "deo"), mean(found, "accuracy")) for w, found in metrics.items() if found]
+        curves = {label: _mean_path(runs.get(label, ())) for label in _ESTIMATORS}
         lines = {line.label: line.metrics for line in reference_entries(references)}
+        lines |= {f"{label}, chosen": [run.metrics for run in runs[label]] for label in _ESTIMATORS if runs.get(label)}
         points = {label: (mean(found, "deo"), mean(found, "accuracy")) for label, found in lines.items()}
         if any(curves.values()) or points:
-            title = f"Accuracy against unfairness, {self.data or self.preset}: test rows, mean of {len(self.seeds)} splits"
+            which = "curves: held-out rows, with the penalty's weight; markers: test rows"
+            title = f"Accuracy against unfairness, {self.data or self.preset}, mean of {len(self.seeds)} splits\n({which})"
             yield "front", front({label: curve for label, curve in curves.items() if curve}, points, title)
 
 
-def _label(label: str, weight: float) -> str:
-    """What a row with a weight is called."""
-    return f"{label}, weight {weight:g}"
+def _measured(run: Run) -> dict[str, float]:
+    """Metrics of a run, and the weight at which its representation was kept."""
+    return {**run.metrics, "weight": compared(run.recipe, run.history)[run.step][0]}
+
+
+def _mean_path(runs: Sequence[Run]) -> list[tuple[float, float, float]]:
+    """(weight, DEO, accuracy) on the held-out rows along the penalty's weight, means over runs."""
+    paths = [compared(run.recipe, run.history).values() for run in runs]
+    return [tuple(map(statistics.fmean, zip(*points, strict=True))) for points in zip(*paths, strict=False)]
