@@ -2,6 +2,13 @@
 
 from pyzoo.distributions.correlated_normal import CorrelatedNormal
 from pyzoo.distributions.divergences import dual_geometric_jensen_shannon
+from pyzoo.distributions.message_passing_prior import InvertibleMap, MessagePassingPrior
 from pyzoo.distributions.weighted_product_of_experts import WeightedProductOfExperts
 
-__all__ = ["CorrelatedNormal", "WeightedProductOfExperts", "dual_geometric_jensen_shannon"]
+__all__ = [
+    "CorrelatedNormal",
+    "InvertibleMap",
+    "MessagePassingPrior",
+    "WeightedProductOfExperts",
+    "dual_geometric_jensen_shannon",
+]

@@ -1,0 +1,301 @@
+"""A prior over components that are all functions of one latent, which any of them tells of: the message passing prior."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.transforms import AffineCoupling
+from torch import Tensor, nn
+from torch.func import jacrev, vmap
+from torch.nn.functional import logsigmoid
+
+from pyzoo.checks import is_validation_enabled, require_count, require_floating, require_number, require_sizes, require_tensor
+from pyzoo.settings import Above
+
+__all__ = ["InvertibleMap", "MessagePassingPrior"]
+
+_MOST_LOG_SCALE = 2.0  # of one coupling: an inverse may not explode where the map was never trained
+
+
+class MessagePassingPrior(nn.Module):
+    r"""The distribution of K components y_1, ..., y_K of equal size that are related through one latent h.
+
+    .. math:: h \sim \mathcal{N}(0, I), \qquad y_k \mid h \sim \mathcal{N}\bigl(f_k^{-1}(h), \sigma_k^2\bigr), \qquad
+        q(h \mid y_S) = \mathcal{N}\Bigl(\sum_{k \in S} w_k f_k(y_k), s^2\Bigr), \quad \sum_{k \in S} w_k = 1
+
+    Each f_k is a sequence of affine couplings, so that one network both encodes a component and reconstructs it. Messages go from
+    any subset S of the components to h, and from there to all others: the prior infers h from what is present, and imputes what
+    is missing. p(y) has no closed form; :meth:`elbo` bounds its logarithm from below, and :meth:`log_prob` comes as near to it
+    as one pays for.
+
+    In a Pyro program the distributions of this module are those of two sites::
+
+        h = pyro.sample("h", prior.latent(batch_shape))       # model
+        y = pyro.sample("y", prior.components(h))
+        h = pyro.sample("h", prior.posterior(y))              # guide
+
+    Source: Ren et al. (2023), "Learning Latent Structural Relations with Message Passing Prior", supplement, sections B, D, E and
+    F. There messages have equal weights and the scales are fixed, s at 1 (``learn=False``). Then one component that is unrelated
+    to all others spoils the mean; learned weights leave it out, and its learned scale says that h does not explain it.
+
+    Args:
+        num_components: K, at least 2.
+        dim: entries of a component, and of h, at least 2.
+        num_couplings: couplings in each map.
+        hidden_dims: widths of the hidden layers of a coupling's network.
+        scale: sigma, the standard deviation of a component's entries given h; at the start, where it is learned.
+        posterior_scale: s, the standard deviation of h given components, likewise.
+        learn: learn the weights w, (K, dim), sigma, (K, dim), and s, (dim,).
+        coupling: "exp", a coupling multiplies by exp(a) for any a from -2 to 2; "sigmoid", by a sigmoid, as in table 7.
+        batch_norm: normalize the output of a coupling's network over the batch, as in table 7. In training a map then depends on
+            its batch, and its inverse, which sees another batch, is none.
+
+    Raises:
+        ValueError: an argument is none of these.
+
+    Example:
+        >>> prior = MessagePassingPrior(num_components=3, dim=2)
+        >>> y = prior.components(prior.latent((5,)).sample()).sample()
+        >>> prior.elbo(y).shape
+        torch.Size([5])
+        >>> prior.impute(y, torch.tensor([True, True, False])).shape  # the third from the others
+        torch.Size([5, 3, 2])
+    """
+
+    def __init__(
+        self,
+        num_components: int,
+        dim: int,
+        num_couplings: int = 3,
+        hidden_dims: Sequence[int] = (64, 64),
+        scale: float = 0.1,
+        posterior_scale: float = 1.0,
+        learn: bool = True,
+        coupling: Literal["exp", "sigmoid"] = "exp",
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        require_count(num_components, "num_components", 2)
+        require_count(dim, "dim", 2)
+        require_number(scale, "scale", Above(0))
+        require_number(posterior_scale, "posterior_scale", Above(0))
+        self.num_components, self.dim = num_components, dim
+        self.maps = nn.ModuleList(
+            InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
+        )
+        values = {
+            "log_weights": torch.zeros(num_components, dim),
+            "log_scale": torch.full((num_components, dim), math.log(scale)),
+            "log_posterior_scale": torch.full((dim,), math.log(posterior_scale)),
+        }
+        for name, value in values.items():
+            if learn:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+
+    def encode(self, y: Tensor) -> Tensor:
+        """What each component says of h: f_k(y_k), (..., K, dim).
+
+        Args:
+            y: components, (..., K, dim).
+        """
+        _require_event(y, "y", (self.num_components, self.dim))
+        return torch.stack([f(y_k) for f, y_k in zip(self.maps, y.unbind(-2), strict=True)], -2)
+
+    def decode(self, h: Tensor) -> Tensor:
+        """The components that h stands for: f_k^-1(h), (..., K, dim).
+
+        Args:
+            h: (..., dim).
+        """
+        _require_event(h, "h", (self.dim,))
+        return torch.stack([f.inverse(h) for f in self.maps], -2)
+
+    def latent(self, batch_shape: Sequence[int] = ()) -> dist.TorchDistribution:
+        """p(h), a standard normal of dim entries."""
+        zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.dim)
+        return dist.Normal(zeros, 1.0).to_event(1)
+
+    def components(self, h: Tensor) -> dist.TorchDistribution:
+        """p(y | h), whose event is (K, dim).
+
+        Args:
+            h: (..., dim).
+        """
+        return dist.Normal(self.decode(h), self.log_scale.exp()).to_event(2)
+
+    def posterior(self, y: Tensor, present: Tensor | None = None) -> dist.TorchDistribution:
+        """q(h | y_S), inferred from the components that are present.
+
+        Args:
+            y: components, (..., K, dim); what is absent may be anything finite.
+            present: which components to infer from, boolean, (..., K), at least one in each row; by default all.
+
+        Raises:
+            ValueError: shapes do not fit, or a row has no component.
+        """
+        log_weights = self.log_weights
+        if present is not None:
+            self._require_present(present)
+            log_weights = log_weights.masked_fill(~present.unsqueeze(-1), -math.inf)
+        loc = (log_weights.softmax(-2) * self.encode(y)).sum(-2)
+        return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
+
+    def elbo(self, y: Tensor, present: Tensor | None = None) -> Tensor:
+        """A lower bound of log p(y) with one draw of h, differentiable, batch shape (appendix E.1).
+
+        Args:
+            y: components, (..., K, dim).
+            present: which of them h is inferred from, boolean, (..., K); by default all. All are scored in any case: from a subset
+                this is a lower bound too, and asks of h what the subset tells of the others.
+        """
+        q = self.posterior(y, present)
+        h = q.rsample()
+        return self.components(h).log_prob(y) - torch.distributions.kl_divergence(q, self.latent(h.shape[:-1]))
+
+    def log_prob(self, y: Tensor, num_particles: int = 100) -> Tensor:
+        """log p(y) by importance sampling, from below: exact as the number of particles grows; batch shape.
+
+        Args:
+            y: components, (..., K, dim).
+            num_particles: draws of h from q(h | y).
+        """
+        require_count(num_particles, "num_particles")
+        q = self.posterior(y)
+        h = q.rsample((num_particles,))
+        log_ratio = self.latent(h.shape[:-1]).log_prob(h) + self.components(h).log_prob(y) - q.log_prob(h)
+        return log_ratio.logsumexp(0) - math.log(num_particles)
+
+    def log_prob_on_surface(self, h: Tensor) -> Tensor:
+        """The log-density of the noiseless components f^-1(h), batch shape: lemma 1, eq. 15.
+
+        Without noise the components lie on a surface of dim dimensions; the density is with respect to area on it.
+
+        Args:
+            h: (batch, dim) or (dim,).
+        """
+        rows = h if h.dim() > 1 else h.unsqueeze(0)
+        jacobian = vmap(jacrev(self.decode))(rows).flatten(-3, -2)  # (batch, K dim, dim)
+        half_log_det = torch.linalg.svdvals(jacobian).log().sum(-1)
+        found = self.latent(rows.shape[:-1]).log_prob(rows) - half_log_det
+        return found if h.dim() > 1 else found.squeeze(0)
+
+    def impute(self, y: Tensor, present: Tensor) -> Tensor:
+        """The components with those that are not present replaced by what the present ones tell of them, (..., K, dim).
+
+        Args:
+            y: components, (..., K, dim); what is absent may be anything finite.
+            present: which of them to keep and to infer from, boolean, (..., K), at least one in each row.
+        """
+        h = self.posterior(y, present).mean
+        return torch.where(present.unsqueeze(-1), y, self.decode(h))
+
+    def _require_present(self, present: Tensor) -> None:
+        require_tensor(present, "present")
+        if present.dtype != torch.bool or present.shape[-1:] != (self.num_components,):
+            found = f"{tuple(present.shape)} of {present.dtype}"
+            raise ValueError(f"present must be boolean, (..., {self.num_components}), got {found}.")
+        if is_validation_enabled() and not present.any(-1).all():  # asking waits for the device
+            raise ValueError("present must have at least one component in each row: there is nothing to infer h from.")
+
+
+def _require_event(value: Tensor, name: str, event_shape: tuple[int, ...]) -> None:
+    require_floating(value, name)
+    if value.shape[-len(event_shape) :] != event_shape:
+        raise ValueError(f"{name} must be (..., {', '.join(map(str, event_shape))}), got {tuple(value.shape)}.")
+
+
+class InvertibleMap(nn.Module):
+    """An invertible map of R^dim: affine couplings, each of which moves the half that the one before kept.
+
+    Args:
+        dim: entries, at least 2.
+        num_couplings: how many.
+        hidden_dims: widths of the hidden layers of a coupling's network.
+        coupling: what multiplies: "exp" or "sigmoid", see :class:`MessagePassingPrior`.
+        batch_norm: normalize the networks' outputs over the batch.
+
+    Raises:
+        ValueError: an argument is none of these.
+
+    Example:
+        >>> f, y = InvertibleMap(4), torch.randn(3, 4)
+        >>> torch.allclose(f.inverse(f(y)), y, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_couplings: int = 3,
+        hidden_dims: Sequence[int] = (64, 64),
+        coupling: Literal["exp", "sigmoid"] = "exp",
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        require_count(dim, "dim", 2)
+        require_count(num_couplings, "num_couplings")
+        require_sizes(hidden_dims, "hidden_dims")
+        if coupling not in ("exp", "sigmoid"):
+            raise ValueError(f"coupling is 'exp' or 'sigmoid', not {coupling!r}.")
+        kept = dim // 2
+        self.couplings = nn.ModuleList(
+            _Coupling(kept, _CouplingNetwork(kept, dim - kept, hidden_dims, coupling, batch_norm)) for _ in range(num_couplings)
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        """f(y), (..., dim)."""
+        for place, coupling in enumerate(self.couplings):
+            y = coupling(y.flip(-1) if place else y)
+        return y
+
+    def inverse(self, h: Tensor) -> Tensor:
+        """f^-1(h), (..., dim)."""
+        for place, coupling in reversed(list(enumerate(self.couplings))):
+            h = coupling.inv(h)
+            h = h.flip(-1) if place else h
+        return h
+
+
+class _Coupling(AffineCoupling):
+    """Pyro's coupling without its caches, which would return what the parameters of an earlier step gave, and can't be copied."""
+
+    def __init__(self, kept: int, network: nn.Module) -> None:
+        super().__init__(kept, network, log_scale_min_clip=-_MOST_LOG_SCALE, log_scale_max_clip=_MOST_LOG_SCALE)
+        self._cache_size = 0
+
+    def _call(self, x: Tensor) -> Tensor:
+        y = super()._call(x)
+        self._cached_log_scale = None
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        x = super()._inverse(y)
+        self._cached_log_scale = None
+        return x
+
+
+class _CouplingNetwork(nn.Sequential):
+    """Shift and log-scale of a coupling from the half that it keeps (table 7); at the start the coupling changes nothing."""
+
+    def __init__(self, kept: int, moved: int, hidden_dims: Sequence[int], coupling: str, batch_norm: bool) -> None:
+        widths = [kept, *hidden_dims]
+        layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+        last = nn.Linear(widths[-1], 2 * moved)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        if coupling == "sigmoid":
+            nn.init.constant_(last.bias[moved:], _MOST_LOG_SCALE)
+        super().__init__(*layers, last, *([nn.BatchNorm1d(2 * moved)] if batch_norm else []))
+        self.squash = logsigmoid if coupling == "sigmoid" else None
+
+    def forward(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        out = kept.flatten(0, -2) if kept.dim() > 1 else kept.unsqueeze(0)  # batch normalization takes rows
+        shift, log_scale = super().forward(out).unflatten(0, kept.shape[:-1] or (1,)).chunk(2, -1)
+        if kept.dim() == 1:
+            shift, log_scale = shift.squeeze(0), log_scale.squeeze(0)
+        return shift, log_scale if self.squash is None else self.squash(log_scale)

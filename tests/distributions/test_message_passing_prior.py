@@ -1,0 +1,217 @@
+"""The message passing prior: linear maps against closed forms, what it recovers of planted relations, and bad input."""
+
+import copy
+import math
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from pyzoo.distributions import InvertibleMap, MessagePassingPrior
+
+K, DIM = 3, 4
+
+
+class Linear(torch.nn.Module):
+    """A coupling's network that makes of the coupling a linear map: a linear shift, and scales that do not depend on its input."""
+
+    def __init__(self, kept, moved):
+        super().__init__()
+        self.shift = torch.nn.Parameter(0.5 * torch.randn(kept, moved))
+        self.log_scale = torch.nn.Parameter(0.3 * torch.randn(moved))
+
+    def forward(self, kept):
+        return kept @ self.shift, self.log_scale.expand(*kept.shape[:-1], -1)
+
+
+@pytest.fixture
+def prior():
+    """A prior whose maps are generic, not linear."""
+    torch.manual_seed(0)
+    made = MessagePassingPrior(K, DIM, hidden_dims=(8,), scale=0.5, posterior_scale=0.7).double()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+@pytest.fixture
+def linear(prior):
+    """A prior whose maps are linear: all its distributions are normal."""
+    for f in prior.maps:
+        for coupling in f.couplings:
+            coupling.nn = Linear(DIM // 2, DIM // 2).double()
+    return prior
+
+
+def loadings(prior):
+    """A, (K dim, dim), of y = A h + noise."""
+    return prior.decode(torch.eye(DIM, dtype=torch.float64)).flatten(1).T.detach()
+
+
+def exact(prior):
+    """p(y) of linear maps, and the exact p(h | y) of a vector y."""
+    a, noise = loadings(prior), prior.log_scale.detach().exp().flatten() ** 2
+    precision = torch.eye(DIM, dtype=torch.float64) + (a.T / noise) @ a
+    marginal = MultivariateNormal(torch.zeros(K * DIM, dtype=torch.float64), a @ a.T + noise.diag())
+    return marginal, lambda y: MultivariateNormal(torch.linalg.solve(precision, (a.T / noise) @ y), precision_matrix=precision)
+
+
+def test_with_linear_maps_the_marginal_is_normal(linear):
+    p, _ = exact(linear)
+    y = p.sample((3,)).unflatten(-1, (K, DIM))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = linear.log_prob(y, num_particles=200_000)
+    torch.testing.assert_close(found, p.log_prob(y.flatten(1)), rtol=0, atol=0.05)
+    drawn = linear.components(linear.latent((200_000,)).sample()).sample().flatten(1)
+    torch.testing.assert_close(drawn.T.cov(), p.covariance_matrix, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("present", [None, torch.tensor([True, False, True])])
+def test_the_elbo_lacks_the_divergence_of_the_posteriors(linear, present):
+    """ELBO = log p(y) - KL(q(h | y_S) || p(h | y)), whatever h is inferred from."""
+    p, posterior = exact(linear)
+    y = p.sample().unflatten(-1, (K, DIM))
+    q = linear.posterior(y, present)
+    dense = MultivariateNormal(q.mean.detach(), q.variance.detach().diag())
+    expected = p.log_prob(y.flatten()) - kl_divergence(dense, posterior(y.flatten()))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = linear.elbo(y.expand(100_000, -1, -1), present)
+    assert abs(found.mean() - expected) < 5 * found.std() / math.sqrt(len(found))
+
+
+def test_the_density_on_the_surface_is_the_limit_of_small_noise(linear):
+    with torch.no_grad():
+        linear.log_scale.fill_(math.log(1e-5))
+    p, _ = exact(linear)
+    h = torch.randn(3, DIM, dtype=torch.float64)
+    with torch.no_grad():
+        normal = p.log_prob(linear.decode(h).flatten(1))
+        found = linear.log_prob_on_surface(h)
+    across = (K - 1) * DIM * (math.log(1e-5) + 0.5 * math.log(2 * math.pi))  # the noise's density at its mode, off the surface
+    torch.testing.assert_close(found, normal + across, rtol=0, atol=1e-4)
+    torch.testing.assert_close(linear.log_prob_on_surface(h[0]), found[0])
+
+
+def test_the_density_on_the_surface_of_nonlinear_maps(prior):
+    h = torch.randn(2, DIM, dtype=torch.float64)
+    for row, found in zip(h, prior.log_prob_on_surface(h), strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda value: prior.decode(value).flatten(), row)
+        volume = 0.5 * torch.logdet(jacobian.T @ jacobian)
+        torch.testing.assert_close(found, prior.latent().log_prob(row) - volume)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5])
+@pytest.mark.parametrize("coupling", ["exp", "sigmoid"])
+def test_maps_are_inverted(dim, coupling):
+    torch.manual_seed(0)
+    f = InvertibleMap(dim, coupling=coupling).double()
+    for parameter in f.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    y = torch.randn(2, 7, dim, dtype=torch.float64)
+    torch.testing.assert_close(f.inverse(f(y)), y)
+    torch.testing.assert_close(f(y[0, 0]), f(y)[0, 0])
+    jacobian = torch.autograd.functional.jacobian(f, y[0, 0])
+    assert (jacobian.abs() > 1e-12).all() or dim > 2  # with three couplings every entry reaches the others
+
+
+def test_a_map_never_returns_what_another_step_gave():
+    f, y = InvertibleMap(2), torch.randn(3, 2)
+    before = f(y)
+    with torch.no_grad():
+        f.couplings[0].nn[-1].bias.add_(1.0)
+    assert not torch.equal(f(y), before)
+    copy.deepcopy(f)  # which a cached tensor with a gradient would not allow
+    assert torch.equal(f(y), f(y))
+
+
+def test_the_order_of_rows_and_absent_components_change_nothing(prior):
+    y = torch.randn(5, K, DIM, dtype=torch.float64)
+    present = torch.tensor([[True, True, False], [True, False, False], [True] * 3, [False, True, True], [False, False, True]])
+    q = prior.posterior(y, present)
+    other = torch.where(present.unsqueeze(-1), y, 7.0)
+    torch.testing.assert_close(prior.posterior(other, present).mean, q.mean, rtol=0, atol=0)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(prior.posterior(y[order], present[order]).mean, q.mean[order])
+    filled = prior.impute(y, present)
+    assert torch.equal(filled[present], y[present])
+    torch.testing.assert_close(filled[1, 1], prior.maps[1].inverse(prior.maps[0](y[1, 0])))
+
+
+def test_the_papers_messages_have_equal_weights():
+    prior = MessagePassingPrior(K, DIM, learn=False, coupling="sigmoid")
+    y = torch.randn(6, K, DIM)
+    q = prior.posterior(y)
+    torch.testing.assert_close(q.mean, prior.encode(y).mean(-2))
+    assert q.stddev.unique().item() == 1
+    assert {name for name, _ in prior.named_parameters() if not name.startswith("maps.")} == set()
+
+
+def test_batch_normalization_as_in_the_table():
+    prior = MessagePassingPrior(K, DIM, batch_norm=True)
+    assert prior.elbo(torch.randn(8, K, DIM)).shape == (8,)
+    prior.eval()
+    y = torch.randn(5, K, DIM)
+    torch.testing.assert_close(prior.maps[0].inverse(prior.maps[0](y[:, 0])), y[:, 0])
+
+
+def test_it_trains_in_plain_pyro(prior):
+    y = torch.randn(16, K, DIM, dtype=torch.float64)
+
+    def model(y):
+        pyro.module("prior", prior)
+        with pyro.plate("rows", len(y)):
+            h = pyro.sample("h", prior.latent(y.shape[:1]))
+            pyro.sample("y", prior.components(h), obs=y)
+
+    def guide(y):
+        with pyro.plate("rows", len(y)):
+            pyro.sample("h", prior.posterior(y))
+
+    before = {name: value.detach().clone() for name, value in prior.named_parameters()}
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    loss = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(num_particles=1)).step(y)
+    assert all(not torch.equal(value, before[name]) for name, value in prior.named_parameters())
+    with torch.no_grad():
+        for name, value in prior.named_parameters():
+            value.copy_(before[name])
+        bound = torch.stack([prior.elbo(y).sum() for _ in range(200)])
+    assert abs(-loss - bound.mean()) < 6 * bound.std()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_components": 1}, "num_components must be a whole number of at least 2"),
+        ({"dim": 1}, "dim must be a whole number of at least 2"),
+        ({"num_couplings": 0}, "num_couplings must be"),
+        ({"hidden_dims": (0,)}, "each size of hidden_dims"),
+        ({"scale": 0.0}, "scale must be positive"),
+        ({"posterior_scale": -1.0}, "posterior_scale must be positive"),
+        ({"coupling": "spline"}, "coupling is 'exp' or 'sigmoid', not 'spline'"),
+    ],
+)
+def test_bad_sizes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MessagePassingPrior(**{"num_components": K, "dim": DIM, **arguments})
+
+
+def test_bad_components():
+    prior = MessagePassingPrior(K, DIM)
+    y = torch.randn(2, K, DIM)
+    for bad in (y[:, :2], y[..., :3], y.int(), [1.0]):
+        with pytest.raises(ValueError, match="^y must be"):
+            prior.elbo(bad)
+    for bad in (torch.ones(2, K), torch.ones(2, 2, dtype=torch.bool), [True]):
+        with pytest.raises(ValueError, match="^present must be"):
+            prior.posterior(y, bad)
+    with pytest.raises(ValueError, match="at least one component in each row"):
+        prior.impute(y, torch.tensor([[True, False, False], [False, False, False]]))
+    with pytest.raises(ValueError, match="^h must be"):
+        prior.decode(torch.randn(2, 3))
+    with pytest.raises(ValueError, match="num_particles must be"):
+        prior.log_prob(y, 0)
