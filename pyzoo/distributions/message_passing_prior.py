@@ -150,8 +150,8 @@ class MessagePassingPrior(nn.Module):
 
         Args:
             y: components, (..., K, dim).
-            present: which of them h is inferred from, boolean, (..., K); by default all. All are scored in any case: from a subset
-                this is a lower bound too, and asks of h what the subset tells of the others.
+            present: which of them h is inferred from, boolean, (..., K); by default all. All are scored in any case: from a
+                subset this is a lower bound too, and asks of h what the subset tells of the others.
         """
         q = self.posterior(y, present)
         h = q.rsample()

@@ -15,7 +15,7 @@ K, DIM = 3, 4
 
 
 class Linear(torch.nn.Module):
-    """A coupling's network that makes of the coupling a linear map: a linear shift, and scales that do not depend on its input."""
+    """A coupling's network that makes the coupling linear: a linear shift, and scales that do not depend on the input."""
 
     def __init__(self, kept, moved):
         super().__init__()
