@@ -20,6 +20,7 @@ from pyzoo.checks import require_kind, require_tensor
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import write_whole
 from pyzoo.random import derive_seed
+from pyzoo.settings import cut
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -155,7 +156,7 @@ def image_data(
 def check_size(image_size: int) -> None:
     """Raises a UsageError unless a size is a whole number of at least 1."""
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
-        raise UsageError(f"--image-size must be a whole number of at least 1, got {image_size}")
+        raise UsageError(f"--image-size must be a whole number of at least 1, got {cut(image_size)}")
 
 
 def check_options(image_size: int | None, test_share: float) -> None:
@@ -179,11 +180,14 @@ class Part:
     """(images,), integers or strings."""
     resized: bool = False
     """Whether any image was resized."""
+    deep: bool = False
+    """Whether any image had more than 256 levels."""
 
     def shuffled(self) -> "Part":
         """The same in a fixed pseudo-random order. Files are sorted by class, and the last images may be held out."""
         order = _order(len(self.images))
-        return Part(self.images[order], None if self.labels is None else self.labels[order.numpy()], self.resized)
+        labels = None if self.labels is None else self.labels[order.numpy()]
+        return dataclasses.replace(self, images=self.images[order], labels=labels)
 
 
 def assemble(
@@ -233,8 +237,8 @@ def assemble(
 
 
 def whitened(parts: Sequence[Part]) -> list[Part]:
-    """The same, but with 1 as white if every pixel of every part is 0 or 1."""
-    if max(int(part.images.max()) for part in parts) != 1:
+    """The same, but with 1 as white if every pixel of every part is 0 or 1, and was before it became a byte."""
+    if any(part.deep for part in parts) or max(int(part.images.max()) for part in parts) != 1:
         return list(parts)
     return [dataclasses.replace(part, images=255 * part.images) for part in parts]
 
@@ -294,7 +298,7 @@ def _array(values: Any) -> np.ndarray:
         return np.asarray(values)
     if values.layout is not torch.strided or values.is_quantized or values.is_nested or values.device.type == "meta":
         raise UsageError("a tensor of images or labels must be a plain one: neither sparse, quantized, nested nor without values")
-    values = values.detach().cpu()
+    values = values.detach().cpu().resolve_conj().resolve_neg()
     return (values.float() if values.is_floating_point() and values.dtype != torch.float64 else values).numpy()
 
 
@@ -438,7 +442,7 @@ def _files_below(folder: Path) -> list[Path]:
 def _read_files(files: Sequence[tuple[Path, str | None]], folder: Path, image_size: int | None) -> Part:
     part = stack(((str(path.relative_to(folder)), _read_image(path)) for path, _ in files), str(folder), image_size)
     labels = [label for _, label in files]
-    return Part(part.images, None if labels[0] is None else np.array(labels), part.resized)
+    return dataclasses.replace(part, labels=None if labels[0] is None else np.array(labels))
 
 
 def _read_image(path: Path) -> np.ndarray:
@@ -456,7 +460,8 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def pixels_of(image: "Image") -> np.ndarray:
-    """The pixels of a Pillow image, (height, width) if they are gray, else (height, width, 3), uint8.
+    """The pixels of a Pillow image, (height, width) if they are gray, else (height, width, 3): uint8, or uint16 of gray images
+    with more than 256 levels.
 
     Raises:
         ValueError: They are floats, or integers beyond 16 bits.
@@ -470,7 +475,9 @@ def pixels_of(image: "Image") -> np.ndarray:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"its pixels range from {values.min()} to {values.max()}, beyond 16 bits")
-        return np.rint(values / 257).astype(np.uint8)
+        if isinstance(clear := image.info.get("transparency"), int):
+            values = np.where(values == clear, 0, values)
+        return values.astype(np.uint8 if values.max() <= 1 else np.uint16)
     if image.mode in ("1", "L") and "transparency" not in image.info:
         return np.asarray(image.convert("L"))
     if image.has_transparency_data:
@@ -487,10 +494,12 @@ def stack(images: Iterable[tuple[str, np.ndarray]], source: str, image_size: int
         UsageError: There are none, or they differ in size; names two.
     """
     found: list[Tensor | None] = []
-    first, shape, channels, resized = "", torch.Size(), 1, False
+    first, shape, channels, resized, deep = "", torch.Size(), 1, False, False
     for name, pixels in images:
         if 0 in pixels.shape:
             raise UsageError(f"{source}: {name} is empty: its size is {_size(pixels.shape)} pixels")
+        if pixels.dtype == np.uint16:
+            deep, pixels = True, np.rint(pixels / 257).astype(np.uint8)
         image = torch.from_numpy(np.array(pixels.reshape(1, *pixels.shape[:2], -1).transpose(0, 3, 1, 2)))
         if image_size is not None:
             resized |= image.shape[2:] != (image_size, image_size)
@@ -510,7 +519,7 @@ def stack(images: Iterable[tuple[str, np.ndarray]], source: str, image_size: int
     for index, image in enumerate(found):
         stacked[index] = image  # type: ignore[assignment]
         found[index] = None  # so that memory holds them once
-    return Part(stacked, None, resized)
+    return Part(stacked, None, resized, deep)
 
 
 # Files of arrays ------------------------------------------------------------------------------------------------------
@@ -591,9 +600,12 @@ def _read_npz(path: Path) -> _Arrays:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 try:
-                    arrays[name] = archive[name]
+                    found = archive[name]
                 except ValueError:  # an array of objects
                     refused.append(name)
+                    continue
+                if isinstance(found, np.ndarray):  # an archive can hold other files too
+                    arrays[name] = found
         return arrays, refused
 
     return _reading(read, path, "is not a file that numpy.savez wrote")
@@ -619,7 +631,7 @@ def _read_pt(path: Path) -> _Arrays:
     for name, value in found.items():
         try:
             arrays[str(name)] = _array(value)
-        except (TypeError, ValueError, RuntimeError):  # a sparse tensor, lists of different lengths
+        except (TypeError, ValueError, RuntimeError):  # UsageError among them; a sparse tensor, lists of different lengths
             refused.append(str(name))
     return arrays, refused
 
@@ -631,7 +643,7 @@ def _find(arrays: dict[str, np.ndarray], refused: Sequence[str], source: str) ->
     def named(*candidates: str) -> str | None:
         name = next((known[candidate] for candidate in candidates if candidate in known), None)
         if name in refused:
-            raise UsageError(f"{source}: '{name}' holds pickled Python objects, or is damaged, and is not loaded")
+            raise UsageError(f"{source}: '{name}' holds no plain array, or is damaged, and is not loaded")
         return name
 
     train, test = named("train_images", "x_train"), named("test_images", "x_test")
@@ -647,7 +659,7 @@ def _find(arrays: dict[str, np.ndarray], refused: Sequence[str], source: str) ->
             )
         if not candidates:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in list(arrays.items())[:5]) or "none"
-            objects = f"; {', '.join(refused)} holds pickled Python objects, which are not loaded" if refused else ""
+            objects = f"; {', '.join(refused)} holds no plain array, and is not loaded" if refused else ""
             raise UsageError(f"{source} has no array of images, which has three or four axes (arrays: {shapes}{objects})")
         images = "arr_0" if "arr_0" in candidates else candidates[0]
     if labels is None:

@@ -243,6 +243,8 @@ def load_image_data(
     if path.is_file():
         what = "is a single image" if path.suffix.lower() in IMAGE_TYPES else "is not a file of a kind that can be read"
         raise UsageError(f"{data} {what}: {forms}")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{data} is a pipe or a device, and not a file: {forms}")
     if isinstance(data, Path) or path.suffix or "/" in data or os.sep in data:
         raise UsageError(f"there is no file or folder '{data}': {forms}")
     raise UsageError(f"there are no images '{data}': {forms}")

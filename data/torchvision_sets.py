@@ -4,6 +4,7 @@ The class's signature says how it is split: by ``train``, by ``background`` (Omn
 case the images are split as a user's own.
 """
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -127,7 +128,7 @@ class _Set:
         except Exception as error:
             if "split" in options and isinstance(error, ValueError):
                 raise _UnknownSplit(str(error)) from error
-            raise UsageError(f"{self.source} cannot be read: {one_line(error)}") from error
+            raise UsageError(f"{self.source} cannot be read: {one_line(error) or type(error).__name__}") from error
 
     def part(self, dataset: Any, image_size: int | None) -> Part:
         """The images of a split, and their labels if each has a single integer."""
@@ -147,7 +148,7 @@ class _Set:
         except Exception as error:  # a class can raise anything
             raise UsageError(f"{self.source} cannot be read: {one_line(error)}") from error
         integers = targets is not None and targets.ndim == 1 and targets.dtype.kind in "iu"
-        return Part(part.images, targets if integers else None, part.resized).shuffled()  # some come sorted by class
+        return dataclasses.replace(part, labels=targets if integers else None).shuffled()  # some come sorted by class
 
     def _pixels(self, item: tuple[Any, Any], kept: list[Any]) -> np.ndarray:
         image, target = item

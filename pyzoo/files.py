@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MARK",
+    "absolute",
     "expanded",
     "fingerprint_of",
     "read_bytes",
@@ -109,7 +110,9 @@ def read_bytes(path: Path) -> bytes:
 def save_figure(figure: "Figure", path: Path) -> None:
     """Writes a figure as a .png that says who wrote it, not over anyone else's file; errors as :func:`write_whole`."""
     require_ours(path)
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": MARK.decode()}))
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI, metadata={"Software": MARK.decode()})
+    write_whole(path, lambda file: file.write(content.getbuffer()))
 
 
 def save_arrays(arrays: "Mapping[str, np.ndarray]", path: Path) -> None:
@@ -139,9 +142,21 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except TypeError as error:
-        raise ValueError(f"path must be text or a path, got {path!r}.") from error
+        raise ValueError(f"path must be text or a path, got a {type(path).__name__}.") from error
     except RuntimeError as error:
         raise UsageError(f"{path}: there is no such home folder") from error
+
+
+def absolute(path: str | Path) -> Path:
+    """A path from the root, with the home folder for ``~``.
+
+    Raises:
+        UsageError: nobody knows the home folder, or the current folder is gone.
+    """
+    try:
+        return expanded(path).absolute()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is in the current folder, which is not there any more") from error
 
 
 def sync_folder(path: Path) -> None:

@@ -186,18 +186,31 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, hint in hints(type(self)).items():
-            problem = _problem(getattr(self, name), hint)
+            value = getattr(self, name)
+            if (plain := _plain(value)) is not value:
+                object.__setattr__(self, name, plain)
+            problem = _problem(plain, hint)
             self.require(problem is None, name, problem or "")
 
     def require(self, condition: bool, name: str, what: str) -> None:
         """Raises a UsageError that names the flag unless the condition holds."""
         if not condition:
-            raise UsageError(f"{flag(name)} must be {what}, got {shown(getattr(self, name))}")
+            value = getattr(self, name)
+            is_text = isinstance(value, str) and what in (_KINDS[int], _KINDS[float]) and value.strip().isdecimal()  # "3" for 3
+            raise UsageError(f"{flag(name)} must be {what}, got {cut(value) if is_text else shown(value)}")
 
 
 def flag(name: str) -> str:
     """A setting as the command spells it."""
     return "--" + name.replace("_", "-")
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's, or a tuple of such, as Python's own."""
+    if isinstance(value, tuple):
+        plain = tuple(map(_plain, value))
+        return plain if any(one is not other for one, other in zip(plain, value, strict=True)) else value
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
 
 
 def difference(name: str, one: Any, other: Any) -> str:

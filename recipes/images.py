@@ -13,7 +13,7 @@ from pyzoo.data.files import FILE_TYPES, image_data, write_npz
 from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
-from pyzoo.files import expanded, fingerprint_of
+from pyzoo.files import absolute, fingerprint_of
 from pyzoo.settings import Above, AtLeast, AtMost, Below, Group, changed
 from pyzoo.training import PairReport, Recipe
 
@@ -52,10 +52,11 @@ class ImageRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require(self.data != "", "data", "a name, a folder or a file")
         if self.data_dir is not None:  # a run may be resumed elsewhere
-            object.__setattr__(self, "data_dir", expanded(self.data_dir).absolute())
+            object.__setattr__(self, "data_dir", absolute(self.data_dir))
         if is_own(self.data, self.named_data):
-            object.__setattr__(self, "data", str(expanded(self.data).absolute()))
+            object.__setattr__(self, "data", str(absolute(self.data)))
 
     @classmethod
     def keep_data(cls, folder: Path, images: Tensor, labels: Tensor | None = None, **settings: Any) -> Path:

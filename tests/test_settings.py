@@ -94,7 +94,7 @@ class Whole(Base):
         ({"width": 0}, "--width must be at least 1, got 0"),
         ({"width": 2.5}, "--width must be a whole number, got 2.5"),
         ({"width": True}, "--width must be a whole number, got True"),
-        ({"width": "8"}, "--width must be a whole number, got 8"),
+        ({"width": "8"}, "--width must be a whole number, got '8'"),
         ({"width": 10**20}, "--width must be a whole number between -2^63 and 2^63, got 100000000000000000000"),
         ({"width": -(10**5000)}, "--width must be a whole number between -2^63 and 2^63, got about -10^5000"),
         ({"widths": (4, 10**400)}, "--widths must be a whole number between -2^63 and 2^63 each, got 4 about 10^400"),

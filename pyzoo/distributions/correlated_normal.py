@@ -1,7 +1,6 @@
 """A Gaussian over the parts of a whole whose sum can be far more certain than its terms."""
 
 import math
-from numbers import Number
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -90,7 +89,7 @@ class CorrelatedNormal(TorchDistribution):
         self._correlation = "rho" if rho_logits is None else "rho_logits"  # the other one is derived when asked for
         arguments = {"loc": loc, "scale": scale, self._correlation: rho if rho_logits is None else rho_logits}
         for name, value in arguments.items():
-            require_kind(value, name, Tensor, Number)
+            require_kind(value, name, Tensor, int, float)
             if isinstance(value, Tensor):
                 require_floating(value, name)
         try:
@@ -105,7 +104,12 @@ class CorrelatedNormal(TorchDistribution):
 
     @classmethod
     def infer_shapes(cls, loc, scale, rho=None, rho_logits=None):
-        shape = torch.broadcast_shapes(loc, scale, *[s for s in (rho, rho_logits) if s is not None])
+        given = {"loc": loc, "scale": scale, "rho": rho, "rho_logits": rho_logits}
+        given = {name: shape for name, shape in given.items() if shape is not None}
+        require_broadcast(**given)
+        shape = torch.broadcast_shapes(*given.values())
+        if not shape:
+            raise ValueError("CorrelatedNormal is K-variate: at least one argument must have a last dimension of size K.")
         return shape[:-1], shape[-1:]
 
     def expand(self, batch_shape, _instance=None):
@@ -158,6 +162,11 @@ class CorrelatedNormal(TorchDistribution):
         return self.scale.square() * self._trace_weight
 
     @property
+    def stddev(self) -> Tensor:
+        """Standard deviation of each term, (..., K), also where the variance would overflow."""
+        return self.scale * self._trace_weight.sqrt()
+
+    @property
     def _trace_weight(self) -> Tensor:
         """Squared length of each row of S: Var(w_i) / scale_i^2, (..., K)."""
         return (1 - self.rho).square() + (self.event_shape[0] - 1) * self.rho.square()
@@ -189,7 +198,10 @@ class CorrelatedNormal(TorchDistribution):
         # Around the mean scale, so that equal scales give mean * r with no cancellation.
         mean, offset = _mean_and_deviations(self.scale)
         shared = mean * self._log_remainder.exp().unsqueeze(-1) - (self.rho * offset).sum(-1, keepdim=True)
-        return dist.Normal(self.loc.sum(-1), torch.linalg.vector_norm(offset + shared, dim=-1), validate_args=False)
+        terms = offset + shared
+        unit = terms.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(terms.dtype).tiny)  # whose square can be represented
+        norm = unit.squeeze(-1) * torch.linalg.vector_norm(terms / unit, dim=-1)
+        return dist.Normal(self.loc.sum(-1), norm, validate_args=False)
 
     def rsample(self, sample_shape=torch.Size()) -> Tensor:
         noise = self.loc.new_empty(self._extended_shape(sample_shape)).normal_()
@@ -233,7 +245,8 @@ def _require_equal_size(q: torch.distributions.Distribution, p: torch.distributi
 def _diagonal(d: Independent) -> Normal:
     """The normals of a diagonal normal over vectors."""
     if not isinstance(d.base_dist, Normal) or d.reinterpreted_batch_ndims != 1:
-        raise NotImplementedError
+        what = f"{type(d.base_dist).__name__} with {d.reinterpreted_batch_ndims} event dimensions"
+        raise NotImplementedError(f"There is a closed form for a Normal with one event dimension, and none for a {what}.")
     return d.base_dist
 
 
@@ -242,9 +255,9 @@ def _kl_correlated_diagonal(q: CorrelatedNormal, p: Independent) -> Tensor:
     """Eq. 9 corrected; O(K). Under ``to_event`` Pyro strips the shared event dimensions and comes here."""
     normal = _diagonal(p)
     _require_equal_size(q, p)
-    ratio = (q.scale / normal.scale).square()
+    ratio = q.scale / normal.scale
     shift = ((q.loc - normal.loc) / normal.scale).square()
-    return 0.5 * (shift + q._trace_weight * ratio - ratio.log() - 1).sum(-1) - q._log_remainder
+    return (0.5 * (shift + q._trace_weight * ratio.square() - 1) - ratio.log()).sum(-1) - q._log_remainder
 
 
 @register_kl(CorrelatedNormal, MultivariateNormal)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyzoo.checks import require_kind, require_tensor
+from pyzoo.settings import cut
 
 __all__ = ["WeightedProductOfExperts"]
 
@@ -79,9 +80,8 @@ class WeightedProductOfExperts(dist.Normal):
             raise ValueError(f"dim must be negative and among the {loc.dim()} dimensions of loc, got {dim}.")
         require_kind(prior_loc, "prior_loc", Tensor, Real)
         require_kind(prior_scale, "prior_scale", Tensor, Real)
-        weights = torch.ones_like(loc) if weights is None else torch.as_tensor(weights, dtype=loc.dtype, device=loc.device)
-        prior_loc = torch.as_tensor(prior_loc, dtype=loc.dtype, device=loc.device)
-        prior_scale = torch.as_tensor(prior_scale, dtype=loc.dtype, device=loc.device)
+        weights = torch.ones_like(loc) if weights is None else _real(weights, "weights", loc)
+        prior_loc, prior_scale = _real(prior_loc, "prior_loc", loc), _real(prior_scale, "prior_scale", loc)
         if present is not None:
             require_tensor(present, "present")
         if present is not None and present.dtype != torch.bool:
@@ -101,6 +101,8 @@ class WeightedProductOfExperts(dist.Normal):
                 raise ValueError(
                     f"Weights must be between 0 and 1, got {weights.min().item():.3g} to {weights.max().item():.3g}."
                 )
+            if not scale.isfinite().all():
+                raise ValueError("The scales of present experts must be finite.")
             if not (scale > 0).all():
                 raise ValueError(f"The scales of present experts must be positive, got {scale.min().item():.3g}.")
             if not (prior_scale > 0).all() or not prior_scale.isfinite().all():
@@ -159,3 +161,19 @@ class WeightedProductOfExperts(dist.Normal):
             raise ValueError(f"A batch of shape {tuple(self.batch_shape)} can't be expanded to {tuple(batch_shape)}.") from error
         new.log_normalizer = self.log_normalizer.expand(batch_shape)
         return new
+
+
+def _real(value: Any, name: str, like: Tensor) -> Tensor:
+    """Real numbers as a tensor of another's type and device.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.layout is not torch.strided or (value.is_meta and not like.is_meta):
+            raise ValueError(f"{name} must be a plain tensor of real numbers, got one of {value.dtype}, {value.layout}.")
+        return value.to(like)
+    try:
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} must be real numbers, got {cut(value)}.") from error

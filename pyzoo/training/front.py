@@ -6,10 +6,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from pyzoo.errors import UsageError
-from pyzoo.files import expanded
+from pyzoo.files import absolute
+from pyzoo.settings import cut
 from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
-from pyzoo.training.run import Run, run_name
+from pyzoo.training.run import Run, require_switch, run_name
 from pyzoo.training.run_folder import RunFolder
 
 __all__ = ["load", "train"]
@@ -58,18 +59,22 @@ def train(
         0.93
     """
     if out is not None and (not isinstance(out, (str, Path)) or "\0" in str(out)):
-        raise UsageError(f"out must be a path, got {out!r}")
+        raise UsageError(f"out must be a path, got {cut(out)}")
+    if preset is not None and not isinstance(preset, str):
+        raise UsageError(f"preset must be a name, got {cut(preset)}")
+    for name, value in (("progress", progress), ("evaluate", evaluate), ("figures", figures)):
+        require_switch(value, name)
     hardware = Hardware(device, precision, engine=engine)
     say = print if progress else None
     if isinstance(recipe, Recipe):
-        if settings or preset or data is not None:
+        if settings or preset is not None or data is not None:
             raise UsageError("a recipe that is made already takes no preset, data or settings")
         made, preset = recipe, next(iter(type(recipe).presets))
     else:
         kind = find_recipe(recipe)
-        preset = preset or next(iter(kind.presets))
+        preset = next(iter(kind.presets)) if preset is None else preset
         if isinstance(data, (str, Path)):
-            settings["data"] = str(data)
+            settings["data"] = data if isinstance(data, str) else str(absolute(data))  # a path is never a set's name
         elif isinstance(data, Tensor) or (isinstance(data, tuple) and len(data) == 2):
             return _with_tensors(kind, preset, data, out, hardware, settings, say).train(
                 progress=progress, evaluate=evaluate, figures=figures
@@ -77,7 +82,8 @@ def train(
         elif data is not None:
             raise UsageError(f"data must be a name, a path, a tensor or (images, labels), got {type(data).__name__}")
         made = kind.preset(preset, **settings).fitted(settings)
-    return Run.create(made, preset, hardware, out, say).train(progress=progress, evaluate=evaluate, figures=figures)
+    path = absolute(Path("runs") / run_name(made, preset) if out is None else out)  # also after a change of folder
+    return Run.create(made, preset, hardware, path, say).train(progress=progress, evaluate=evaluate, figures=figures)
 
 
 def _with_tensors(
@@ -85,9 +91,9 @@ def _with_tensors(
 ) -> Run:
     """A run on images that were given as tensors, which its folder keeps."""
     name = run_name(kind.preset(preset, **settings), preset)
-    path = expanded(out) if out is not None else Path("runs") / name.replace(f"-{preset}-", f"-{preset}-images-", 1)
+    path = absolute(Path("runs") / name.replace(f"-{preset}-", f"-{preset}-images-", 1) if out is None else out)
     with RunFolder.making(path) as folder:
-        file = kind.keep_data(path.absolute(), *(data if isinstance(data, tuple) else (data,)), **settings)
+        file = kind.keep_data(path, *(data if isinstance(data, tuple) else (data,)), **settings)
         return Run.create(kind.preset(preset, **settings, data=str(file)).fitted(settings), preset, hardware, folder, say)
 
 
@@ -106,5 +112,5 @@ def load(path: str | Path) -> Run:
         >>> model, guide = run.pair()  # doctest: +SKIP
     """
     if not isinstance(path, (str, Path)):
-        raise UsageError(f"a run's folder must be a path, got {path!r}")
-    return Run(path)
+        raise UsageError(f"a run's folder must be a path, got {cut(path)}")
+    return Run(absolute(path))

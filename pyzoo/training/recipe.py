@@ -103,7 +103,7 @@ class Recipe(Settings):
     """Seconds between checkpoints."""
 
     @classmethod
-    def preset(cls, name: str | None = None, **changes: Any) -> Self:
+    def preset(cls, name: str | None = None, /, **changes: Any) -> Self:
         """The recipe with a preset's values, the first preset's by default, and some values replaced, by flat names.
 
         Raises:
@@ -157,6 +157,8 @@ class Recipe(Settings):
         Raises:
             UsageError: the recipe takes no data, or they are not what it takes.
         """
+        if "data" in flat(cls()):
+            raise UsageError(f"{cls.name} takes no tensors as its data: name a file")
         raise UsageError(f"{cls.name} generates its data and takes none")
 
     def sized(self) -> Self:

@@ -18,13 +18,14 @@ from pyzoo.files import expanded, require_folder, resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
-from pyzoo.settings import AtLeast, Steps, changed, difference, flag, flat, require_entries, restored, walk
+from pyzoo.settings import AtLeast, Steps, changed, cut, difference, flag, flat, require_entries, restored, walk
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
 from pyzoo.training.report import Report
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
+from pyzoo.training.surroundings import own_surroundings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,12 +148,9 @@ class Run:
         hardware = hardware or Hardware()
         hardware.require_equal_shares(recipe.batch_size)
         hardware.find()
-        with naming_sizes(recipe):
+        with own_surroundings(), naming_sizes(recipe), torch.random.fork_rng():  # before there is a folder
             recipe.prepare()
-        with torch.random.fork_rng():  # before there is a folder
-            with naming_sizes(recipe):
-                pair = recipe.programs()
-            require_held_out(recipe, recipe.report(pair, torch.device("cpu")))
+            require_held_out(recipe, recipe.report(recipe.programs(), torch.device("cpu")))
         path = Path("runs") / run_name(recipe, preset) if path is None else path
         with contextlib.nullcontext(path) if isinstance(path, RunFolder) else RunFolder.making(expanded(path)) as folder:
             folder.write_config(_config(recipe, preset, hardware, folder.path))
@@ -209,13 +207,17 @@ class Run:
         from pyzoo.training.trainer import NonFiniteLoss
 
         hardware = hardware or self.hardware
+        if not isinstance(hardware, Hardware):
+            raise UsageError(f"hardware must be a Hardware, got {cut(hardware)}")
+        for name, value in (("progress", progress), ("evaluate", evaluate), ("figures", figures), ("full", full)):
+            require_switch(value, name)
         if not is_first_process(hardware.processes):
             return self._train(hardware, progress, evaluate, figures, full)
         with self.folder.lock():  # also while a folder is removed, so that nobody goes on with it meanwhile
             try:
-                with naming_sizes(self.recipe):
+                with own_surroundings(), naming_sizes(self.recipe):
                     return self._train(hardware, progress, evaluate, figures, full)
-            except (UsageError, KeyboardInterrupt, NonFiniteLoss) as error:
+            except BaseException as error:
                 kept = self.folder.checkpoints.files() or (self.path / "metrics.csv").exists()  # to go on from, or to see
                 if not kept and (self._is_new or isinstance(error, NonFiniteLoss)):
                     self.folder.discard()
@@ -245,8 +247,6 @@ class Run:
         except (LostProcess, NonFiniteLoss) as error:
             self.folder.log(str(error))
             raise
-        finally:
-            self._is_new = self._is_new and trainer.step == 0
         if first:
             if trainer.stopped_early:
                 what = f"no better {trainer.report.criterion} in {recipe.patience} measurements"
@@ -339,7 +339,7 @@ class Run:
             state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
             settings = {**self.config["settings"], **self.config["networks"]}
             require_same_run(state, self.config["recipe"], settings, self.path)
-            with torch.random.fork_rng():
+            with own_surroundings(), torch.random.fork_rng():
                 model = self.networks.model()
                 pair = Pair(model, self.networks.guide(model))
             try:
@@ -358,7 +358,13 @@ class Run:
         recipe = self.recipe
         recipe = changed(recipe, {"steps": max(1, min(recipe.steps, step))})
         threads = min(self.hardware.threads, available_cores())
-        with naming_sizes(recipe), torch.random.fork_rng(), evaluating(nn.ModuleList(pair)), using_threads(threads):
+        with (
+            own_surroundings(),
+            naming_sizes(recipe),
+            torch.random.fork_rng(),
+            evaluating(nn.ModuleList(pair)),
+            using_threads(threads),
+        ):
             torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
             if purpose != "sample":  # which may need no data
                 self._require_same_data(recipe)
@@ -382,6 +388,7 @@ class Run:
             full: also measure what takes long.
             device: where to compute.
         """
+        require_switch(full, "full")
         started = time.monotonic()
         pair, step = self._load(device)
         with self._report(device, "evaluate") as (report, recipe):
@@ -425,6 +432,8 @@ class Run:
             UsageError: a picture can't be written.
         """
         require_folder(self.folder.figures)
+        if not self.path.is_dir():
+            raise UsageError(f"the run folder {self.path} is gone")
         self.folder.figures.mkdir(exist_ok=True)
         files = [self.folder.figures / f"{name}.png" for name in self._save_figures(device)]
         if files:
@@ -456,8 +465,8 @@ class Run:
                 raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
             if value > most:
                 raise UsageError(f"{name} must be at most {most:,}, got {value}")
-        if not isinstance(given or {}, Mapping):
-            raise UsageError(f"given must be a dict of names and values, such as {{'label': 3}}, got {given!r}")
+        if not isinstance(given or {}, Mapping) or not all(isinstance(name, str) for name in given or ()):
+            raise UsageError(f"given must be a dict of names and values, such as {{'label': 3}}, got {cut(given)}")
         with self._report(device, "sample") as (report, _):
             torch.manual_seed(seed)
             return report.sample(count, seed, given)
@@ -471,7 +480,10 @@ class Run:
         if not isinstance(samples, Mapping) or "x" not in samples:
             raise UsageError("a picture is made of what sample returned")
         with self._report(device, "sample") as (report, _):
-            return report.picture(samples)
+            try:
+                return report.picture(samples)
+            except KeyError as error:
+                raise UsageError(f"a picture is made of all that sample returned, and {error} is missing") from error
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -516,8 +528,12 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
     Raises:
         UsageError: memory ran out, or a size is larger than a tensor can have.
     """
+    from pyzoo.training.trainer import NonFiniteLoss
+
     try:
         yield
+    except NonFiniteLoss:  # whatever its words
+        raise
     except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
         text = str(error).lower()
         if "without overflow" in text:
@@ -527,11 +543,18 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
         too_large = any(word in text for word in ("allocate memory", "out of memory", "overflow", "storage size", "too large"))
         if not too_large and not isinstance(error, (MemoryError, OverflowError)):
             raise
-        sizes = {name: max(value, default=0) if isinstance(value, tuple) else value for name, value in flat(recipe).items()}
+        values = {field.name: field.value for _, field in walk(recipe) if field.has_flag}
+        sizes = {name: max(value, default=0) if isinstance(value, tuple) else value for name, value in values.items()}
         sizes = {name: value for name, value in sizes.items() if type(value) is int and not _NO_SIZE.search(name)}
         largest = max(sizes, key=lambda name: sizes[name])
         why = "there is not enough memory for these sizes" if "memory" in text or not text else "no tensor can have these sizes"
         raise UsageError(f"{why}, the largest of which is {flag(largest)} {sizes[largest]}") from error
+
+
+def require_switch(value: Any, name: str) -> None:
+    """Raises a UsageError unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be True or False, got {cut(value)}")
 
 
 _NO_SIZE = re.compile("steps|every|seed|patience|epochs")

@@ -106,8 +106,8 @@ class RunFolder:
             UsageError: the path is a file, can't be written, or holds something already.
             Busy: another process makes the same folder.
         """
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             cls.require_free(path)  # before a lock is put into someone's folder
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path)
@@ -153,7 +153,10 @@ class RunFolder:
 
     @staticmethod
     def _is_run(path: Path) -> bool:
-        return (path / "config.json").is_file()
+        try:
+            return (path / "config.json").is_file()
+        except OSError:  # a name that is too long
+            return False
 
     def config(self) -> dict[str, Any]:
         """What :meth:`write_config` was given last.

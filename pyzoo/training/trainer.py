@@ -78,7 +78,9 @@ class Trainer:
             torch.manual_seed(derive_seed(recipe.seed, "init"))
             self.pair: Pair = recipe.programs()
             self.objectives: Sequence[Objective] = list(recipe.objectives(self.pair))
-        engine = recipe.engine if self.hardware.engine == "auto" else self.hardware.engine
+        engine = self.hardware.engine
+        if engine == "auto":  # torch can't trace in its anomaly mode
+            engine = "eager" if torch.is_anomaly_enabled() else recipe.engine
         self.pair = self.pair.to(self.device)
         self.step_of = [make_step(objective, engine, self.fabric, len(self.objectives) > 1) for objective in self.objectives]
         self.report = recipe.report(self.pair, self.device)

@@ -33,7 +33,9 @@ def figures(report: "GraphVAEReport", history: Sequence[Mapping[str, float]]) ->
     x, labels = report.measured
     yield "reconstructions", reconstructions(x[:10], reconstruct(*report.pair, {"x": x[:10]}))
     yield "samples", report.picture(generate(report.pair.model, size=40))
-    yield "figure6_embeddings", embeddings(report, x[:2000], None if labels is None else labels[:2000])
+    sets = {"images": x[:2000].flatten(1).cpu(), "latents": latent_means(report, x[:2000]).cpu()}
+    if all(can_be_embedded(points) for points in sets.values()):
+        yield "figure6_embeddings", embeddings(report, sets, None if labels is None else labels[:2000])
     if history:
         nats = {"x": "-log p(x | z)"} | {f"z_{node}": f"KL of z_{node}" for node in range(1, nodes + 1)}
         panels = {"Images": {"x": nats.pop("x")}, "Latents": nats}
@@ -148,15 +150,20 @@ def reconstructions(x: Tensor, again: Tensor) -> Figure:
     return image_grid([list(x), list(again)], "Images (above) and their reconstructions", side=0.8)
 
 
-def embeddings(report: "GraphVAEReport", x: Tensor, labels: Tensor | None) -> Figure:
-    """Figure 6: t-SNE of the images themselves and of their latents' means, colored by class."""
+def can_be_embedded(points: Tensor) -> bool:
+    """Whether t-SNE has something to do: of equal points, or of too few, it divides by zero."""
+    return points.shape[1] >= 2 and len(points.unique(dim=0)) >= 5
+
+
+def embeddings(report: "GraphVAEReport", sets: Mapping[str, Tensor], labels: Tensor | None) -> Figure:
+    """Figure 6: t-SNE of the images themselves, and of their latents' means, colored by class."""
     from sklearn.manifold import TSNE
 
-    sets = {"images": x.flatten(1).cpu(), "latents": latent_means(report, x).cpu()}
-    figure, [axes] = figure_grid(1, 2, f"t-SNE of {len(x)} images and of their latents", cell=(4.2, 4.0))
+    count = len(sets["images"])
+    figure, [axes] = figure_grid(1, 2, f"t-SNE of {count} images and of their latents", cell=(4.2, 4.0))
     few = labels is not None and len(labels.unique()) <= 10
     colors = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10" if few else "gist_rainbow"}
-    perplexity = min(30.0, (len(x) - 1) / 3)
+    perplexity = min(30.0, (count - 1) / 3)
     for cell, (name, points) in zip(axes, sets.items(), strict=True):
         places = TSNE(random_state=report.recipe.seed, perplexity=perplexity).fit_transform(points.numpy())
         dots = cell.scatter(*places.T, s=4, **colors)

@@ -30,7 +30,10 @@ def figures(report: "TVAEReport", history: Sequence[Mapping[str, float]]) -> Ite
     rows = {"x": x[:10], **{f"view {index + 1}": view for index, view in enumerate(views)}}
     yield "figure1_views", image_rows(rows, f"Images and their views, {family}")
     if num_views == 2:
-        yield "figure3_transfer", transfer(report.pair, x[:3], x[10:19], angle=20.0)
+        sources = min(3, len(x) // 2)
+        if sources:
+            others = x[10:19] if len(x) >= 19 else x[sources:][:9]
+            yield "figure3_transfer", transfer(report.pair, x[:sources], others, angle=20.0)
         yield "figure4_interpolation", interpolation(x[:10], views, {"half way": report.pair})
     again = model.likelihoods(guide.posteriors(x[:10])[0].mean)[0].mean
     yield (

@@ -54,9 +54,11 @@ class TVAEReport(ImageReport):
         if full:
             found[f"{split}_log_likelihood_full"] = mean_log_likelihood(*self.pair, {"x": x}, 1000, max_rows=2000)
         found |= self._accuracies()
-        if self.pair.model.num_views == 2:  # so has a VAE, which reads a transformation off two views though it learns from none
-            images = self.recipe.measured_images()[0][: _SOURCES + _TARGETS].to(self.device) / 255
-            found["rotation_error_degrees"] = rotation_error(self.pair, images[:_SOURCES], images[_SOURCES:])
+        images = self.recipe.measured_images()[0][: _SOURCES + _TARGETS].to(self.device) / 255
+        sources = min(_SOURCES, len(images) // 2)
+        # A VAE has two views too: it reads a transformation off them, though it learns from none.
+        if self.pair.model.num_views == 2 and sources:
+            found["rotation_error_degrees"] = rotation_error(self.pair, images[:sources], images[sources:])
         return found | {"parameters": self.pair.num_parameters}
 
     def _accuracies(self) -> dict[str, float]:

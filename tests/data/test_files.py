@@ -4,6 +4,7 @@ import random
 import re
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -451,6 +452,33 @@ def test_masks_of_zeros_and_ones(tmp_path):
     assert data.test.max() == 0
 
 
+def test_dark_images_of_16_bits_are_no_masks(tmp_path):
+    for number in range(4):
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 4 + number).save(tmp_path / f"{number}.png")
+    assert load_image_data(tmp_path).train.max() == 1  # 255 of 65,535
+
+
+def test_a_transparent_gray_of_16_bits_is_black(tmp_path):
+    for number in range(2):
+        values = np.array([[0, 30000], [60000, 65535]], dtype=np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{number}.png", transparency=60000)
+    image = Image.open(tmp_path / "0.png")
+    assert image.info.get("transparency") == 60000
+    assert load_image_data(tmp_path).train.flatten().tolist() == [0, 117, 0, 255]
+
+
+def test_other_members_of_an_archive_are_left_alone(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 3, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("README.txt", "about it")
+    assert len(load_image_data(tmp_path / "a.npz").train) == 3
+
+
+def test_views_of_tensors():
+    images = torch.rand(5, 4, 4)
+    assert torch.equal(image_data(torch._neg_view(-images)).train, image_data(images).train)
+
+
 def test_float_images_are_refused(tmp_path):
     for number in range(2):
         save(tmp_path / f"{number}.tif", np.zeros((3, 3), np.float32))
@@ -561,8 +589,8 @@ def test_bad_arrays(tmp_path):
     assert "several arrays that could be images, a, b" in said(a=IMAGES, b=IMAGES)
     assert "'labels' has the shape (9,); labels of 10 images" in said(images=IMAGES, labels=LABELS[:9])
     assert "'y_test' has the shape (10,)" in said(x_train=IMAGES, x_test=IMAGES[:2], y_train=LABELS, y_test=LABELS)
-    assert "'images' holds pickled Python objects" in said(images=np.array([IMAGES, None], dtype=object))
-    assert "stuff holds pickled Python objects" in said(stuff=np.array([IMAGES, None], dtype=object))
+    assert "'images' holds no plain array" in said(images=np.array([IMAGES, None], dtype=object))
+    assert "stuff holds no plain array" in said(stuff=np.array([IMAGES, None], dtype=object))
     assert "empty" in said(images=IMAGES[:0])
     assert "empty" in said(images=IMAGES[:, :0])
     assert "not a number" in said(images=np.full((4, 3, 3), np.nan))

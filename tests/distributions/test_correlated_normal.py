@@ -230,6 +230,17 @@ def test_marginal_sum(parts):
     torch.testing.assert_close(q.marginal_sum().variance, q.covariance_matrix.sum((-2, -1)))
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-25, 1e20, 1e30])
+def test_scales_whose_squares_can_not_be_represented(unit):
+    one = CorrelatedNormal(torch.zeros(3), torch.tensor([1.0, 2.0, 3.0]), rho=torch.tensor([0.1, 0.2, 0.3]))
+    other = CorrelatedNormal(torch.zeros(3), unit * torch.tensor([1.0, 2.0, 3.0]), rho=torch.tensor([0.1, 0.2, 0.3]))
+    torch.testing.assert_close(other.stddev / unit, one.stddev)
+    torch.testing.assert_close(other.marginal_sum().scale / unit, one.marginal_sum().scale)
+    if unit < 1:
+        kl = kl_divergence(other, dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        assert kl.isfinite()
+
+
 def test_the_sum_can_be_certain_while_the_parts_are_not():
     q = CorrelatedNormal(torch.zeros(4), torch.full((4,), 1.1), rho_logits=torch.full((4,), 30.0))
     assert q.variance.min() > 0.7

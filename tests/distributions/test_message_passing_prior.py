@@ -204,14 +204,14 @@ def test_bad_components():
     prior = MessagePassingPrior(K, DIM)
     y = torch.randn(2, K, DIM)
     for bad in (y[:, :2], y[..., :3], y.int(), [1.0]):
-        with pytest.raises(ValueError, match="^y must be"):
+        with pytest.raises(ValueError, match=r"^y must be"):
             prior.elbo(bad)
     for bad in (torch.ones(2, K), torch.ones(2, 2, dtype=torch.bool), [True]):
-        with pytest.raises(ValueError, match="^present must be"):
+        with pytest.raises(ValueError, match=r"^present must be"):
             prior.posterior(y, bad)
     with pytest.raises(ValueError, match="at least one component in each row"):
         prior.impute(y, torch.tensor([[True, False, False], [False, False, False]]))
-    with pytest.raises(ValueError, match="^h must be"):
+    with pytest.raises(ValueError, match=r"^h must be"):
         prior.decode(torch.randn(2, 3))
     with pytest.raises(ValueError, match="num_particles must be"):
         prior.log_prob(y, 0)

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from pyzoo.about import About
 from pyzoo.data.tables import TABLES, Split, Table, TableSource, load_table
-from pyzoo.files import expanded
+from pyzoo.files import absolute
 from pyzoo.infer import Variables
 from pyzoo.models.mib import TableNetworks
 from pyzoo.recipes.images import InData
@@ -156,9 +156,9 @@ class FairRecipe(StructuredRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data_dir is not None:  # a run may be resumed elsewhere
-            object.__setattr__(self, "data_dir", expanded(self.data_dir).absolute())
+            object.__setattr__(self, "data_dir", absolute(self.data_dir))
         if self.data not in TABLES:
-            object.__setattr__(self, "data", str(expanded(self.data).absolute()))
+            object.__setattr__(self, "data", str(absolute(self.data)))
 
     # Data -----------------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ high and equal. Environments are sharpened first, which is ours (:mod:`pyzoo.rec
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from pyzoo.about import About
 from pyzoo.data.environments import ColoredImages, EnvironmentSource, colored_images
@@ -26,7 +27,7 @@ from pyzoo.recipes.mib.ood import ABOUT
 from pyzoo.recipes.mib.ood.report import OODReport
 from pyzoo.recipes.mib.ood.sharpening import sharpened_environments
 from pyzoo.recipes.mib.structured import StructuredRecipe
-from pyzoo.settings import Above, AtLeast, AtMost, Below, Count, Positive, Share, Weight
+from pyzoo.settings import Above, AtLeast, AtMost, Below, Count, Positive, Share, Weight, changed
 from pyzoo.training import Objective, Pair, Source, geometric
 
 __all__ = ["OOD", "OODRecipe"]
@@ -152,7 +153,10 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         found = {"train": self.training_images, "held_out": self.held_out_images, "test": self.measured_images}
         images, classes = found[part]()
         if classes is None or len(self.dataset.classes) < 2:
-            raise UsageError(f"mib-ood needs images with labels of two classes or more, which {self.data} lacks")
+            raise UsageError(f"mib-ood needs images with labels of two classes or more, which {self.dataset.name} lack")
+        if part == "held_out" and len(images) * self.copies < len(color_flips):
+            few = f"holds out {len(images)} images, too few for {len(color_flips)} environments"
+            raise UsageError(f"--held-out {self.held_out:g} {few}: take more, or --held-out 0")
         seed = derive_seed(self.seed, part) % 2**62
         images, classes = images.repeat(self.copies, 1, 1, 1), classes.repeat(self.copies)
         return colored_images(images, classes, len(self.dataset.classes), color_flips, self.label_flips, seed, self.grayscale)
@@ -176,10 +180,19 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     def train_size(self) -> int:
         return self.copies * super().train_size
 
+    def fitted(self, given: Collection[str]) -> Self:
+        found = super().fitted(given)
+        if found is self or not self.sharpen:
+            return found
+        half = max(2 * len(self.color_flips), found.batch_size // 2)  # groups are not all of one size
+        return changed(found, {"batch_size": half})
+
     def prepare(self) -> None:
         super().prepare()
         self.source(torch.device("cpu"))
         _ = self.test_set
+        if self.held_out_size:
+            _ = self.held_out_set
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -209,7 +222,9 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         smallest = torch.bincount(groups, minlength=number).min().item()
         if smallest * number < self.batch_size * len(labelled) / len(self.training_set):
             what = f"the smallest group of images has {smallest:,} with labels, less than its share of a batch"
-            raise UsageError(f"--sharpen: {what}: take a --batch-size below {self.batch_size}, or --no-sharpen")
+            most = smallest * number * len(self.training_set) // len(labelled)
+            smaller = f"take a --batch-size of at most {most}, or " if most >= 2 * number else "take "
+            raise UsageError(f"--sharpen: {what}: {smaller}--no-sharpen")
         return groups
 
     # Training -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pyzoo.about import About
 from pyzoo.data.images import load_image_data
 from pyzoo.data.planted import ENVIRONMENT, PlantedGaussians, PlantedImages, PlantedSource, drawn_structure, parsed_structure
 from pyzoo.errors import UsageError
-from pyzoo.files import expanded, fingerprint_of
+from pyzoo.files import absolute, fingerprint_of
 from pyzoo.infer import BayesianNetwork, RelaxedMask, Variables
 from pyzoo.models.mib import LearnedMaskNetworks, require_free_names
 from pyzoo.recipes.images import ImageRecipe, InData, is_own
@@ -161,7 +161,7 @@ class LearnedStructureRecipe(StructuredRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.is_of_images and is_own(self.data, ImageRecipe.named_data):  # a run may be resumed elsewhere
-            object.__setattr__(self, "data", str(expanded(self.data).absolute()))
+            object.__setattr__(self, "data", str(absolute(self.data)))
         with _naming("structure"):
             views = self.views
             enough = self.environments >= 2 if ENVIRONMENT in views else self.environments == 0
