@@ -280,13 +280,13 @@ class _Coupling(AffineCoupling):
 
 
 class _CouplingNetwork(nn.Sequential):
-    """Shift and log-scale of a coupling from the half that it keeps (table 7); at the start the coupling changes nothing."""
+    """Shift and log-scale of a coupling from the half that it keeps (table 7); at the start the coupling changes little."""
 
     def __init__(self, kept: int, moved: int, hidden_dims: Sequence[int], coupling: str, batch_norm: bool) -> None:
         widths = [kept, *hidden_dims]
         layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         last = nn.Linear(widths[-1], 2 * moved)
-        nn.init.zeros_(last.weight)
+        nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         if coupling == "sigmoid":
             nn.init.constant_(last.bias[moved:], _MOST_LOG_SCALE)

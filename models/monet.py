@@ -1,0 +1,291 @@
+r"""MONet: a scene as a mixture of components, one for each slot; and the message passing prior on it, MPP^M.
+
+.. math:: p(x, z \mid m) = \prod_{k=1}^{K} p(z_k) \prod_{i} \sum_{k=1}^{K} m_{ki}\, \mathcal{N}(x_i; \hat x_{ki}(z_k), \sigma_k^2)
+
+Each pixel i belongs to one of K slots, slot k with probability m_ki. All slots share one decoder, which makes of z_k an image and
+a mask of its own. In MONet the z_k are independent. In MPP^M each splits into a local part and a global one,
+z_k = (z_k^c, z_k^g), and the global parts are related by one latent of the scene, z^0, through invertible maps.
+
+Source: Burgess et al. (2019), "MONet: Unsupervised Scene Decomposition and Representation"; Ren et al. (2023), "Learning Latent
+Structural Relations with Message Passing Prior", supplement, sections B, D and F, tables 8 and 9. How we read them:
+
+- Masks come from an attention network that sees x, in the guide; the site m is a point there, without a score, and here the masks
+  that the decoder makes. What ties these to those is the factor ``penalty/masks``, gamma KL of MONet.
+- The mixture is one for each pixel, joint over its channels, where public implementations have one for each channel.
+- Eq. 12 of the supplement has another likelihood, each slot's own weighted by its mask, and masks that are Bernoulli in each
+  slot: ``likelihood`` is "mixture" or "weighted", the same for all rows of a table.
+- MONet is no model of scenes without an image: it draws components independently, whose masks do not fit each other. MPP^M
+  draws components that are related.
+- The ReLU that table 9 prints behind the last layer would keep a mask's logits positive: there is none.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from pyzoo.checks import num_rows, require_count, require_number, require_observed, require_shape
+from pyzoo.distributions import MessagePassingPrior
+from pyzoo.errors import UsageError
+from pyzoo.nn import Networks
+from pyzoo.settings import Above, AtLeast, Count, Length, NoFlag, Positive, Widths
+
+__all__ = ["MONet", "MONetNetworks", "MPPMONetNetworks", "SpatialBroadcastDecoder"]
+
+Likelihood = Literal["mixture", "weighted"]
+
+
+class MONet(PyroModule):
+    """The generative story, for any decoder.
+
+    Args:
+        decoder: network from latents, (rows, z_dim), to an image and the logits of its mask, (rows, channels + 1, height, width).
+        num_slots: K, at least 2.
+        z_dim: dimensions of a slot's latent.
+        relations: the prior of the slots' global latents, the last ``relations.dim`` entries of z_k; None in MONet.
+        background_scale: sigma of the first slot, in units of x.
+        scale: sigma of the other slots.
+        mask_weight: gamma, of the divergence of the attention's masks from the decoder's.
+        likelihood: "mixture" or "weighted", see above.
+
+    Raises:
+        ValueError: an argument is none of these, or the relations are among another number of slots, or not of fewer dimensions.
+
+    Example:
+        >>> networks = MONetNetworks(num_slots=3, decoder_channels=(8,), x_shape=(3, 16, 16), attention_channels=(4, 4))
+        >>> networks.model()(size=2).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        num_slots: int,
+        z_dim: int,
+        relations: MessagePassingPrior | None = None,
+        background_scale: float = 0.09,
+        scale: float = 0.11,
+        mask_weight: float = 0.5,
+        likelihood: Likelihood = "mixture",
+    ) -> None:
+        super().__init__("model")
+        require_count(num_slots, "num_slots", 2)
+        require_count(z_dim, "z_dim")
+        require_number(background_scale, "background_scale", Above(0))
+        require_number(scale, "scale", Above(0))
+        require_number(mask_weight, "mask_weight", AtLeast(0))
+        if likelihood not in ("mixture", "weighted"):
+            raise ValueError(f"likelihood is 'mixture' or 'weighted', not {likelihood!r}.")
+        if relations is not None and (relations.num_components != num_slots or relations.dim >= z_dim):
+            raise ValueError(f"relations must be among {num_slots} slots, of fewer than their {z_dim} dimensions.")
+        self.decoder = decoder
+        self.num_slots = num_slots
+        self.z_dim = z_dim
+        self.relations = relations
+        self.mask_weight = mask_weight
+        self.likelihood = likelihood
+        self.register_buffer("scales", torch.tensor([background_scale, *[scale] * (num_slots - 1)]))
+
+    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """Draws the slots' latents, then masks and x; returns x, (batch, channels, height, width).
+
+        Args:
+            x: the observed images, or None to draw them.
+            size: how many to draw if x is None.
+        """
+        size = num_rows(x, size)
+        with pyro.plate("data", size):
+            z = self._draw_latents(size)
+            means, mask_logits = self.components(z)
+            decoded = mask_logits.log_softmax(1)
+            log_masks = pyro.sample("m", dist.Delta(decoded, event_dim=3).mask(False))  # in training the guide's
+            if x is None:
+                return pyro.sample("x", self.mixture(means, log_masks)).movedim(-1, 1)
+            require_observed(x, "x", size, means.shape[2:])
+            if self.likelihood == "mixture":
+                pyro.sample("x", self.mixture(means, log_masks), obs=x.movedim(1, -1))
+                divergence = (log_masks.exp() * (log_masks - decoded)).sum((1, 2, 3))
+            else:  # eq. 12
+                slots = dist.Normal(means, self.scales[:, None, None, None], validate_args=False).log_prob(x.unsqueeze(1))
+                pyro.factor("x", (log_masks.exp() * slots.sum(2)).sum((1, 2, 3)))
+                divergence = bernoulli_divergence(log_masks, mask_logits).sum((1, 2, 3))
+            pyro.factor("penalty/masks", -self.mask_weight * divergence)
+            return x
+
+    def _draw_latents(self, size: int) -> Tensor:
+        """Draws the slots' latents, (batch, slots, z_dim)."""
+        zeros = self.scales.new_zeros(size, self.num_slots, self.z_dim)
+        if self.relations is None:
+            return pyro.sample("z", dist.Normal(zeros, 1).to_event(2))
+        z_0 = pyro.sample("z_0", self.relations.latent((size,)))
+        z_g = pyro.sample("z_g", self.relations.components(z_0))
+        z_c = pyro.sample("z_c", dist.Normal(zeros[..., self.relations.dim :], 1).to_event(2))
+        return torch.cat([z_c, z_g], -1)
+
+    def components(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Each slot's image, (batch, slots, channels, height, width), and the logits of its mask, (batch, slots, height, width).
+
+        Args:
+            z: latents, (batch, slots, z_dim).
+        """
+        require_shape(z, "z", ("batch", "slots", self.z_dim))
+        decoded = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        return decoded[:, :, :-1], decoded[:, :, -1]
+
+    def mixture(self, means: Tensor, log_masks: Tensor) -> dist.TorchDistribution:
+        """p(x | z, m), one mixture for each pixel; its event is (height, width, channels)."""
+        slots = dist.Normal(means.movedim((1, 2), (-2, -1)), self.scales.unsqueeze(-1), validate_args=False).to_event(1)
+        masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
+        return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)
+
+
+def bernoulli_divergence(log_masks: Tensor, logits: Tensor) -> Tensor:
+    """KL from Bernoulli variables with the masks as probabilities to those with logits, elementwise."""
+    masks = log_masks.exp()
+    log_rest = torch.log1p(-masks.clamp(max=1 - torch.finfo(masks.dtype).eps))
+    return masks * (log_masks - logsigmoid(logits)) + (1 - masks) * (log_rest - logsigmoid(-logits))
+
+
+class SpatialBroadcastDecoder(nn.Module):
+    """A latent repeated at every pixel, with the pixel's coordinates beside it, and convolutions on that (table 9).
+
+    The first convolution is written as what it is: of what is the same at every pixel a linear map, and of the coordinates a map
+    that no latent changes.
+
+    Source: Watters et al. (2019), "Spatial Broadcast Decoder".
+
+    Args:
+        z_dim: dimensions of the latent.
+        channels: channels of each layer.
+        x_shape: channels, height and width of what is decoded.
+
+    Example:
+        >>> SpatialBroadcastDecoder(5, (8, 8), (4, 16, 16))(torch.zeros(2, 5)).shape
+        torch.Size([2, 4, 16, 16])
+    """
+
+    def __init__(self, z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        out, height, width = x_shape
+        margin = 2 * len(channels)  # which convolutions without padding take away
+        down, right = (torch.linspace(-1, 1, size + margin) for size in (height, width))
+        self.register_buffer("places", torch.stack(torch.meshgrid(down, right, indexing="ij")).unsqueeze(0))
+        self.of_latent = nn.Linear(z_dim, channels[0], bias=False)
+        self.of_place = nn.Conv2d(2, channels[0], 3)
+        layers = [layer for pair in itertools.pairwise(channels) for layer in (nn.Conv2d(*pair, 3), nn.ReLU())]
+        self.rest = nn.Sequential(nn.ReLU(), *layers, nn.Conv2d(channels[-1], out, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.rest(self.of_latent(z)[..., None, None] + self.of_place(self.places))
+
+
+# Sizes --------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class MONetNetworks(Networks):
+    """MONet's networks: those of tables 8 and 9, and an attention network as in Burgess et al.
+
+    Example:
+        >>> networks = MONetNetworks(num_slots=3, z_dim=4, decoder_channels=(8,), x_shape=(3, 16, 16), attention_channels=(4, 4))
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+    """
+
+    num_slots: Annotated[int, AtLeast(2)] = 5
+    """Number of slots, of which the first is for the background."""
+    z_dim: Annotated[int, AtLeast(1)] = 16
+    """Dimensions of a slot's latent."""
+    encoder_channels: Annotated[tuple[Count, ...], Length(1)] = (32, 32, 64, 64)
+    """Channels of the encoder's layers, each of which halves the image."""
+    decoder_channels: Widths = (32, 32, 32, 32)
+    """Channels of the decoder's layers."""
+    attention_channels: Annotated[tuple[Count, ...], Length(2)] = (32, 32, 64, 64, 64)
+    """Channels of the U-Net's blocks on the way down; each but the last halves the image."""
+    attention_hidden_dim: Count = 128
+    """Hidden units between the U-Net's way down and up."""
+    background_scale: Positive = 0.09
+    """Standard deviation of a pixel's channels in the first slot."""
+    scale: Positive = 0.11
+    """Standard deviation of a pixel's channels in the other slots."""
+    mask_weight: Annotated[float, AtLeast(0)] = 0.5
+    """Weight of the divergence of the attention's masks from the decoder's."""
+    likelihood: Likelihood = "mixture"
+    """One mixture for each pixel, or each slot's likelihood weighted by its mask."""
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
+    """Channels, height and width of an image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        halvings = max(len(self.attention_channels) - 1, len(self.encoder_channels))
+        unit = 2**halvings
+        for side in self.x_shape[1:]:
+            if side % unit:
+                near = max(unit, unit * round(side / unit))
+                raise UsageError(f"images of {side} pixels on a side can't be halved {halvings} times: --image-size {near} can")
+
+    def model(self) -> MONet:
+        return self._model(None)
+
+    def _model(self, relations: MessagePassingPrior | None) -> MONet:
+        channels, height, width = self.x_shape
+        decoder = SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, (channels + 1, height, width))
+        scales = (self.background_scale, self.scale)
+        return MONet(decoder, self.num_slots, self.z_dim, relations, *scales, self.mask_weight, self.likelihood)
+
+    def guide(self, model: MONet) -> PyroModule:
+        from pyzoo.guides.monet import monet_guide
+
+        return monet_guide(self, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPMONetNetworks(MONetNetworks):
+    """MPP^M: MONet's networks, and the maps of the message passing prior.
+
+    Example:
+        >>> sizes = {"decoder_channels": (8,), "x_shape": (3, 16, 16), "attention_channels": (4, 4)}
+        >>> networks = MPPMONetNetworks(num_slots=3, z_dim=6, global_dim=2, **sizes)
+        >>> networks.model()(size=2).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    global_dim: Annotated[int, AtLeast(2)] = 8
+    """Dimensions of a slot's latent that are related to those of the other slots; fewer than its dimensions."""
+    num_couplings: Count = 3
+    """Couplings in each map."""
+    coupling_dims: Widths = (64, 64)
+    """Hidden units of the couplings' networks."""
+    relation_scale: Positive = 0.1
+    """Standard deviation of a slot's global latent given that of the scene, at the start."""
+    learn_relation_scales: bool = True
+    """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""
+    coupling: Literal["exp", "sigmoid"] = "exp"
+    """What a coupling multiplies by: an exponential, or a sigmoid as in table 7."""
+    batch_norm: bool = False
+    """Normalize the outputs of the couplings' networks over the batch, as in table 7."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.global_dim < self.z_dim, "global_dim", f"below --z-dim {self.z_dim}")
+
+    def model(self) -> MONet:
+        return self._model(
+            MessagePassingPrior(
+                self.num_slots,
+                self.global_dim,
+                self.num_couplings,
+                self.coupling_dims,
+                self.relation_scale,
+                learn=self.learn_relation_scales,
+                coupling=self.coupling,
+                batch_norm=self.batch_norm,
+            )
+        )
