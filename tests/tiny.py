@@ -111,6 +111,24 @@ STRUCTURE = {
     "checkpoint_seconds": 0.0,
     "hidden_dim": 8,
 }
+SLOTS = {
+    "data": "tetrominoes",
+    "image_size": 16,
+    "num_pieces": 2,
+    "num_slots": 3,
+    "evaluation_scenes": 6,
+    "steps": 30,
+    "batch_size": 4,
+    "log_every": 5,
+    "checkpoint_seconds": 0.0,
+    "z_dim": 5,
+    "encoder_channels": (4, 4),
+    "decoder_channels": (4,),
+    "attention_channels": (4, 4),
+    "attention_hidden_dim": 6,
+    "global_dim": 2,
+    "coupling_dims": (6,),
+}
 _ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
 TINY = {
     "compvae-sines": SINES,
@@ -121,6 +139,8 @@ TINY = {
     "mib-fair": FAIR,
     "mib-ood": OOD,
     "mib-structure": STRUCTURE,
+    "monet": SLOTS,
+    "mpp-monet": SLOTS,
 }
 """Settings of each recipe, and some that only others of its paper have."""
 

@@ -1,0 +1,18 @@
+"""Scenes taken apart into slots: MONet (Burgess et al. 2019), and the message passing prior on it (Ren et al. 2023)."""
+
+from pyzoo.about import About
+
+ABOUT = {
+    "monet": About(
+        "Burgess et al. 2019",
+        "scenes taken apart into slots, without labels",
+        "tetrominoes, sprites; own images",
+        {"small": 45, "paper": None},
+    ),
+    "mpp-monet": About(
+        "Ren et al. 2023",
+        "MONet with a prior of what relates the slots of a scene",
+        "tetrominoes, sprites; own images",
+        {"small": 45, "paper": None},
+    ),
+}

@@ -1,0 +1,54 @@
+"""Figures of scenes taken apart: masks and components side by side, and scenes that were drawn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyzoo.evaluation import segments_of
+from pyzoo.plotting import image_grid, loss_history
+from pyzoo.recipes.slots.report import Apart, take_apart
+
+if TYPE_CHECKING:
+    from pyzoo.recipes.slots.report import SlotsReport
+
+__all__ = ["decomposition", "figures"]
+
+_SCENES = 8
+# One color for each segment, easy to tell apart; the tenth segment has the first one's again.
+_PALETTE = torch.tensor(
+    [
+        [0.3, 0.3, 0.3],
+        [0.90, 0.60, 0.00],
+        [0.35, 0.70, 0.90],
+        [0.00, 0.62, 0.45],
+        [0.95, 0.90, 0.25],
+        [0.00, 0.45, 0.70],
+        [0.80, 0.40, 0.00],
+        [0.80, 0.60, 0.70],
+        [1.0, 1.0, 1.0],
+    ]
+)
+
+
+def figures(report: "SlotsReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
+    """All figures of a run."""
+    x = report.measured[0][:_SCENES]
+    yield "figure8_decomposition", decomposition(x, take_apart(*report.pair, x))
+    if report.pair.model.relations is not None:
+        yield "samples", report.picture(report.sample(32, 0))
+    if history:
+        terms = {name: name for name in ("x", "z", "z_0", "z_g", "z_c", "penalty/masks") if name in history[0]}
+        yield "loss", loss_history(history, {"loss": {"loss": "loss"}, "terms": terms}, "Training loss and its terms")
+
+
+def decomposition(x: Tensor, apart: Apart) -> Figure:
+    """Figure 8: images, their reconstructions and segments, then each slot's component on black, masked."""
+    segments = _PALETTE.to(x)[segments_of(apart.masks) % len(_PALETTE)].movedim(-1, 1)
+    shown = (apart.masks.unsqueeze(2) * apart.components).unbind(1)
+    rows = {"image": x, "reconstruction": apart.reconstructions, "segments": segments}
+    rows |= {f"slot {slot}": part for slot, part in enumerate(shown, 1)}
+    cells = [list(row.clamp(0, 1)) for row in rows.values()]
+    return image_grid(cells, "Images taken apart into slots", side=0.8, labels=list(rows))

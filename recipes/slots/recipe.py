@@ -1,0 +1,192 @@
+"""Training of MONet and of MPP^M on scenes of several pieces.
+
+Source: Burgess et al. (2019), appendix B, and Ren et al. (2023), supplement. ``paper`` has their sizes and weights; Burgess et
+al. train with RMSprop, here it is Adam.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import Self
+
+from pyzoo.about import About
+from pyzoo.data.images import ImageSource
+from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoes
+from pyzoo.errors import UsageError
+from pyzoo.infer import NegativeELBO
+from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks
+from pyzoo.random import derive_seed, seeded
+from pyzoo.recipes.images import ImageRecipe, InData
+from pyzoo.recipes.slots import ABOUT
+from pyzoo.recipes.slots.report import SlotsReport
+from pyzoo.settings import Count, Positive, Share, Weight
+from pyzoo.training import Objective, Pair, Source
+
+__all__ = ["MONetRecipe", "MPPMONetRecipe", "SlotsRecipe"]
+
+_GENERATED = {"tetrominoes": tetrominoes, "sprites": sprites}
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotsRecipe(ImageRecipe):
+    """Base of the recipes that take scenes apart."""
+
+    named_data: ClassVar[tuple[str, ...]] = tuple(_GENERATED)
+    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "image_size", "num_pieces", "relation", "num_slots", "z_dim")
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
+    group: ClassVar[str] = "training"
+
+    data: Annotated[str, InData] = "tetrominoes"
+    """Scenes to train on: tetrominoes or sprites, which are made as they are needed; or your own images, a folder or a file .npz,
+    .npy or .pt, which have no masks to compare with."""
+    num_pieces: Annotated[Count, InData] = 3
+    """Pieces in a scene; of sprites the most."""
+    relation: Annotated[Relation, InData] = "none"
+    """What of each piece follows from the first: its color, its place, or nothing."""
+    networks: MONetNetworks = MONetNetworks()
+    """Sizes of the networks."""
+    learning_rate: Positive = 1e-4
+    """Learning rate of Adam."""
+    falls_after: Share = 1.0
+    """Share of the steps after which the learning rate falls to zero, in a straight line."""
+    latent_weight: Weight = 0.5
+    """Weight of the divergence of the slots' latents from their prior."""
+    clip_norm: Positive | None = None
+    """Largest norm of the gradient."""
+    evaluation_scenes: Annotated[Count, InData] = 1000
+    """Scenes on which each metric is measured."""
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether scenes are made as they are needed, with their masks."""
+        return self.data in _GENERATED
+
+    def _draw(self, count: int, generator: torch.Generator) -> Scenes:
+        side = self.networks.x_shape[1] if self.image_size is None else self.image_size
+        return _GENERATED[self.data](count, generator, side, self.num_pieces, relation=self.relation)
+
+    @functools.cached_property
+    def measured_scenes(self) -> Scenes:
+        """The generated scenes to measure on."""
+        return self._draw(self.evaluation_scenes, seeded(derive_seed(self.seed, "measured")))
+
+    @functools.cached_property
+    def held_out_scenes(self) -> Scenes:
+        """The generated scenes of the held-out curve."""
+        return self._draw(min(200, self.evaluation_scenes), seeded(derive_seed(self.seed, "held_out")))
+
+    def held_out_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return (self.held_out_scenes.images, None) if self.is_generated else super().held_out_images()
+
+    def measured_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return (self.measured_scenes.images, None) if self.is_generated else super().measured_images()
+
+    @property
+    def held_out_size(self) -> int:
+        return len(self.held_out_scenes) if self.is_generated else super().held_out_size
+
+    @property
+    def note(self) -> str:
+        return "" if self.is_generated else super().note
+
+    def observed(self, images: torch.Tensor) -> torch.Tensor:
+        """Images, uint8, as the likelihood takes them: from 0 to 1."""
+        return images / 255
+
+    def prepare(self) -> None:
+        if self.is_generated:
+            if self.held_out or self.validation:
+                raise UsageError(
+                    f"--held-out and --validation are of your own images: {self.data} are made anew for each purpose"
+                )
+            self._draw(self.batch_size, seeded(0))
+        else:
+            super().prepare()
+        self.sized()
+
+    def fitted(self, given: Collection[str]) -> Self:
+        return self if self.is_generated else super().fitted(given)
+
+    def fingerprint(self) -> str:
+        return "" if self.is_generated else super().fingerprint()
+
+    def sized(self) -> Self:
+        images = self._draw(1, seeded(0)).images if self.is_generated else self.training_images()[0]
+        networks = dataclasses.replace(self.networks, x_shape=tuple(images.shape[1:]))
+        return dataclasses.replace(self, networks=networks)
+
+    def source(self, device: torch.device) -> Source:
+        if self.is_generated:
+            return SceneSource(self._draw, self.seed, device=device)
+        return ImageSource(self.training_images()[0], "no", self.seed, device)
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def objectives(self, pair: Pair) -> list[Objective]:
+        latents = ("z",) if pair.model.relations is None else ("z_c", "z_g", "z_0")
+        module = NegativeELBO(*pair, kl_weights=dict.fromkeys(latents, self.latent_weight))
+        start = self.falls_after * self.steps
+
+        def share(step: int) -> float:
+            return 1.0 if step < start else max(0.0, (self.steps - step) / max(1.0, self.steps - start))
+
+        return [
+            Objective(
+                module,
+                partial(torch.optim.Adam, lr=self.learning_rate, fused=True),
+                scheduler=partial(LambdaLR, lr_lambda=share),
+                clip_norm=self.clip_norm,
+            )
+        ]
+
+    def report(self, pair: Pair, device: torch.device) -> SlotsReport:
+        return SlotsReport(self, pair, device)
+
+
+_SMALL = {
+    "steps": 10_000,
+    "batch_size": 32,
+    "learning_rate": 5e-4,
+    "falls_after": 0.7,
+    "clip_norm": 1e4,
+    "image_size": 32,
+    "num_slots": 5,
+    "attention_channels": (16, 32, 32, 32),
+    "encoder_channels": (32, 32, 64, 64),
+    "decoder_channels": (32, 32, 32),
+}
+_PAPER = {"steps": 1_000_000, "batch_size": 64, "image_size": 64, "num_slots": 5}
+
+
+@dataclasses.dataclass(frozen=True)
+class MONetRecipe(SlotsRecipe):
+    """MONet: attention takes a scene apart, and a small VAE explains each part.
+
+    Slots are independent: the model draws components, and their masks do not fit each other. Scenes are drawn from mpp-monet.
+    """
+
+    name: ClassVar[str] = "monet"
+    about: ClassVar[About] = ABOUT["monet"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "paper": _PAPER}
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPMONetRecipe(SlotsRecipe):
+    """MPP^M: MONet whose slots are related by one latent of the scene, through invertible maps.
+
+    All networks are MONet's; a part of each slot's latent has another prior.
+    """
+
+    name: ClassVar[str] = "mpp-monet"
+    about: ClassVar[About] = ABOUT["mpp-monet"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "paper": _PAPER}
+
+    networks: MPPMONetNetworks = MPPMONetNetworks()
+    """Sizes of the networks."""

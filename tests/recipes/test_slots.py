@@ -1,0 +1,104 @@
+"""Slots: what is measured, drawn and sampled of a MONet, data of its own, and bad input."""
+
+import pytest
+import torch
+
+import pyzoo
+from pyzoo.errors import UsageError
+from pyzoo.evaluation import foreground_ari
+from pyzoo.recipes.slots.recipe import MONetRecipe, MPPMONetRecipe
+from pyzoo.recipes.slots.report import take_apart
+from pyzoo.settings import flat
+from pyzoo.training import Hardware, Run
+from tiny import SLOTS, trained_state
+
+CPU = torch.device("cpu")
+
+
+def slots(kind=MONetRecipe, **changes):
+    settings = {**SLOTS, **changes}
+    return kind.preset("small", **{name: value for name, value in settings.items() if name in flat(kind())})
+
+
+@pytest.fixture(scope="module", params=[MONetRecipe, MPPMONetRecipe])
+def run(request, tmp_path_factory):
+    recipe = slots(request.param)
+    path = tmp_path_factory.mktemp(recipe.name) / "run"
+    return Run.create(recipe, "small", Hardware("cpu"), path, None).train(progress=False)
+
+
+def test_what_is_measured_and_drawn(run):
+    metrics, recipe = run.metrics, run.recipe
+    assert {"ari_fg", "msc_fg", "reconstruction_mse", "test_elbo"} <= metrics.keys()
+    x = recipe.observed(recipe.measured_scenes.images)
+    apart = take_apart(*run.pair().eval(), x)
+    assert (apart.masks.sum(1) - 1).abs().max() <= 1e-6
+    expected = foreground_ari(apart.masks.argmax(1), recipe.measured_scenes.segments).mean().item()
+    assert metrics["ari_fg"] == pytest.approx(expected)
+    assert metrics["reconstruction_mse"] == pytest.approx((apart.reconstructions - x).square().mean().item(), rel=1e-5)
+    names = {file.stem for file in run.folder.figures.iterdir()}
+    related = recipe.name == "mpp-monet"
+    assert names == {"figure8_decomposition", "loss", *(["samples"] if related else [])}
+    assert any("held_out_ari_fg" in row for row in run.history)
+
+
+def test_scenes_are_drawn_where_slots_are_related(run):
+    if run.recipe.name == "monet":
+        with pytest.raises(UsageError, match="monet draws no scenes: its slots are independent"):
+            run.sample(2)
+        return
+    drawn = run.sample(3)
+    assert drawn["x"].shape == drawn["mean"].shape == (3, 3, 16, 16)
+    with pytest.raises(UsageError, match="there is nothing 'slot' to condition on"):
+        run.sample(1, given={"slot": 1})
+
+
+@pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe])
+def test_traced_steps_learn_what_eager_ones_learn(tmp_path, kind):
+    recipe = slots(kind, steps=5)
+    traced, eager = (trained_state(recipe, tmp_path / engine, engine) for engine in ("traced", "eager"))
+    for name, value in traced.items():
+        torch.testing.assert_close(value, eager[name], rtol=2e-3, atol=1e-4)
+
+
+def test_sizes_follow_the_images():
+    assert slots().sized().networks.x_shape == (3, 16, 16)
+    assert slots(data="sprites", image_size=24).sized().networks.x_shape == (3, 24, 24)
+    assert MONetRecipe.preset("paper").sized().networks.x_shape == (3, 64, 64)
+
+
+def test_batches_are_scenes_of_the_seed():
+    one, other = (slots(seed=seed).source(CPU).batch(3, 2)["x"] for seed in (0, 1))
+    assert one.shape == (2, 3, 16, 16)
+    assert not torch.equal(one, other)
+
+
+def test_images_of_ones_own_have_no_masks(tmp_path):
+    settings = {
+        name: value for name, value in SLOTS.items() if name in flat(MONetRecipe()) and name not in ("data", "num_pieces")
+    }
+    run = pyzoo.train("monet", data=torch.rand(20, 3, 16, 16), out=tmp_path / "run", progress=False, device="cpu", **settings)
+    assert "reconstruction_mse" in run.metrics
+    assert "ari_fg" not in run.metrics
+
+
+def test_the_learning_rate_falls_at_the_end():
+    recipe = slots(steps=100, falls_after=0.5)
+    (objective,) = recipe.objectives(recipe.programs())
+    scheduler = objective.scheduler(objective.optimizer(objective.groups))
+    assert [scheduler.lr_lambdas[0](step) for step in (0, 50, 75, 100)] == [1, 1, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_slots": 1}, "--num-slots must be at least 2"),
+        ({"image_size": 35}, "can't be halved 2 times: --image-size 36 can"),
+        ({"held_out": 0.1}, "--held-out and --validation are of your own images"),
+        ({"data": "dots"}, "there are no images 'dots'"),
+        ({"relation": "size"}, "--relation must be one of none, color, place"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(UsageError, match=message):
+        slots(**changes).prepare()
