@@ -67,6 +67,7 @@ def front(
     points: Mapping[str, tuple[float, float]],
     title: str,
     unfairness: str = "unfairness: difference of equal opportunity (DEO)",
+    chosen: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """Accuracy against unfairness.
 
@@ -75,16 +76,27 @@ def front(
         points: for each baseline (unfairness, accuracy).
         title: of the figure.
         unfairness: what is measured as such.
+        chosen: for some estimators (unfairness, accuracy) of what was chosen, in the color of its curve.
     """
     figure, axes = figure_grid(1, 1, title, cell=(6.5, 4.2))
     cell = axes[0][0]
     for name, curve in curves.items():
         _, deo, accuracy = zip(*curve, strict=True)
         (line,) = cell.plot(deo, accuracy, marker="o", markersize=4, label=name)
-        for weight, x, y in curve[:: max(1, len(curve) // 8)]:
-            cell.annotate(f"{weight:.3g}", (x, y), textcoords="offset points", xytext=(4, 3), fontsize=6, color=line.get_color())
+        if name in (chosen or {}):
+            x, y = (chosen or {})[name]
+            cell.plot([x], [y], marker="*", markersize=14, markeredgecolor="black", color=line.get_color(), linestyle="none")
+        for weight, x, y in curve[:: max(1, len(curve) // 6)]:
+            cell.annotate(
+                f"{float(f'{weight:.2g}'):g}",
+                (x, y),
+                textcoords="offset points",
+                xytext=(4, 3),
+                fontsize=6,
+                color=line.get_color(),
+            )
     for place, (name, (x, y)) in enumerate(points.items()):
-        cell.plot([x], [y], marker="sDv^Pp*"[place % 7], color="black", linestyle="none", markersize=5, label=name)
+        cell.plot([x], [y], marker="sDv^Pp"[place % 6], color="black", linestyle="none", markersize=5, label=name)
     label_axes(cell, unfairness, "accuracy")
     cell.legend(fontsize=7)
     return figure

@@ -131,12 +131,14 @@ class MIBTable3(Table):
 
         curves = {label: _mean_path(runs.get(label, ())) for label in _ESTIMATORS}
         lines = {line.label: line.metrics for line in reference_entries(references)}
-        lines |= {f"{label}, chosen": [run.metrics for run in runs[label]] for label in _ESTIMATORS if runs.get(label)}
-        points = {label: (mean(found, "deo"), mean(found, "accuracy")) for label, found in lines.items()}
+        ours = {label: [run.metrics for run in runs[label]] for label in _ESTIMATORS if runs.get(label)}
+        points, chosen = (
+            {label: (mean(found, "deo"), mean(found, "accuracy")) for label, found in group.items()} for group in (lines, ours)
+        )
         if any(curves.values()) or points:
-            which = "curves: held-out rows, with the penalty's weight; markers: test rows"
-            title = f"Accuracy against unfairness, {self.data or self.preset}, mean of {len(self.seeds)} splits\n({which})"
-            yield "front", front({label: curve for label, curve in curves.items() if curve}, points, title)
+            which = "curves: held-out rows, with the penalty's weight; stars, what was chosen, and baselines: test rows"
+            title = f"Accuracy against unfairness, {self.data or self.preset}, mean of {len(self.seeds)} splits ({which})"
+            yield "front", front({label: curve for label, curve in curves.items() if curve}, points, title, chosen=chosen)
 
 
 def _measured(run: Run) -> dict[str, float]:
