@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_device, as_indices, require_count, require_number, require_tensor
+from pyzoo.checks import as_device, as_indices, require_count, require_kind, require_number, require_switch, require_tensor
 from pyzoo.data.images import Epochs
 from pyzoo.errors import UsageError
 from pyzoo.random import derive_seed, seeded
@@ -91,6 +91,9 @@ def colored_images(
     classes = as_indices(classes, "classes", below=num_classes)
     if len(classes) != len(images):
         raise ValueError(f"There must be a class for each of the {len(images)} images, got {len(classes)}.")
+    require_kind(color_flips, "color_flips", tuple, list)
+    require_count(len(color_flips), "the number of color_flips")
+    require_switch(grayscale, "grayscale")
     for share in (*color_flips, label_flips):
         require_number(share, "each share of flips", AtLeast(0), AtMost(1))
     if len(images) < len(color_flips):
@@ -137,6 +140,7 @@ class EnvironmentSource:
     """
 
     def __init__(self, colored: ColoredImages, labelled: float = 1.0, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        require_kind(colored, "colored", ColoredImages)
         require_number(labelled, "labelled", Above(0), AtMost(1))
         self.colored = colored.to(as_device(device))
         self.num_environments = int(colored.environments.max()) + 1

@@ -28,7 +28,7 @@ from pyzoo.data.files import FILE_TYPES, IMAGE_TYPES, ImageData, check_options, 
 from pyzoo.data.places import cache, check_folder, downloading, find_file, import_torchvision, read_whole
 from pyzoo.data.torchvision_sets import read_torchvision
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import expanded
+from pyzoo.files import expanded, require_name
 from pyzoo.random import derive_seed, seeded
 
 __all__ = [
@@ -226,6 +226,7 @@ def load_image_data(
         ((1, 28, 28), 1437, 360)
     """
     check_options(image_size, test_share)
+    require_name(data)
     if isinstance(data, str):
         if data in get_args(ImageSetName):
             named = _named(data, folder)

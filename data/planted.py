@@ -19,7 +19,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_device, as_indices, require_count, require_kind, require_names, require_number, require_tensor
+from pyzoo.checks import (
+    as_device,
+    as_indices,
+    require_count,
+    require_kind,
+    require_names,
+    require_number,
+    require_switch,
+    require_tensor,
+)
 from pyzoo.errors import UsageError
 from pyzoo.infer import BayesianNetwork, Variables
 from pyzoo.random import derive_seed, seeded
@@ -98,6 +107,7 @@ def drawn_structure(
     require_count(num_causes, "num_causes")
     require_count(most_causes, "most_causes")
     require_number(density, "density", Above(0), AtMost(1))
+    require_switch(environment, "environment")
     generator = seeded(derive_seed(seed, "structure"))
     views = tuple(f"x{i + 1}" for i in range(num_views)) + (ENVIRONMENT,) * environment
     variables = Variables(views, shared=tuple(f"z{j + 1}" for j in range(num_causes)))

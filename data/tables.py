@@ -23,7 +23,7 @@ from pyzoo.checks import as_device, require_count, require_kind, require_number
 from pyzoo.data.images import Epochs
 from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import expanded, fingerprint_of, read_bytes
+from pyzoo.files import expanded, fingerprint_of, read_bytes, require_name
 from pyzoo.random import derive_seed, seeded
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
@@ -255,6 +255,7 @@ def load_table(
             than the line of names, a number is infinite, or target or sensitive attribute do not have two values each.
     """
     check_folder(folder)
+    require_name(data)
     if data == "synthetic":
         for name, value in (("--target", target), ("--sensitive", sensitive)):
             if value:

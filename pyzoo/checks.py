@@ -4,7 +4,7 @@ Shapes, types and counts cost nothing to look at and are always checked. Values 
 (``pyro.enable_validation``), since that waits for the device; training switches it off.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -97,13 +97,13 @@ def require_number(value: Any, name: str, *limits: Above | AtLeast | AtMost | Be
 def require_pair(value: Any, name: str, what: str = "two numbers") -> None:
     """Raises a ValueError unless a value is a tuple or a list of two."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{name} must be {what}, got {value!r}.")
+        raise ValueError(f"{name} must be {what}, got {cut(value)}.")
 
 
 def require_sizes(sizes: Sequence[int], name: str, length: int | None = None) -> None:
     """Raises a ValueError unless these are whole numbers of at least 1, and as many as ``length`` says."""
     if not isinstance(sizes, Sequence) or isinstance(sizes, str) or (length is not None and len(sizes) != length):
-        raise ValueError(f"{name} must be {'a sequence of' if length is None else length} whole numbers, got {sizes!r}.")
+        raise ValueError(f"{name} must be {'a sequence of' if length is None else length} whole numbers, got {cut(sizes)}.")
     for size in sizes:
         require_count(size, f"each size of {name}")
 
@@ -125,6 +125,23 @@ def require_tensor(value: Any, name: str) -> None:
     """Raises a ValueError unless a value is a tensor."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor, got a {type(value).__name__}.")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got one of {value.layout}.")
+
+
+def require_switch(value: Any, name: str) -> None:
+    """Raises a ValueError unless a value is True or False: a text would count as True."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {cut(value)}.")
+
+
+def require_names_of(names: Any, name: str) -> None:
+    """Raises a ValueError unless these are several names, and not one text, whose letters would be taken for names."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"{name} must be a collection of names, got {cut(names)}.")
+    for one in names:
+        if not isinstance(one, str):
+            raise ValueError(f"{name} must hold names, got {cut(one)}.")
 
 
 def require_floating(tensor: Tensor, name: str) -> None:

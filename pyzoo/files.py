@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from pyzoo.errors import UsageError
+from pyzoo.settings import cut
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ __all__ = [
     "require_folder",
     "require_ours",
 ]
-__all__ += ["resume_command", "save_arrays", "save_figure", "sync_folder", "write_whole"]
+__all__ += ["require_name", "resume_command", "save_arrays", "save_figure", "sync_folder", "write_whole"]
 
 MARK = b"written by pyzoo"
 """What pictures, archives and tables that pyzoo wrote hold near their beginning or at their end."""
@@ -64,6 +65,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             if isinstance(cause, OSError):
                 raise UsageError(f"could not write {path}: {cause.strerror or cause}") from error
         raise
+
+
+def require_name(path: str | Path) -> None:
+    """Raises a UsageError if no file can have a name, since it is too long."""
+    try:
+        Path(path).exists()
+    except OSError as error:
+        raise UsageError(f"{cut(str(path))}: {error.strerror}") from error
 
 
 def require_file(path: Path) -> None:

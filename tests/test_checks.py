@@ -227,7 +227,7 @@ WIDE = (torch.zeros(2, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1]))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: CorrelatedNormal([0.0], ONE, rho_logits=LOC), "loc must be of type Tensor or Number, got list"),
+        (lambda: CorrelatedNormal([0.0], ONE, rho_logits=LOC), "loc must be of type Tensor or int or float, got list"),
         (
             lambda: torch.distributions.kl_divergence(CORRELATED, dist.Normal(torch.zeros(4, 3), 1.0).to_event(1)),
             "q and p must be of shapes that broadcast, got (2,) and (4,)",
@@ -242,7 +242,8 @@ WIDE = (torch.zeros(2, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1]))
         (lambda: total_correlation(Q, torch.zeros(4, 2), [0, 1]), "each group must be of type slice or Sequence, got int"),
         (lambda: gaussian_kernel(torch.zeros(3, 4), torch.zeros(5, 4)), "x and y must be of shapes that broadcast"),
         (lambda: gaussian_kernel(LOC, ONE, "a"), "bandwidth must be positive and finite, got a"),
-        (lambda: log_likelihood(None, None, 3.0), "batch must be of type Tensor or Sequence or Mapping, got float"),
+        (lambda: log_likelihood(None, None, 3.0), "model must be of type Callable, got NoneType"),
+        (lambda: log_likelihood(print, print, 3.0), "batch must be of type Tensor or Sequence or Mapping, got float"),
         (lambda: site_terms(None, None, LOC), "batch must be of type Mapping, got Tensor"),
         (lambda: posterior_means(None, LOC, {"z"}), "batch must be of type Mapping, got Tensor"),
         (lambda: TraceKL_ELBO(1, 0.5), "kl_weights must be of type Mapping or NoneType, got float"),

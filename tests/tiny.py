@@ -86,6 +86,7 @@ FAIR = {
     "steps": 30,
     "batch_size": 64,
     "log_every": 5,
+    "validate_every": 5,
     "checkpoint_seconds": 0.0,
     "z_dim": 1,
     "u_dim": 3,

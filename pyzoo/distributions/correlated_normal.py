@@ -15,6 +15,15 @@ from pyzoo.checks import require_broadcast, require_floating, require_kind
 __all__ = ["CorrelatedNormal"]
 
 
+class _Logits(constraints.Constraint):
+    """Vectors of real numbers, or of -inf, the logit of nothing."""
+
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value < math.inf).all(-1)
+
+
 class _SubSimplex(constraints.Constraint):
     """Vectors with non-negative entries whose sum is strictly below 1."""
 
@@ -70,7 +79,7 @@ class CorrelatedNormal(TorchDistribution):
         "loc": constraints.real_vector,
         "scale": constraints.independent(constraints.positive, 1),
         "rho": _SubSimplex(),
-        "rho_logits": constraints.real_vector,
+        "rho_logits": _Logits(),
     }
     support = constraints.real_vector
     has_rsample = True
@@ -274,7 +283,8 @@ def _kl_correlated_dense(q: CorrelatedNormal, p: MultivariateNormal) -> Tensor:
 def _kl_to_correlated(squares: Tensor, half_log_det: Tensor, p: CorrelatedNormal) -> Tensor:
     """The KL from half the log-determinant of q's covariance, and the trace and the squared shift in units of p's noise."""
     kl = 0.5 * (squares - p.event_shape[0]) + p._half_log_det - half_log_det
-    return torch.where(p._log_remainder.isneginf(), math.inf, kl)  # singular: inf - inf otherwise
+    # Singular, or of scales whose ratio overflows: inf - inf otherwise.
+    return torch.where(p._log_remainder.isneginf() | ~squares.isfinite(), math.inf, kl)
 
 
 @register_kl(Independent, CorrelatedNormal)

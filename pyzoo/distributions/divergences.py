@@ -1,5 +1,7 @@
 """Divergences among several normals in closed form."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     require_tensor(scale, "scale")
     if not loc.is_floating_point() or not scale.is_floating_point():
         raise ValueError(f"loc and scale must be floating-point tensors, got {loc.dtype} and {scale.dtype}.")
-    if not isinstance(dim, int) or not -loc.dim() <= dim < 0 or not loc.shape[dim]:
+    if isinstance(dim, bool) or not isinstance(dim, Integral) or not -loc.dim() <= dim < 0 or not loc.shape[dim]:
         raise ValueError(f"dim must be negative and a dimension of loc with normals along it, got {dim} for {tuple(loc.shape)}.")
     if weights is None:
         weights = torch.full_like(loc, 1 / loc.shape[dim])
@@ -60,8 +62,9 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     if not ((precisions > 0) & precisions.isfinite()).all():
         ends = f"{scale.min().item():.3g} and {scale.max().item():.3g}"
         raise ValueError(f"The precision of a normal of scale {ends} is beyond what {scale.dtype} can hold.")
-    tolerance = 1e-5 + 2 * loc.shape[dim] * torch.finfo(weights.dtype).eps  # each weight is rounded, and so is their sum
-    if not (weights >= 0).all() or not ((weights.sum(dim) - 1).abs() <= tolerance).all():
+    # Each weight is rounded, by at most a share of itself; their sum is taken in double precision.
+    tolerance = 1e-5 + torch.finfo(weights.dtype).eps
+    if not (weights >= 0).all() or not ((weights.double().sum(dim) - 1).abs() <= tolerance).all():
         raise ValueError("Weights must be at least 0 and sum to 1 along the dimension of the normals.")
     shares = weights / scale.square()
     precision = shares.sum(dim, keepdim=True)

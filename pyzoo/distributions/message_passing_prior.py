@@ -12,8 +12,18 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 from torch.nn.functional import logsigmoid
 
-from pyzoo.checks import is_validation_enabled, require_count, require_floating, require_number, require_sizes, require_tensor
-from pyzoo.settings import Above
+from pyzoo.checks import (
+    is_validation_enabled,
+    require_broadcast,
+    require_count,
+    require_floating,
+    require_number,
+    require_same_type,
+    require_sizes,
+    require_switch,
+    require_tensor,
+)
+from pyzoo.settings import AtLeast, AtMost
 
 __all__ = ["InvertibleMap", "MessagePassingPrior"]
 
@@ -80,8 +90,9 @@ class MessagePassingPrior(nn.Module):
         super().__init__()
         require_count(num_components, "num_components", 2)
         require_count(dim, "dim", 2)
-        require_number(scale, "scale", Above(0))
-        require_number(posterior_scale, "posterior_scale", Above(0))
+        require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
+        require_number(posterior_scale, "posterior_scale", AtLeast(1e-12), AtMost(1e12))
+        require_switch(learn, "learn")
         self.num_components, self.dim = num_components, dim
         self.maps = nn.ModuleList(
             InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
@@ -103,7 +114,7 @@ class MessagePassingPrior(nn.Module):
         Args:
             y: components, (..., K, dim).
         """
-        _require_event(y, "y", (self.num_components, self.dim))
+        self._require(y, "y", (self.num_components, self.dim))
         return torch.stack([f(y_k) for f, y_k in zip(self.maps, y.unbind(-2), strict=True)], -2)
 
     def decode(self, h: Tensor) -> Tensor:
@@ -112,11 +123,13 @@ class MessagePassingPrior(nn.Module):
         Args:
             h: (..., dim).
         """
-        _require_event(h, "h", (self.dim,))
+        self._require(h, "h", (self.dim,))
         return torch.stack([f.inverse(h) for f in self.maps], -2)
 
     def latent(self, batch_shape: Sequence[int] = ()) -> dist.TorchDistribution:
         """p(h), a standard normal of dim entries."""
+        for size in batch_shape:
+            require_count(size, "each size of batch_shape", 0)
         zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.dim)
         return dist.Normal(zeros, 1.0).to_event(1)
 
@@ -140,7 +153,7 @@ class MessagePassingPrior(nn.Module):
         """
         log_weights = self.log_weights
         if present is not None:
-            self._require_present(present)
+            self._require_present(present, y)
             log_weights = log_weights.masked_fill(~present.unsqueeze(-1), -math.inf)
         loc = (log_weights.softmax(-2) * self.encode(y)).sum(-2)
         return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
@@ -178,6 +191,11 @@ class MessagePassingPrior(nn.Module):
         Args:
             h: (batch, dim) or (dim,).
         """
+        self._require(h, "h", (self.dim,))
+        if h.dim() > 2:
+            raise ValueError(f"h must be (batch, {self.dim}) or ({self.dim},), got {tuple(h.shape)}.")
+        if self.training and any(isinstance(layer, nn.BatchNorm1d) for layer in self.modules()):
+            raise ValueError("The density with batch normalization is that of the trained maps: call eval() first.")
         rows = h if h.dim() > 1 else h.unsqueeze(0)
         jacobian = vmap(jacrev(self.decode))(rows).flatten(-3, -2)  # (batch, K dim, dim)
         half_log_det = torch.linalg.svdvals(jacobian).log().sum(-1)
@@ -191,21 +209,27 @@ class MessagePassingPrior(nn.Module):
             y: components, (..., K, dim); what is absent may be anything finite.
             present: which of them to keep and to infer from, boolean, (..., K), at least one in each row.
         """
+        require_tensor(present, "present")
         h = self.posterior(y, present).mean
         return torch.where(present.unsqueeze(-1), y, self.decode(h))
 
-    def _require_present(self, present: Tensor) -> None:
+    def _require(self, value: Tensor, name: str, event_shape: tuple[int, ...]) -> None:
+        _require_event(value, name, event_shape)
+        require_same_type(value, name, self)
+
+    def _require_present(self, present: Tensor, y: Tensor) -> None:
         require_tensor(present, "present")
         if present.dtype != torch.bool or present.shape[-1:] != (self.num_components,):
             found = f"{tuple(present.shape)} of {present.dtype}"
             raise ValueError(f"present must be boolean, (..., {self.num_components}), got {found}.")
+        require_broadcast(present=present.shape, y=y.shape[:-1])
         if is_validation_enabled() and not present.any(-1).all():  # asking waits for the device
             raise ValueError("present must have at least one component in each row: there is nothing to infer h from.")
 
 
 def _require_event(value: Tensor, name: str, event_shape: tuple[int, ...]) -> None:
     require_floating(value, name)
-    if value.shape[-len(event_shape) :] != event_shape:
+    if value.shape[-len(event_shape) :] != event_shape or not value.numel():
         raise ValueError(f"{name} must be (..., {', '.join(map(str, event_shape))}), got {tuple(value.shape)}.")
 
 
@@ -242,6 +266,8 @@ class InvertibleMap(nn.Module):
         require_sizes(hidden_dims, "hidden_dims")
         if coupling not in ("exp", "sigmoid"):
             raise ValueError(f"coupling is 'exp' or 'sigmoid', not {coupling!r}.")
+        require_switch(batch_norm, "batch_norm")
+        self.dim, self.batch_norm = dim, batch_norm
         kept = dim // 2
         self.couplings = nn.ModuleList(
             _Coupling(kept, _CouplingNetwork(kept, dim - kept, hidden_dims, coupling, batch_norm)) for _ in range(num_couplings)
@@ -249,16 +275,24 @@ class InvertibleMap(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """f(y), (..., dim)."""
+        self._require(y, "y")
         for place, coupling in enumerate(self.couplings):
             y = coupling(y.flip(-1) if place else y)
         return y
 
     def inverse(self, h: Tensor) -> Tensor:
         """f^-1(h), (..., dim)."""
+        self._require(h, "h")
         for place, coupling in reversed(list(enumerate(self.couplings))):
             h = coupling.inv(h)
             h = h.flip(-1) if place else h
         return h
+
+    def _require(self, value: Tensor, name: str) -> None:
+        _require_event(value, name, (self.dim,))
+        require_same_type(value, name, self)
+        if self.training and self.batch_norm and value.shape[:-1].numel() < 2:
+            raise ValueError(f"Batch normalization needs two rows or more in training, got {name} of {tuple(value.shape)}.")
 
 
 class _Coupling(AffineCoupling):

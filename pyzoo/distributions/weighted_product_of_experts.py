@@ -99,7 +99,7 @@ class WeightedProductOfExperts(dist.Normal):
         if is_checked:
             if not ((weights >= 0) & (weights <= 1)).all():
                 raise ValueError(
-                    f"Weights must be between 0 and 1, got {weights.min().item():.3g} to {weights.max().item():.3g}."
+                    f"Weights must be between 0 and 1, got {weights.min().item():.8g} to {weights.max().item():.8g}."
                 )
             if not scale.isfinite().all():
                 raise ValueError("The scales of present experts must be finite.")

@@ -1,11 +1,21 @@
 """A small convolutional classifier, to judge the images that a model draws."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import as_indices, require_count, require_floating, require_kind, require_same_type, require_shape
+from pyzoo.checks import (
+    as_indices,
+    is_validation_enabled,
+    require_count,
+    require_floating,
+    require_kind,
+    require_pair,
+    require_same_type,
+    require_shape,
+)
 
 __all__ = ["class_probabilities", "train_classifier"]
 
@@ -37,18 +47,20 @@ def train_classifier(
     """
     require_count(steps, "steps")
     require_count(num_classes, "num_classes", 2)
-    images, _ = batch(0)
-    require_shape(images, "images", ("batch", "channels", "height", "width"))
-    require_floating(images, "images")
+    require_kind(batch, "batch", Callable)
+    require_count(seed, "seed", 0)
+    images, _ = _batch(batch, 0)
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(seed)
-        network = _network(tuple(images.shape[1:]), num_classes).to(images.device)
+        shape = tuple(images.shape[1:])
+        network = _network(shape, num_classes).to(images.device)
         require_same_type(images, "images", network)
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         for step in range(steps):
-            images, labels = batch(step)
+            images, labels = _batch(batch, step)
+            require_shape(images, "images", ("batch", *shape))
             require_shape(labels, "labels", ("batch",), batch=len(images))
             labels = as_indices(labels, "labels", below=num_classes)
             optimizer.zero_grad()
@@ -56,6 +68,18 @@ def train_classifier(
             optimizer.step()
             scheduler.step()
     return network.eval().requires_grad_(False)
+
+
+def _batch(batch: Callable[[int], Any], step: int) -> tuple[Tensor, Tensor]:
+    """The images and labels of a step."""
+    found = batch(step)
+    require_pair(found, "what batch returns", "images and labels")
+    images, labels = found
+    require_shape(images, "images", ("batch", "channels", "height", "width"))
+    require_floating(images, "images")
+    if is_validation_enabled() and not images.isfinite().all():
+        raise ValueError("images must be finite.")
+    return images, labels
 
 
 def _network(shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
@@ -71,6 +95,7 @@ def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) ->
     """A classifier's class probabilities of images, (images, classes), a block of rows at a time."""
     require_count(rows, "rows")
     require_shape(images, "images", ("batch", "channels", "height", "width"))
+    require_floating(images, "images")
     require_kind(network, "network", nn.Module)
     require_same_type(images, "images", network)
     return torch.cat([network(part).softmax(-1) for part in images.split(rows)])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyzoo.checks import require_batch, require_count, require_kind, require_names
 from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
+from pyzoo.infer.at_mean import mean_of
 
 __all__ = ["blocks", "generate", "mean_log_likelihood", "posterior_means", "reconstruct", "site_terms"]
 
@@ -81,7 +82,7 @@ def reconstruct(model: Any, guide: Any, batch: Mapping[str, Tensor], site: str =
     drawn = pyro.poutine.trace(guide).get_trace(**batch)
     trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch)
     require_names([site], _sites(trace), "site")
-    return trace.nodes[site]["fn"].mean
+    return mean_of(trace.nodes[site]["fn"], site)
 
 
 @torch.no_grad()
@@ -90,7 +91,7 @@ def generate(model: Any, site: str = "x", **arguments: Any) -> dict[str, Tensor]
     trace = pyro.poutine.trace(model).get_trace(**arguments)
     require_names([site], _sites(trace), "site")
     found = trace.nodes[site]
-    return {"x": found["value"], "mean": found["fn"].mean}
+    return {"x": found["value"], "mean": mean_of(found["fn"], site)}
 
 
 def _sites(trace: Any) -> list[str]:

@@ -38,9 +38,10 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
     target, estimate = target.double(), estimate.double()
     if not (target.isfinite() & estimate.isfinite()).all():
         raise ValueError("target and estimate must be finite.")
-    unit = max(target.abs().max().item(), estimate.abs().max().item()) or 1.0  # squares must not overflow
-    target, estimate = target / unit, estimate / unit
-    error, variance = (target - estimate).square().sum().item(), (target - target.mean(0)).square().sum().item()
+    half = 0.5  # differences must not overflow, and their squares neither overflow nor vanish
+    errors, deviations = half * target - half * estimate, half * target - (half * target).mean(0)
+    unit = max(errors.abs().max().item(), deviations.abs().max().item()) or 1.0
+    error, variance = ((values / unit).square().sum().item() for values in (errors, deviations))
     if variance == 0:
         return float(error == 0)
     return 1 - error / variance

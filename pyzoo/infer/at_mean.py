@@ -5,6 +5,7 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 
 from pyzoo.checks import require_kind
 
@@ -32,5 +33,20 @@ class AtMean(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.sites and not (msg["done"] or msg["is_observed"] or site_is_subsample(msg)):
-            msg["value"] = msg["fn"].mean
+            msg["value"] = mean_of(msg["fn"], msg["name"])
             msg["done"] = True
+
+
+def mean_of(distribution: Any, site: str) -> Tensor:
+    """The mean of a site's distribution.
+
+    Raises:
+        ValueError: it has none, as of classes or of a Cauchy variable.
+    """
+    try:
+        mean = distribution.mean
+    except NotImplementedError:
+        mean = None
+    if mean is None or (mean.numel() and mean.isnan().all()):
+        raise ValueError(f"The site '{site}' has no mean: its distribution is {type(distribution).__name__}.")
+    return mean

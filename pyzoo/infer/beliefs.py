@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyzoo.checks import require_kind, require_names
+from pyzoo.checks import require_kind, require_names, require_names_of
 
 __all__ = ["Beliefs"]
 
@@ -64,6 +64,8 @@ class Beliefs:
         Raises:
             ValueError: the guide has none given these.
         """
+        if names is not None:
+            require_names_of(names, "names")
         if names is None and not self._posteriors:
             raise ValueError("The guide has no posteriors.")
         wanted = max(self._posteriors, key=len) if names is None else frozenset(names)
@@ -84,5 +86,7 @@ class Beliefs:
         require_names(names, beliefs, "latent")
         if not names:
             raise ValueError("names must hold a latent.")
+        for name in names:
+            require_kind(beliefs[name], f"the posterior of '{name}'", Normal)
         q = Normal(*(torch.cat([getattr(beliefs[name], part) for name in names], -1) for part in ("loc", "scale")))
         return q, torch.cat([self.draws[name] for name in names], -1)

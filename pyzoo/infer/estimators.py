@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import require_names
+from pyzoo.checks import require_kind, require_names
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.information import MINE, dependence, distortion, index_information, rate, total_correlation
 from pyzoo.infer.network import BayesianNetwork
@@ -68,6 +68,7 @@ class Rate:
     def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
         # An example that lacks a view of x_S has nothing to say of what the rest adds to x_S.
         wide, narrow = beliefs.given(term.right | term.given), beliefs.given(term.given)
+        require_names(sorted(term.left), wide, "latent")
         return sum(rate(wide[name], narrow[name], beliefs.complete(term.given)) for name in sorted(term.left))
 
 
@@ -177,6 +178,8 @@ class LearnedInformation(nn.Module):
 
     def __init__(self, term: Information, dims: Mapping[str, int]) -> None:
         super().__init__()
+        require_kind(term, "term", Information)
+        require_kind(dims, "dims", Mapping)
         require_names(term.left | term.right, dims, "latent")
         self.term = term
         self.mine = MINE(*(sum(dims[name] for name in side) for side in (term.left, term.right)))

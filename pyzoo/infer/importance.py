@@ -63,6 +63,8 @@ def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows
         >>> log_likelihood(model, guide, torch.tensor([0.0, 2.0]), num_samples=3)
         tensor([-1.2655, -2.2655])
     """
+    require_kind(model, "model", Callable)
+    require_kind(guide, "guide", Callable)
     require_count(num_samples, "num_samples")
     require_count(max_rows, "max_rows")
     arguments = _named(batch)

@@ -12,13 +12,23 @@ All but surrogates are in nats per example.
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from pyzoo.checks import require_broadcast, require_count, require_floating, require_kind, require_shape
+from pyzoo.checks import (
+    is_validation_enabled,
+    require_broadcast,
+    require_count,
+    require_floating,
+    require_kind,
+    require_shape,
+    require_tensor,
+)
 from pyzoo.infer.mmd import kernel_matrix
+from pyzoo.settings import cut
 
 __all__ = [
     "MINE",
@@ -82,6 +92,8 @@ def distortion(p: Distribution, x: Tensor, mask: Tensor | None = None) -> Tensor
         >>> distortion(dist.Bernoulli(torch.full((5, 2), 0.5)), torch.ones(5, 2))
         tensor(1.3863)
     """
+    require_kind(p, "p", Distribution)
+    require_tensor(x, "x")
     if x.shape != p.batch_shape + p.event_shape:
         raise ValueError(f"x must be of the shape of p's draws, {tuple(p.batch_shape + p.event_shape)}, got {tuple(x.shape)}.")
     return -_mean_over_batch(p.log_prob(x), mask)
@@ -166,8 +178,11 @@ def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[in
         require_kind(group, "each group", slice, Sequence)
     features = list(range(z.shape[1]))
     found = [index for group in groups for index in (features[group] if isinstance(group, slice) else group)]
-    if sorted(found) != features:
-        raise ValueError(f"groups must hold each of the features 0 to {z.shape[1] - 1} once, got {groups}.")
+    whole = all(isinstance(index, Integral) and not isinstance(index, bool) for index in found)
+    if not all(isinstance(group, slice) or len(group) for group in groups):
+        raise ValueError(f"groups must hold a feature each, got {cut(groups)}.")
+    if not whole or sorted(found) != features:
+        raise ValueError(f"groups must hold each of the features 0 to {z.shape[1] - 1} once, got {cut(groups)}.")
     joint = aggregate_log_prob(q, z, dataset_size)
     parts = [aggregate_log_prob(Normal(q.loc[:, g], q.scale[:, g]), z[:, g], dataset_size) for g in groups]
     return (joint - sum(parts)).mean()
@@ -270,6 +285,8 @@ def _check_pairs(z: Tensor, u: Tensor) -> None:
     require_shape(u, "u", ("batch", "features"), batch=len(z))
     require_floating(z, "z")
     require_floating(u, "u")
+    if is_validation_enabled() and not (z.isfinite().all() and u.isfinite().all()):
+        raise ValueError("z and u must be finite.")
     if len(z) < 2:
         raise ValueError("What two variables tell of each other is estimated from two or more examples.")
 

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyzoo.checks import require_shape, require_tensor
+from pyzoo.checks import is_validation_enabled, require_number, require_shape, require_tensor
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import Kind
 from pyzoo.infer.network import BayesianNetwork
 from pyzoo.infer.projection import Information
+from pyzoo.settings import AtLeast
 
 __all__ = ["EnvironmentGain", "GradientPenalty", "Prediction", "environment_gain", "gradient_penalty"]
 
@@ -49,7 +50,9 @@ def gradient_penalty(logits: Tensor, labels: Tensor, environments: Tensor, count
     require_shape(logits, "logits", ("batch", "classes"))
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
-    slopes = ((logits.softmax(-1) - labels) * logits).sum(-1, keepdim=True)
+    _require_one_hot(labels=labels, environments=environments)
+    centered = logits - logits.detach().amax(-1, keepdim=True)  # an offset changes nothing, but for rounding
+    slopes = ((logits.softmax(-1) - labels) * centered).sum(-1, keepdim=True)
     first, second = _means_by_environment(slopes, environments, counted)
     return (first * second).mean()
 
@@ -95,6 +98,8 @@ def environment_gain(
     require_shape(z, "z", ("batch", "features"), batch=len(logits))
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
+    require_number(damping, "damping", AtLeast(0))
+    _require_one_hot(labels=labels, environments=environments)
     p, features = logits.softmax(-1)[:, 1:], torch.nn.functional.pad(z, (0, 1), value=1.0)  # one class's weights are redundant
     gradients = ((p - labels[:, 1:]).unsqueeze(-1) * features.unsqueeze(1)).flatten(1)
     curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(1)
@@ -102,19 +107,33 @@ def environment_gain(
     hessian = torch.einsum("ijk,il,im->jlkm", curvature, features, features).reshape(size, size) / len(z)
     hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(size, dtype=z.dtype, device=z.device)
     first, second = _means_by_environment(gradients, environments, counted)
-    return 0.5 * (first * torch.linalg.solve(hessian, second.mT).mT).sum(-1).mean()
+    try:
+        moves = torch.linalg.solve(hessian, second.mT).mT
+    except torch.linalg.LinAlgError as error:  # all predictions are certain
+        raise ValueError(f"The curvature is singular: take a damping of more than {damping:g}.") from error
+    return 0.5 * (first * moves).sum(-1).mean()
 
 
 def _means_by_environment(values: Tensor, environments: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
     """Means of (batch, columns) over two halves of each environment's examples, (environments, columns) each."""
-    weights = environments.to(values.dtype)
+    weights = environments.long()
     if counted is not None:
         require_shape(counted, "counted", ("batch",), batch=len(values))
+        if counted.dtype != torch.bool:
+            raise ValueError(f"counted must be boolean, got {counted.dtype}.")
         weights = weights * counted.unsqueeze(-1)
     # An environment's examples by turns, so that both halves have as many, wherever its examples stand in the batch.
-    odd = (weights.cumsum(0) % 2) * weights
-    first, second = (half.mT @ values / half.sum(0).clamp(min=1).unsqueeze(-1) for half in (odd, weights - odd))
+    odd = (weights.cumsum(0) % 2) * weights  # in integers: half precision cannot count beyond 256
+    halves = [(half.to(values.dtype), half.sum(0).clamp(min=1).unsqueeze(-1)) for half in (odd, weights - odd)]
+    first, second = (half.mT @ values / count for half, count in halves)
     return first, second
+
+
+def _require_one_hot(**values: Tensor) -> None:
+    """Raises a ValueError unless rows hold a single 1 among zeros, or zeros alone, where arguments are checked."""
+    for name, value in values.items():
+        if is_validation_enabled() and not (((value == 0) | (value == 1)).all() and (value.sum(-1) <= 1).all()):
+            raise ValueError(f"{name} must be one-hot.")
 
 
 class _OfLabel:

@@ -38,7 +38,8 @@ def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Ten
     if not x.dim() or not y.dim() or x.shape[-1] != y.shape[-1] or not x.shape[-1]:
         raise ValueError(f"x and y must have as many features, one or more, got {tuple(x.shape)} and {tuple(y.shape)}.")
     require_broadcast(x=x.shape, y=y.shape)
-    return (-(x - y).square().sum(-1) / (2 * _bandwidth(x, bandwidth) ** 2)).exp()
+    scaled = (x - y) / (2**0.5 * _bandwidth(x, bandwidth))  # before it is squared, which half precision soon can't hold
+    return (-scaled.square().sum(-1)).exp()
 
 
 def squared_mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
@@ -96,7 +97,8 @@ def squared_mmd_to_normal(x: Tensor, bandwidth: float | None = None) -> Tensor:
     """
     _check(x=x)
     square, half = _bandwidth(x, bandwidth) ** 2, x.shape[-1] / 2
-    to_normal = (half * math.log(square / (1 + square)) - x.square().sum(-1) / (2 * (1 + square))).exp().mean()
+    scaled = x / math.sqrt(2 * (1 + square))
+    to_normal = (half * math.log(square / (1 + square)) - scaled.square().sum(-1)).exp().mean()
     return _mean_kernel(x, x, bandwidth) + (square / (2 + square)) ** half - 2 * to_normal
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from pyzoo.checks import require_kind, require_pair, require_tensor
+from pyzoo.checks import require_kind, require_names_of, require_pair, require_tensor
 
 __all__ = ["BayesianNetwork", "Variables"]
 
@@ -34,6 +34,10 @@ class Variables:
     private: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_names_of(self.observed, "observed")
+        require_names_of(self.shared, "shared")
+        require_kind(self.private, "private", Mapping)
+        require_names_of(self.private, "private")
         names = self.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -112,11 +116,14 @@ class BayesianNetwork:
     """
 
     def __init__(self, variables: Variables, edges: Iterable[tuple[str, str]] = ()) -> None:
+        require_kind(variables, "variables", Variables)
+        require_kind(edges, "edges", Iterable)
         self.variables = variables
         place = {name: index for index, name in enumerate(variables.names)}
         edges = list(edges)
         for edge in edges:
             require_pair(edge, "each edge", "a pair of parent and child")
+            require_names_of(edge, "each edge")
         edges = set(map(tuple, edges))
         for edge in edges:
             for name in edge:
@@ -189,6 +196,8 @@ class BayesianNetwork:
 
         Source: Lauritzen, Dawid, Larsen and Leimer (1990), "Independence Properties of Directed Markov Fields", prop. 3.
         """
+        for names, name in ((first, "first"), (second, "second"), (given, "given")):
+            require_names_of(names, name)
         first, second, given = set(first), set(second), set(given)
         ancestors, open_ones = set(), {*first, *second, *given}
         while open_ones:

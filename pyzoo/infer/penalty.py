@@ -8,7 +8,7 @@ its terms with a plus are bounded from above, and those with a minus from below.
 Source: Zhang, Koyama and Ishiguro (2020), eqs. 7 and 8 and section 3.5.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pyro
@@ -81,6 +81,8 @@ class Penalty:
 
     def _estimator(self, sign: int, term: Information, asked: str | Estimator | None) -> Estimator:
         require_kind(asked, f"the estimator of {term}", str, Estimator, type(None))
+        if isinstance(asked, type):
+            raise ValueError(f"The estimator of {term} must be an instance, such as {asked.__name__}(), got the class.")
         suiting = {name: kind() for name, kind in BY_NAME.items() if kind().suits(sign, term, self.inference)}
         if asked is None and suiting:
             return next(iter(suiting.values()))
@@ -125,6 +127,8 @@ class Penalty:
             share: of its weight.
         """
         require_kind(beliefs, "beliefs", Beliefs)
+        if not isinstance(share, Tensor):
+            require_number(share, "share", AtLeast(0))
         values = (sign * self.weight * share * estimator.estimate(term, beliefs) for sign, term, estimator in self.terms)
         return dict(zip(self.sites, values, strict=True))
 
@@ -186,6 +190,7 @@ class Penalised(PyroModule):
 
     def __init__(self, guide: Any, penalties: Sequence[Penalty]) -> None:
         super().__init__("guide")
+        require_kind(guide, "guide", Callable)
         require_kind(penalties, "penalties", Sequence)
         network, seen = getattr(guide, "network", None), set()
         for penalty in penalties:
@@ -194,9 +199,9 @@ class Penalised(PyroModule):
                 raise ValueError(
                     f"The penalty '{penalty.name}' is of the network '{penalty.inference}', the guide's is '{network}'."
                 )
-            if penalty.name in seen:
-                raise ValueError(f"There are two penalties '{penalty.name}'.")
-            seen.add(penalty.name)
+            if _share_name(penalty) in seen:
+                raise ValueError(f"There are two penalties '{penalty.name}', or two whose names differ by dots alone.")
+            seen.add(_share_name(penalty))
             self.register_buffer(_share_name(penalty), torch.ones(()), persistent=False)
         self.guide = guide
         self.penalties = list(penalties)

@@ -9,7 +9,7 @@ eq. 1. The latter's sums omit the edges among observed variables in G^q, and the
 import dataclasses
 from collections.abc import Iterable
 
-from pyzoo.checks import require_kind
+from pyzoo.checks import require_kind, require_names_of
 from pyzoo.infer.network import BayesianNetwork, Variables
 
 __all__ = ["Information", "projection", "signed_projection"]
@@ -35,6 +35,8 @@ class Information:
     @classmethod
     def of(cls, left: Iterable[str], right: Iterable[str], given: Iterable[str] = ()) -> "Information":
         """From any collections of names."""
+        for names, name in ((left, "left"), (right, "right"), (given, "given")):
+            require_names_of(list(names) if isinstance(names, str) else names, name)  # letters may be names
         return cls(frozenset(left), frozenset(right), frozenset(given))
 
     def is_constant(self, variables: Variables) -> bool:

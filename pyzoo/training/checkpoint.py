@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import require_folder, write_whole
+from pyzoo.files import require_file, require_folder, write_whole
 from pyzoo.settings import AtLeast, Steps, Weight, difference, require_entries
 
 __all__ = ["Checkpoint", "CheckpointFolder", "StepState", "plain", "require_same_form", "require_same_run"]
@@ -72,10 +72,12 @@ class CheckpointFolder:
         """Checkpoint files, oldest first.
 
         Raises:
-            UsageError: there is something other than a folder in the folder's place.
+            UsageError: there is something other than a folder in the folder's place, or than a file in a checkpoint's.
         """
         require_folder(self.path)
-        found = [path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdecimal() and path.is_file()]
+        found = [path for path in self.path.glob("step-*.pt") if path.stem.removeprefix("step-").isdecimal()]
+        for path in found:
+            require_file(path)
         return sorted(found, key=_step)
 
     def newest_step(self) -> int:

@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from pyzoo.checks import require_switch
 from pyzoo.errors import UsageError
 from pyzoo.files import absolute
 from pyzoo.settings import cut
 from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
-from pyzoo.training.run import Run, require_switch, run_name
+from pyzoo.training.run import Run, run_name
 from pyzoo.training.run_folder import RunFolder
 
 __all__ = ["load", "train"]

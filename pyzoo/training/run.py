@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from pyzoo.checks import require_kind, require_switch
 from pyzoo.errors import UsageError
 from pyzoo.files import expanded, require_folder, resume_command, save_figure
 from pyzoo.infer import evaluating
@@ -102,6 +103,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, say: Callable[[str], None] | None = None) -> None:
+        require_kind(path, "path", str, Path)
         self.folder = RunFolder.open(Path(path))
         self._say = say
         self._loaded: dict[str, tuple[Pair, int]] = {}
@@ -145,7 +147,11 @@ class Run:
         Raises:
             UsageError: data are missing or don't fit the settings, or the folder can't be made.
         """
+        require_kind(recipe, "recipe", Recipe)
         hardware = hardware or Hardware()
+        require_kind(hardware, "hardware", Hardware)
+        if preset not in recipe.presets:
+            raise UsageError(f"{recipe.name} has no preset {cut(preset)}; it has {', '.join(recipe.presets)}")
         hardware.require_equal_shares(recipe.batch_size)
         hardware.find()
         with own_surroundings(), naming_sizes(recipe), torch.random.fork_rng():  # before there is a folder
@@ -207,10 +213,10 @@ class Run:
         from pyzoo.training.trainer import NonFiniteLoss
 
         hardware = hardware or self.hardware
-        if not isinstance(hardware, Hardware):
-            raise UsageError(f"hardware must be a Hardware, got {cut(hardware)}")
+        require_kind(hardware, "hardware", Hardware)
         for name, value in (("progress", progress), ("evaluate", evaluate), ("figures", figures), ("full", full)):
             require_switch(value, name)
+        self._require_folder()
         if not is_first_process(hardware.processes):
             return self._train(hardware, progress, evaluate, figures, full)
         with self.folder.lock():  # also while a folder is removed, so that nobody goes on with it meanwhile
@@ -303,7 +309,8 @@ class Run:
         settings, newest = self.config["settings"], self.folder.checkpoints.newest_step()
         if newest == 0 or newest >= settings["steps"] or not settings.get("patience"):
             return newest >= settings["steps"]
-        state = self.folder.checkpoints.load()
+        with own_surroundings():
+            state = self.folder.checkpoints.load()
         return state["steps"] == settings["steps"] and state["waited"] >= settings["patience"]
 
     # The trained pair -----------------------------------------------------------------------------------------------
@@ -331,12 +338,18 @@ class Run:
         """How many steps the pair was trained for."""
         return self._load("auto")[1]
 
+    def _require_folder(self) -> None:
+        if not self.path.is_dir():
+            raise UsageError(f"the run folder {self.path} is gone")
+
     def _load(self, device: str) -> tuple[Pair, int]:
         place = find_device(device)
         if str(place) not in self._loaded:
+            self._require_folder()
             if not self.folder.checkpoints.files():
                 raise UsageError(f"{self.path} has no checkpoint yet: train it with {resume_command(self.path)}")
-            state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
+            with own_surroundings():
+                state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
             settings = {**self.config["settings"], **self.config["networks"]}
             require_same_run(state, self.config["recipe"], settings, self.path)
             with own_surroundings(), torch.random.fork_rng():
@@ -432,8 +445,7 @@ class Run:
             UsageError: a picture can't be written.
         """
         require_folder(self.folder.figures)
-        if not self.path.is_dir():
-            raise UsageError(f"the run folder {self.path} is gone")
+        self._require_folder()
         self.folder.figures.mkdir(exist_ok=True)
         files = [self.folder.figures / f"{name}.png" for name in self._save_figures(device)]
         if files:
@@ -549,12 +561,6 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
         largest = max(sizes, key=lambda name: sizes[name])
         why = "there is not enough memory for these sizes" if "memory" in text or not text else "no tensor can have these sizes"
         raise UsageError(f"{why}, the largest of which is {flag(largest)} {sizes[largest]}") from error
-
-
-def require_switch(value: Any, name: str) -> None:
-    """Raises a UsageError unless a value is True or False."""
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} must be True or False, got {cut(value)}")
 
 
 _NO_SIZE = re.compile("steps|every|seed|patience|epochs")

@@ -212,8 +212,13 @@ class CompVAEReport(PairReport):
             raise UsageError(f"there is nothing '{min(given)}' to condition on in {self.recipe.name}: there are parts")
         if isinstance(names, (str, int)):
             names = str(names).split(",")
+        if names is not None:
+            names = names.tolist() if isinstance(names, Tensor) else list(names)
         batch = self.described(count, None if names is None else self.recipe.parse_parts(names), seed)
-        return {**batch, "x": generate(self.pair.model, batch)["x"]}
+        x = generate(self.pair.model, batch)["x"]
+        if not x.isfinite().all():
+            raise UsageError(f"what the model makes of {batch['parts'].shape[1]} parts is not finite: take fewer")
+        return {**batch, "x": x}
 
     def described(self, count: int, categories: Tensor | None, seed: int) -> dict[str, Tensor]:
         """Descriptions of sets to generate: these categories for all, or random ones of the largest trained number."""

@@ -52,6 +52,7 @@ from pyzoo.recipes.mib.metrics import (
     share_right,
     trained_judge,
 )
+from pyzoo.settings import cut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,7 +178,9 @@ class MIBReport(ImageReport):
             return nn.functional.one_hot(torch.tensor([self._class(value)]), view.shape[1]).to(view)
         index = _whole(value)
         if index is None or not 0 <= index < len(view):
-            raise UsageError(f"the view '{name}' is given by the number of a measured image, 0 to {len(view) - 1}, not '{value}'")
+            raise UsageError(
+                f"the view '{name}' is given by the number of a measured image, 0 to {len(view) - 1}, not {cut(value)}"
+            )
         return view[index : index + 1]
 
     def _class(self, value: Any) -> int:

@@ -190,8 +190,8 @@ def test_it_trains_in_plain_pyro(prior):
         ({"dim": 1}, "dim must be a whole number of at least 2"),
         ({"num_couplings": 0}, "num_couplings must be"),
         ({"hidden_dims": (0,)}, "each size of hidden_dims"),
-        ({"scale": 0.0}, "scale must be positive"),
-        ({"posterior_scale": -1.0}, "posterior_scale must be positive"),
+        ({"scale": 0.0}, "scale must be at least 1e-12"),
+        ({"posterior_scale": -1.0}, "posterior_scale must be at least 1e-12"),
         ({"coupling": "spline"}, "coupling is 'exp' or 'sigmoid', not 'spline'"),
     ],
 )

@@ -1,0 +1,198 @@
+"""Numbers at the ends of what a type can hold, and arguments of a kind that no one expects: right, or refused by name."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import LogNormal, Normal, kl_divergence
+
+import pyzoo
+from pyzoo.data.environments import EnvironmentSource, colored_images
+from pyzoo.data.planted import drawn_structure
+from pyzoo.distributions import (
+    CorrelatedNormal,
+    InvertibleMap,
+    MessagePassingPrior,
+    WeightedProductOfExperts,
+    dual_geometric_jensen_shannon,
+)
+from pyzoo.evaluation import generate, pooled_r2, posterior_means, train_classifier
+from pyzoo.infer import (
+    BayesianNetwork,
+    Information,
+    LearnedInformation,
+    Penalised,
+    Penalty,
+    Variables,
+    dependence,
+    environment_gain,
+    gaussian_kernel,
+    gradient_penalty,
+    squared_mmd_to_normal,
+    total_correlation,
+)
+from tiny import tiny
+
+T = torch.tensor
+
+
+def test_the_gradient_penalty_counts_beyond_what_half_precision_can():
+    logits = torch.cat([T([[0.0, 2.0]] * 600), T([[0.0, -2.0]] * 600)])
+    arguments = logits, T([[0.0, 1.0]] * 1200), torch.ones(1200, 1)
+    right = gradient_penalty(*arguments)
+    for dtype in (torch.bfloat16, torch.half):
+        found = gradient_penalty(*(value.to(dtype) for value in arguments))
+        assert found.item() == pytest.approx(right.item(), rel=0.05)
+    for offset in (1e5, 1e6):
+        assert gradient_penalty(logits + offset, *arguments[1:]).item() == pytest.approx(right.item(), rel=0.01)
+
+
+def test_kernels_in_half_precision():
+    assert gaussian_kernel(300 * torch.ones(2).half(), torch.ones(2).half(), 200.0).item() == pytest.approx(0.107, abs=0.002)
+    assert squared_mmd_to_normal(T([[300.0, 0.0]]).half(), 300.0).item() == pytest.approx(
+        squared_mmd_to_normal(T([[300.0, 0.0]]), 300.0).item(), abs=0.01
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+@pytest.mark.parametrize("count", [64, 1000])
+def test_weights_that_do_not_sum_to_one_are_refused_in_every_type(dtype, count):
+    loc, scale = torch.zeros(count, 1, dtype=dtype), torch.ones(count, 1, dtype=dtype)
+    dual_geometric_jensen_shannon(loc, scale)
+    for total in (2.0, 0.0):
+        with pytest.raises(ValueError, match="sum to 1"):
+            dual_geometric_jensen_shannon(loc, scale, torch.full_like(loc, total / count))
+
+
+def test_r2_of_columns_of_very_unequal_size():
+    big = torch.full((2,), 1e170, dtype=torch.float64)
+    target, estimate = torch.stack([T([1.0, 2.0]).double(), big], 1), torch.stack([T([9.0, 9.0]).double(), big], 1)
+    assert pooled_r2(target, estimate) == pytest.approx(-225)
+    ends = torch.tensor([1e308, -1e308], dtype=torch.float64)
+    assert pooled_r2(ends, ends) == 1
+
+
+def test_kls_beyond_all_numbers_are_infinite():
+    zero = torch.zeros(3)
+    wide, narrow = (CorrelatedNormal(zero, torch.full((3,), scale), rho=zero) for scale in (1e30, 1e-30))
+    assert kl_divergence(wide, narrow) == math.inf
+    with pytest.raises(ValueError, match="rho_logits"):
+        CorrelatedNormal(zero, torch.ones(3), rho_logits=T([math.inf, 0.0, 0.0]))
+    assert CorrelatedNormal(zero, torch.ones(3), rho_logits=T([-math.inf, 0.0, 0.0])).rho[0] == 0
+
+
+def test_a_run_is_loaded_under_another_device_by_default(tmp_path):
+    settings = {name: value for name, value in tiny("mib-fair").items() if name not in ("data", "steps")}
+    pyzoo.train("mib-fair", "synthetic", steps=4, out=tmp_path / "run", progress=False, figures=False, **settings)
+    with torch.device("meta"):
+        assert pyzoo.load(tmp_path / "run").sample(2)["x"].isfinite().all()
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path):
+    settings = {name: value for name, value in tiny("mib-fair").items() if name not in ("data", "steps")}
+    run = pyzoo.train("mib-fair", "synthetic", steps=4, out=tmp_path / "run", progress=False, figures=False, **settings)
+    (tmp_path / "run").rename(tmp_path / "other")
+    again = pyzoo.load(tmp_path / "other")
+    (tmp_path / "other").rename(tmp_path / "third")
+    for call in (again.sample, again.measure, again.draw, again.train, run.train):
+        with pytest.raises(ValueError, match=r"the run folder .* is gone"):
+            call()
+
+
+NAMES = Variables(("x", "y"), shared=("z",))
+NETWORK = BayesianNetwork.parse("x, y -> z", NAMES)
+PRIOR = MessagePassingPrior(3, 2)
+Y = torch.zeros(4, 3, 2)
+
+
+def penalised(*names):
+    return Penalised(lambda: None, [Penalty(name, NETWORK, NETWORK, 1.0) for name in names])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: penalised("a.b", "a_b"), "names differ by dots alone"),
+        (lambda: Penalised(3, []), "guide must be of type Callable"),
+        (lambda: Penalty("a", NETWORK, NETWORK, 1.0).values(3), "beliefs must be"),
+        (lambda: LearnedInformation("I(z; u)", {"z": 1}), "term must be of type Information"),
+        (lambda: Information.of(1, 2), "left must be a collection of names, got 1"),
+        (lambda: Information.of(["x"], [2]), "right must hold names, got 2"),
+        (lambda: Variables(None), "observed must be a collection of names"),
+        (lambda: Variables(("x",), private=["u"]), "private must be of type Mapping"),
+        (lambda: BayesianNetwork.parse("x -> z", None), "variables must be of type Variables"),
+        (lambda: BayesianNetwork(NAMES, None), "edges must be of type Iterable"),
+        (lambda: NETWORK.separates(1, 2), "first must be a collection of names"),
+        (
+            lambda: total_correlation(Normal(torch.zeros(4, 2), 1.0), torch.zeros(4, 2), [[0, 1], []]),
+            "groups must hold a feature",
+        ),
+        (
+            lambda: total_correlation(Normal(torch.zeros(4, 2), 1.0), torch.zeros(4, 2), [[False], [True]]),
+            "groups must hold each",
+        ),
+        (lambda: dependence(torch.full((4, 1), math.nan), torch.zeros(4, 1)), "must be finite"),
+        (lambda: gradient_penalty(torch.zeros(4, 2), torch.full((4, 2), 7.0), torch.ones(4, 1)), "labels must be one-hot"),
+        (
+            lambda: gradient_penalty(torch.zeros(4, 2), torch.eye(2).repeat(2, 1), torch.full((4, 1), 0.5)),
+            "environments must be one",
+        ),
+        (
+            lambda: environment_gain(
+                torch.zeros(4, 2), torch.zeros(4, 1), torch.eye(2).repeat(2, 1), torch.ones(4, 1), damping=-1
+            ),
+            "damping must be at least 0",
+        ),
+        (
+            lambda: environment_gain(
+                torch.zeros(4, 2), torch.zeros(4, 1), torch.eye(2).repeat(2, 1), torch.ones(4, 1), damping=0
+            ),
+            "The curvature is singular",
+        ),
+        (lambda: posterior_means(lambda: pyro.sample("c", dist.Categorical(torch.ones(3))), {}, ["c"]), "'c' has no mean"),
+        (lambda: generate(lambda: pyro.sample("x", dist.Cauchy(0.0, 1.0))), "'x' has no mean"),
+        (lambda: train_classifier(3, 1, 2), "batch must be of type Callable"),
+        (lambda: train_classifier(lambda step: None, 1, 2), "what batch returns must be images and labels"),
+        (lambda: colored_images(torch.zeros(9, 1, 4, 4, dtype=torch.uint8), torch.arange(9), 9, ()), "the number of color_flips"),
+        (
+            lambda: colored_images(torch.zeros(9, 1, 4, 4, dtype=torch.uint8), torch.arange(9), 9, grayscale="no"),
+            "grayscale must be True or False, got 'no'",
+        ),
+        (lambda: EnvironmentSource(3), "colored must be of type ColoredImages"),
+        (lambda: drawn_structure(4, 2, 2, 0, environment="no"), "environment must be True or False"),
+        (lambda: MessagePassingPrior(3, 2, learn="no"), "learn must be True or False, got 'no'"),
+        (lambda: MessagePassingPrior(3, 2, batch_norm="no"), "batch_norm must be True or False"),
+        (lambda: MessagePassingPrior(3, 2, scale=1e-320), "scale must be at least 1e-12"),
+        (lambda: PRIOR.elbo(Y.double()), "y must be torch.float32 as the parameters are"),
+        (lambda: PRIOR.elbo(Y[:0]), "y must be"),
+        (lambda: PRIOR.latent((-1,)), "each size of batch_shape"),
+        (lambda: PRIOR.posterior(Y, torch.ones(5, 3, dtype=torch.bool)), "present and y must be of shapes that broadcast"),
+        (lambda: PRIOR.impute(Y, None), "present must be a tensor"),
+        (lambda: PRIOR.log_prob_on_surface(torch.zeros(4, 3)), r"h must be \(..., 2\), got \(4, 3\)"),
+        (lambda: PRIOR.log_prob_on_surface(torch.zeros(4, 3, 2)), "h must be"),
+        (lambda: InvertibleMap(3)(torch.zeros(4, 2)), "y must be"),
+        (lambda: InvertibleMap(3).inverse([1.0]), "h must be a tensor"),
+        (lambda: InvertibleMap(3)(torch.zeros(4, 3).half()), "y must be torch.float32"),
+        (lambda: InvertibleMap(2, batch_norm=True)(torch.zeros(1, 2)), "Batch normalization needs two rows"),
+        (lambda: CorrelatedNormal(torch.zeros(3).to_sparse(), torch.ones(3), rho=torch.zeros(3)), "loc must be a dense tensor"),
+        (lambda: WeightedProductOfExperts(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), T([[[1.000001]]] * 1)), "got 1.000001 to"),
+        (lambda: dual_geometric_jensen_shannon(torch.zeros(2, 1), torch.ones(2, 1), dim=True), "dim must be negative"),
+        (lambda: pyzoo.train("vae", data="x" * 5000 + ".npz"), "File name too long"),
+        (lambda: pyzoo.train("mib-fair", data="x" * 5000 + ".csv", target="a", sensitive="b"), "File name too long"),
+        (lambda: pyzoo.training.Run(None), "path must be of type str or Path"),
+        (lambda: pyzoo.training.Run.create(None, "small"), "recipe must be of type Recipe"),
+    ],
+)
+def test_what_is_refused_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_posteriors_that_are_not_normal_are_not_joined():
+    from pyzoo.infer import Beliefs
+
+    beliefs = Beliefs({"z": torch.ones(4, 1)}, {frozenset({"x"}): {"z": LogNormal(torch.zeros(4, 1), 1.0)}})
+    with pytest.raises(ValueError, match="the posterior of 'z' must be of type Normal, got LogNormal"):
+        beliefs.joined(["z"])
