@@ -263,7 +263,7 @@ class MPPMONetNetworks(MONetNetworks):
     """Couplings in each map."""
     coupling_dims: Widths = (64, 64)
     """Hidden units of the couplings' networks."""
-    relation_scale: Positive = 0.1
+    relation_scale: Positive = 0.5
     """Standard deviation of a slot's global latent given that of the scene, at the start."""
     learn_relation_scales: bool = True
     """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""

@@ -48,8 +48,9 @@ class MessagePassingPrior(nn.Module):
         h = pyro.sample("h", prior.posterior(y))              # guide
 
     Source: Ren et al. (2023), "Learning Latent Structural Relations with Message Passing Prior", supplement, sections B, D, E and
-    F. There messages have equal weights and the scales are fixed, s at 1 (``learn=False``). Then one component that is unrelated
-    to all others spoils the mean; learned weights leave it out, and its learned scale says that h does not explain it.
+    F. There messages have equal weights and the scales are fixed, s at 1 (``learn=False``, ``posterior_scale=1``). Then one
+    component that is unrelated to all others spoils the mean; learned weights leave it out, and its learned scale says that h
+    does not explain it.
 
     Args:
         num_components: K, at least 2.
@@ -59,7 +60,7 @@ class MessagePassingPrior(nn.Module):
         scale: sigma, the standard deviation of a component's entries given h; at the start, where it is learned.
         posterior_scale: s, the standard deviation of h given components, likewise.
         learn: learn the weights w, (K, dim), sigma, (K, dim), and s, (dim,).
-        coupling: "exp", a coupling multiplies by exp(a) for any a from -2 to 2; "sigmoid", by a sigmoid, as in table 7.
+        coupling: "exp", a coupling multiplies by exp(a) for any a between -2 and 2; "sigmoid", by a sigmoid, as in table 7.
         batch_norm: normalize the output of a coupling's network over the batch, as in table 7. In training a map then depends on
             its batch, and its inverse, which sees another batch, is none.
 
@@ -81,8 +82,8 @@ class MessagePassingPrior(nn.Module):
         dim: int,
         num_couplings: int = 3,
         hidden_dims: Sequence[int] = (64, 64),
-        scale: float = 0.1,
-        posterior_scale: float = 1.0,
+        scale: float = 0.5,
+        posterior_scale: float = 0.3,
         learn: bool = True,
         coupling: Literal["exp", "sigmoid"] = "exp",
         batch_norm: bool = False,
@@ -325,11 +326,16 @@ class _CouplingNetwork(nn.Sequential):
         if coupling == "sigmoid":
             nn.init.constant_(last.bias[moved:], _MOST_LOG_SCALE)
         super().__init__(*layers, last, *([nn.BatchNorm1d(2 * moved)] if batch_norm else []))
-        self.squash = logsigmoid if coupling == "sigmoid" else None
+        self.squash = logsigmoid if coupling == "sigmoid" else _bounded
 
     def forward(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         out = kept.flatten(0, -2) if kept.dim() > 1 else kept.unsqueeze(0)  # batch normalization takes rows
         shift, log_scale = super().forward(out).unflatten(0, kept.shape[:-1] or (1,)).chunk(2, -1)
         if kept.dim() == 1:
             shift, log_scale = shift.squeeze(0), log_scale.squeeze(0)
-        return shift, log_scale if self.squash is None else self.squash(log_scale)
+        return shift, self.squash(log_scale)
+
+
+def _bounded(log_scale: Tensor) -> Tensor:
+    """Between the most and minus the most, smoothly: Pyro's coupling cuts off, and lets a network run on behind the cut."""
+    return _MOST_LOG_SCALE * (log_scale / _MOST_LOG_SCALE).tanh()

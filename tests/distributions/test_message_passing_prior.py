@@ -142,7 +142,7 @@ def test_the_order_of_rows_and_absent_components_change_nothing(prior):
 
 
 def test_the_papers_messages_have_equal_weights():
-    prior = MessagePassingPrior(K, DIM, learn=False, coupling="sigmoid")
+    prior = MessagePassingPrior(K, DIM, posterior_scale=1.0, learn=False, coupling="sigmoid")
     y = torch.randn(6, K, DIM)
     q = prior.posterior(y)
     torch.testing.assert_close(q.mean, prior.encode(y).mean(-2))
@@ -156,6 +156,43 @@ def test_batch_normalization_as_in_the_table():
     prior.eval()
     y = torch.randn(5, K, DIM)
     torch.testing.assert_close(prior.maps[0].inverse(prior.maps[0](y[:, 0])), y[:, 0])
+
+
+def test_planted_relations_are_found():
+    """Each of three components tells the two others, and neither tells a fourth, nor does it tell them."""
+
+    def draw(count, generator):
+        a, b, c, d = torch.randn(4, count, generator=generator)
+        first = torch.stack([a, b, c, d], 1)
+        second = torch.stack([d, c + torch.sin(2 * d), b * torch.exp(0.5 * torch.tanh(d)) + 0.5 * c, a - d**2 / 2], 1)
+        third = torch.stack([a, b, c + a * b, d * torch.exp(-0.4 * torch.tanh(a))], 1)
+        y = torch.stack([first, second, third, torch.randn(count, 4, generator=generator)], 1)
+        return y + 0.03 * torch.randn(y.shape, generator=generator)
+
+    train, test = draw(20_000, torch.Generator().manual_seed(0)), draw(1000, torch.Generator().manual_seed(1))
+    mean, deviation = train.mean(0), train.std(0)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    torch.manual_seed(0)
+    prior, steps = MessagePassingPrior(4, 4), 700
+    optimizer = torch.optim.Adam(prior.parameters(), lr=4e-3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-prior.elbo(train[torch.randint(len(train), (256,))]).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
+        optimizer.step()
+        scheduler.step()
+    with torch.no_grad():
+        found = []
+        for missing in range(4):
+            present = torch.ones(4, dtype=torch.bool)
+            present[missing] = False
+            error = (prior.impute(test, present) - test)[:, missing].square().sum()
+            found.append(1 - (error / (test[:, missing] - test[:, missing].mean(0)).square().sum()).item())
+    assert min(found[:3]) > 0.95
+    assert found[3] < 0.02
+    weights = prior.log_weights.softmax(0).mean(1)
+    assert weights[3] < 0.5 * weights[:3].min()
 
 
 def test_it_trains_in_plain_pyro(prior):

@@ -88,7 +88,12 @@ def test_the_objective_by_hand(at_mean, kind, likelihood):
         log_q = (-scale[..., shared].log() - 0.5 * math.log(2 * math.pi)).sum((1, 2))
         noise = model.relations.log_scale.exp()  # 0.3, as a float32 has it
         log_p = (-0.5 * ((y - again) / noise) ** 2 - noise.log() - 0.5 * math.log(2 * math.pi)).sum((1, 2))
-        kl = 0.5 * normal_kl(loc[..., local], scale[..., local]) + log_q - log_p + normal_kl(h, torch.ones_like(h))
+        kl = (
+            0.5 * normal_kl(loc[..., local], scale[..., local])
+            + log_q
+            - log_p
+            + normal_kl(h, model.relations.log_posterior_scale.exp().expand_as(h))
+        )
     decoded = torch.stack([model.decoder(loc[:, k]) for k in range(3)], 1)
     sigma = model.scales[:, None, None]
     torch.testing.assert_close(model.scales.tolist(), [0.09, 0.11, 0.11])
