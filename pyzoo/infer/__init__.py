@@ -4,6 +4,7 @@ from pyzoo.infer.at_mean import AtMean
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import Distortion, Estimator, IndexInformation, LearnedInformation, TotalCorrelation
 from pyzoo.infer.evaluating import evaluating
+from pyzoo.infer.geco import GECO
 from pyzoo.infer.importance import log_likelihood
 from pyzoo.infer.information import (
     MINE,
@@ -24,6 +25,7 @@ from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO, analytic
 from pyzoo.infer.traced import TracedStep
 
 __all__ = [
+    "GECO",
     "MINE",
     "AtMean",
     "BayesianNetwork",
