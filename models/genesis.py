@@ -1,0 +1,341 @@
+r"""Genesis: a scene drawn slot by slot, first where each piece is, then what it looks like; and the message passing prior, MPP^G.
+
+.. math:: p(x, z^m, z^c) = \prod_{k=1}^{K} p(z_k^m \mid z_{<k}^m)\, p(z_k^c \mid z_k^m)
+    \prod_{i} \sum_{k=1}^{K} m_{ki}(z^m)\, \mathcal{N}(x_i; \hat x_{ki}(z_k^c), \sigma^2)
+
+A slot's mask follows from its z_k^m, which knows those of the slots before; what the slot looks like follows from its z_k^c.
+Masks share out every pixel one after the other: slot k takes a part of what is left, and the last one the rest. In MPP^G a part
+of z_k^c, the global one, follows from the latent of the scene, z^0, through invertible maps: all slots are related at once, not
+in a row.
+
+Source: Engelcke, Kosiorek, Parker Jones and Posner (2020), "GENESIS: Generative Scene Inference and Sampling with Object-Centric
+Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we read them:
+
+- Masks are decoded once, in the guide, which hands them on as the unscored point m.
+- Batch normalization between layers would tie the images of a batch together: it is group normalization here.
+- In MPP^G the local part of z_k^c keeps Genesis's prior, and the global part has that of the supplement in its place.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from pyzoo.checks import num_rows, require_count, require_number, require_observed, require_shape
+from pyzoo.distributions import Deferred, MessagePassingPrior
+from pyzoo.errors import UsageError
+from pyzoo.models.monet import SpatialBroadcastDecoder
+from pyzoo.nn import Networks, scale_from_log_variance
+from pyzoo.settings import Above, AtLeast, Count, Length, NoFlag, Positive, Widths
+
+__all__ = ["Genesis", "GenesisNetworks", "MPPGenesisNetworks", "MaskDecoder", "MaskPrior", "decoded_masks", "log_shares"]
+
+
+class Genesis(PyroModule):
+    """The generative story, for any networks.
+
+    Args:
+        mask_prior: gives mean and standard deviation of a mask's latent from the one before; see :class:`MaskPrior`.
+        mask_decoder: network from a mask's latent, (rows, mask_dim), to logits of what it takes, (rows, 1, height, width).
+        component_prior: network from a mask's latent to mean and log-variance of what the slot looks like, side by side.
+        decoder: network from what a slot looks like, (rows, z_dim), to an image, (rows, channels, height, width).
+        num_slots: K, at least 2.
+        mask_dim: dimensions of a mask's latent.
+        z_dim: dimensions of what a slot looks like.
+        relations: the prior of the slots' global latents, the last ``relations.dim`` entries of z_k^c; None in Genesis.
+        scale: sigma, in units of x.
+
+    Raises:
+        ValueError: a number is out of range, or the relations are among another number of slots, or not of fewer dimensions.
+
+    Example:
+        >>> networks = GenesisNetworks(num_slots=3, mask_dim=4, z_dim=4, hidden_dim=8, channels=(4, 4), x_shape=(3, 8, 8))
+        >>> networks.model()(size=2).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        mask_prior: nn.Module,
+        mask_decoder: nn.Module,
+        component_prior: nn.Module,
+        decoder: nn.Module,
+        num_slots: int,
+        mask_dim: int,
+        z_dim: int,
+        relations: MessagePassingPrior | None = None,
+        scale: float = 0.7,
+    ) -> None:
+        super().__init__("model")
+        require_count(num_slots, "num_slots", 2)
+        require_count(mask_dim, "mask_dim")
+        require_count(z_dim, "z_dim")
+        require_number(scale, "scale", Above(0))
+        if relations is not None and (relations.num_components != num_slots or relations.dim >= z_dim):
+            raise ValueError(f"relations must be among {num_slots} slots, of fewer than their {z_dim} dimensions.")
+        self.mask_prior = mask_prior
+        self.mask_decoder = mask_decoder
+        self.component_prior = component_prior
+        self.decoder = decoder
+        self.num_slots = num_slots
+        self.mask_dim = mask_dim
+        self.z_dim = z_dim
+        self.relations = relations
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """Draws where the pieces are, what they look like, then x; returns x, (batch, channels, height, width).
+
+        Args:
+            x: the observed images, or None to draw them.
+            size: how many to draw if x is None.
+        """
+        size = num_rows(x, size)
+        with pyro.plate("data", size):
+            zeros = self.scale.new_zeros(size, self.mask_dim)
+            p_z_m, state, drawn = dist.Normal(zeros, 1.0), None, []
+            for slot in range(1, self.num_slots + 1):
+                drawn.append(pyro.sample(f"z_m_{slot}", p_z_m.to_event(1)))
+                if slot < self.num_slots:
+                    p_z_m, state = self.mask_prior(drawn[-1], state)
+            z_m = torch.stack(drawn, 1)
+            log_masks = pyro.sample("m", self._masks(z_m, x).mask(False))
+            p_x = self.likelihood(self._draw_components(z_m), log_masks)
+            if x is None:
+                return pyro.sample("x", p_x).movedim(-1, 1)
+            height, width, channels = p_x.event_shape
+            require_observed(x, "x", size, (channels, height, width))
+            return pyro.sample("x", p_x, obs=x.movedim(1, -1)).movedim(-1, 1)
+
+    def _masks(self, z_m: Tensor, x: Tensor | None) -> dist.TorchDistribution:
+        """The masks, as a point; for an image not before they are drawn, since its guide has decoded them already."""
+        if x is None:
+            return dist.Delta(decoded_masks(self.mask_decoder, z_m), event_dim=3)
+        return Deferred(lambda: decoded_masks(self.mask_decoder, z_m), z_m.shape[:1], (self.num_slots, *x.shape[2:]))
+
+    def _draw_components(self, z_m: Tensor) -> Tensor:
+        """Draws what the slots look like, (batch, slots, z_dim)."""
+        loc, log_variance = self.component_prior(z_m).chunk(2, -1)
+        scale = scale_from_log_variance(log_variance)
+        if self.relations is None:
+            return pyro.sample("z_c", dist.Normal(loc, scale).to_event(2))
+        local = self.z_dim - self.relations.dim
+        z_0 = pyro.sample("z_0", self.relations.latent((len(z_m),)))
+        z_g = pyro.sample("z_g", self.relations.components(z_0))
+        z_c = pyro.sample("z_c", dist.Normal(loc[..., :local], scale[..., :local]).to_event(2))
+        return torch.cat([z_c, z_g], -1)
+
+    def components(self, z: Tensor) -> Tensor:
+        """Each slot's image, (batch, slots, channels, height, width), from what it looks like, (batch, slots, z_dim)."""
+        require_shape(z, "z", ("batch", self.num_slots, self.z_dim))
+        return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]).sigmoid()
+
+    def likelihood(self, z: Tensor, log_masks: Tensor) -> dist.TorchDistribution:
+        """p(x | z, m), one mixture for each pixel; its event is (height, width, channels)."""
+        means = self.components(z).movedim((1, 2), (-2, -1))
+        slots = dist.Normal(means, self.scale, validate_args=False).to_event(1)
+        masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
+        return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)
+
+
+def decoded_masks(decoder: nn.Module, z_m: Tensor) -> Tensor:
+    """Logarithms of the masks, (batch, slots, height, width); that of the last slot is what the others leave.
+
+    Args:
+        decoder: from a mask's latent, (rows, mask_dim), to logits of what it takes, (rows, 1, height, width).
+        z_m: latents of the masks, (batch, slots, mask_dim).
+    """
+    require_shape(z_m, "z_m", ("batch", "slots", "mask_dim"))
+    logits = decoder(z_m[:, :-1].flatten(0, 1)).unflatten(0, (len(z_m), z_m.shape[1] - 1)).squeeze(2)
+    return log_shares(logits)
+
+
+def log_shares(logits: Tensor) -> Tensor:
+    """Logarithms of the shares of K slots, (batch, K, ...): each takes a part of what is left, and the last one the rest.
+
+    Args:
+        logits: of the part that each but the last one takes, (batch, K - 1, ...).
+
+    Example:
+        >>> log_shares(torch.zeros(1, 2, 1)).exp().flatten()
+        tensor([0.5000, 0.2500, 0.2500])
+    """
+    left = torch.cat([torch.zeros_like(logits[:, :1]), logsigmoid(-logits).cumsum(1)], 1)
+    return left + torch.cat([logsigmoid(logits), torch.zeros_like(logits[:, :1])], 1)
+
+
+class MaskPrior(nn.Module):
+    """p(z_k^m | z_<k^m) of all masks but the first: a recurrent cell that reads one latent after the other.
+
+    Args:
+        mask_dim: dimensions of a mask's latent.
+        hidden_dim: of the cell.
+
+    Example:
+        >>> p, state = MaskPrior(mask_dim=4, hidden_dim=8)(torch.zeros(2, 4))
+        >>> p.batch_shape
+        torch.Size([2, 4])
+    """
+
+    def __init__(self, mask_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(mask_dim, hidden_dim)
+        self.head = nn.Linear(hidden_dim, 2 * mask_dim)
+
+    def forward(self, z_m: Tensor, state: Any = None) -> tuple[dist.Normal, Any]:
+        """The prior of the next latent given this one, (batch, mask_dim), and the state that the ones before have left."""
+        state = self.cell(z_m, state)
+        loc, log_variance = self.head(state[0]).chunk(2, -1)
+        return dist.Normal(loc, scale_from_log_variance(log_variance)), state
+
+
+class MaskDecoder(nn.Module):
+    """Logits of what a slot takes, (rows, 1, height, width), from its mask's latent: gated layers that double the image.
+
+    Args:
+        mask_dim: dimensions of the latent.
+        channels: of the layers, from the smallest image to the largest; each doubles it.
+        size: height and width of the mask.
+
+    Example:
+        >>> MaskDecoder(4, (8, 8), (8, 8))(torch.zeros(2, 4)).shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(self, mask_dim: int, channels: Sequence[int], size: tuple[int, int]) -> None:
+        super().__init__()
+        smallest = (channels[0], *(side >> len(channels) for side in size))
+        layers: list[nn.Module] = [nn.Linear(mask_dim, smallest[0] * smallest[1] * smallest[2]), nn.Unflatten(1, smallest)]
+        for one, other in zip(channels, [*channels[1:], channels[-1]], strict=True):
+            layers += [nn.Upsample(scale_factor=2), gated(one, other)]
+        self.network = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 1))
+
+    def forward(self, z_m: Tensor) -> Tensor:
+        return self.network(z_m)
+
+
+def gated(in_channels: int, channels: int, stride: int = 1) -> nn.Sequential:
+    """A convolution whose output is one half of its channels times the sigmoid of the other half, after normalization."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 2 * channels, 5, stride=stride, padding=2), nn.GroupNorm(2, 2 * channels), nn.GLU(dim=1)
+    )
+
+
+# Sizes --------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class GenesisNetworks(Networks):
+    """Genesis's networks.
+
+    Example:
+        >>> networks = GenesisNetworks(num_slots=3, mask_dim=4, z_dim=4, hidden_dim=8, channels=(4, 4), x_shape=(3, 8, 8))
+        >>> model = networks.model()
+        >>> guide = networks.guide(model)
+    """
+
+    num_slots: Annotated[int, AtLeast(2)] = 7
+    """Number of slots."""
+    mask_dim: Count = 64
+    """Dimensions of a mask's latent."""
+    z_dim: Count = 16
+    """Dimensions of what a slot looks like."""
+    hidden_dim: Count = 256
+    """Hidden units of the recurrent networks, and of the prior of what a slot looks like."""
+    channels: Annotated[tuple[Count, ...], Length(1)] = (32, 32, 64, 64)
+    """Channels of the encoders' layers, each of which halves the image; the mask's decoder has them in reverse."""
+    decoder_channels: Widths = (32, 32, 32, 32)
+    """Channels of the layers of the components' decoder."""
+    scale: Positive = 0.7
+    """Standard deviation of a pixel's channels."""
+    x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
+    """Channels, height and width of an image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit = 2 ** len(self.channels)
+        for side in self.x_shape[1:]:
+            if side % unit:
+                near = max(unit, unit * round(side / unit))
+                times = len(self.channels)
+                raise UsageError(f"images of {side} pixels on a side can't be halved {times} times: --image-size {near} can")
+
+    def model(self) -> Genesis:
+        return self._model(None)
+
+    def _model(self, relations: MessagePassingPrior | None) -> Genesis:
+        _, height, width = self.x_shape
+        component_prior = nn.Sequential(
+            nn.Linear(self.mask_dim, self.hidden_dim),
+            nn.ELU(),
+            nn.Linear(self.hidden_dim, self.hidden_dim),
+            nn.ELU(),
+            nn.Linear(self.hidden_dim, 2 * self.z_dim),
+        )
+        return Genesis(
+            MaskPrior(self.mask_dim, self.hidden_dim),
+            MaskDecoder(self.mask_dim, self.channels[::-1], (height, width)),
+            component_prior,
+            SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, self.x_shape),
+            self.num_slots,
+            self.mask_dim,
+            self.z_dim,
+            relations,
+            self.scale,
+        )
+
+    def guide(self, model: Genesis) -> PyroModule:
+        from pyzoo.guides.genesis import genesis_guide
+
+        return genesis_guide(self, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPGenesisNetworks(GenesisNetworks):
+    """MPP^G: Genesis's networks, and the maps of the message passing prior.
+
+    Example:
+        >>> sizes = {"mask_dim": 4, "hidden_dim": 8, "channels": (4, 4), "x_shape": (3, 8, 8)}
+        >>> networks = MPPGenesisNetworks(num_slots=3, z_dim=6, global_dim=2, **sizes)
+        >>> networks.model()(size=2).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    global_dim: Annotated[int, AtLeast(2)] = 8
+    """Dimensions of what a slot looks like that are related to those of the other slots; fewer than all of them."""
+    num_couplings: Count = 3
+    """Couplings in each map."""
+    coupling_dims: Widths = (64, 64)
+    """Hidden units of the couplings' networks."""
+    relation_scale: Positive = 0.5
+    """Standard deviation of a slot's global latent given that of the scene, at the start."""
+    learn_relation_scales: bool = True
+    """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""
+    coupling: Literal["exp", "sigmoid"] = "exp"
+    """What a coupling multiplies by: an exponential, or a sigmoid as in table 7."""
+    batch_norm: bool = False
+    """Normalize the outputs of the couplings' networks over the batch, as in table 7."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.global_dim < self.z_dim, "global_dim", f"below --z-dim {self.z_dim}")
+
+    def model(self) -> Genesis:
+        return self._model(
+            MessagePassingPrior(
+                self.num_slots,
+                self.global_dim,
+                self.num_couplings,
+                self.coupling_dims,
+                self.relation_scale,
+                learn=self.learn_relation_scales,
+                coupling=self.coupling,
+                batch_norm=self.batch_norm,
+            )
+        )
