@@ -4,9 +4,9 @@ Two kinds of views follow from one structure, with mask M, (views, causes):
 
 .. math:: x_i = \sum_j M_{ij} A_{ij} z_j + \sigma \epsilon_i, \qquad z_j, \epsilon_i \sim \mathcal{N}(0, I)
 
-whose informations are exact (:meth:`PlantedGaussians.information`); and strips of images side by side, one image for each cause
-of the view, whose brightness or class the cause decides (:class:`PlantedImages`). A view called "e" is an environment: data are
-gathered where some causes are large or small, and the environment is which of equally wide parts their mean level falls into.
+whose mutual informations are exact (:meth:`PlantedGaussians.information`); and strips of images side by side, one image for each
+cause of the view, whose brightness or class the cause decides (:class:`PlantedImages`). A view called "e" is an environment: the
+range of the mean of its causes is cut into parts of equal width, and the environment is the part in which an example falls.
 
 Such structures test what learns a structure: Zhang et al. (2020), section 3.5, whose own experiments are not in the paper.
 """

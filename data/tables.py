@@ -126,9 +126,10 @@ class Table:
     def split(self, seed: int, test_share: float = 0.2) -> tuple[Split, Split]:
         """Rows to train on and rows to test on, drawn at random so that each part has the same shares of groups and outcomes.
 
-        What turns columns into numbers has seen the training rows alone: means, variances and categories. A category that only
-        test rows have becomes zeros, and the test rows' note says so. A missing number becomes the median, and a column of its
-        own says so; a missing category is a category of its own.
+        What turns columns into numbers has seen the training rows alone: means, variances and categories. A missing number
+        becomes the median, and a column of its own says so; a missing category is a category of its own. A category that only
+        test rows have becomes zeros, and where values are missing from test rows alone there is no column for it; the test rows'
+        note says so.
 
         Args:
             seed: of the draw.
@@ -170,12 +171,17 @@ class Table:
 
 def _unseen(train: "pd.DataFrame", test: "pd.DataFrame") -> str:
     """What to say of categories that only test rows have."""
-    found = {}
-    for name in train.select_dtypes(exclude="number"):
-        count = int((~test[name].isin(train[name].unique()) & test[name].notna()).sum())
-        found |= {name: count} if count else {}
-    names = ", ".join(f"{name} ({count:,})" for name, count in found.items())
-    return f"Test rows with a category that no training row has: {names}." if found else ""
+    texts = train.select_dtypes(exclude="number").columns
+    new = {name: int((~test[name].isin(train[name].unique()) & test[name].notna()).sum()) for name in texts}
+    missing = {name: int(test[name].isna().sum()) for name in train if not train[name].isna().any()}
+    notes = []
+    for what, counts in (
+        ("with a category that no training row has", new),
+        ("whose value is missing as in no training row", missing),
+    ):
+        names = ", ".join(f"{name} ({count:,})" for name, count in counts.items() if count)
+        notes += [f"Test rows {what}: {names}."] if names else []
+    return " ".join(notes)
 
 
 def _transformer() -> Any:

@@ -18,7 +18,7 @@ Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -88,6 +88,9 @@ class Genesis(PyroModule):
         self.z_dim = z_dim
         self.relations = relations
         self.register_buffer("scale", torch.tensor(scale))
+
+    draws_scenes: ClassVar[bool] = True
+    """Whether its components fit each other where it draws them."""
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Draws where the pieces are, what they look like, then x; returns x, (batch, channels, height, width).

@@ -103,7 +103,7 @@ class MONet(PyroModule):
         size = num_rows(x, size)
         with pyro.plate("data", size):
             z = self._draw_latents(size)
-            means, mask_logits = self.components(z)
+            means, mask_logits = self.decoded(z)
             decoded = mask_logits.log_softmax(1)
             log_masks = pyro.sample("m", dist.Delta(decoded, event_dim=3).mask(False))  # in training the guide's
             if x is None:
@@ -129,7 +129,16 @@ class MONet(PyroModule):
         z_c = pyro.sample("z_c", dist.Normal(zeros[..., self.relations.dim :], 1).to_event(2))
         return torch.cat([z_c, z_g], -1)
 
-    def components(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def draws_scenes(self) -> bool:
+        """Whether its components fit each other where it draws them."""
+        return self.relations is not None
+
+    def components(self, z: Tensor) -> Tensor:
+        """Each slot's image, (batch, slots, channels, height, width), from latents, (batch, slots, z_dim)."""
+        return self.decoded(z)[0]
+
+    def decoded(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Each slot's image, (batch, slots, channels, height, width), and the logits of its mask, (batch, slots, height, width).
 
         Args:

@@ -129,6 +129,9 @@ SLOTS = {
     "attention_hidden_dim": 6,
     "global_dim": 2,
     "coupling_dims": (6,),
+    "mask_dim": 2,
+    "hidden_dim": 6,
+    "channels": (4, 4),
 }
 _ROWS = ("multimodal", "jmvae", "mvae", "telbo", "bivcca", "wyner-vae", "vae", "beta-vae", "beta-tcvae", "gan", "infogan")
 TINY = {
@@ -142,6 +145,8 @@ TINY = {
     "mib-structure": STRUCTURE,
     "monet": SLOTS,
     "mpp-monet": SLOTS,
+    "genesis": SLOTS,
+    "mpp-genesis": SLOTS,
 }
 """Settings of each recipe, and some that only others of its paper have."""
 

@@ -64,7 +64,7 @@ everything = measured("all columns", train.x, test.x)
 
 # %% [markdown]
 # `demographic_parity` is the difference of the groups' rates of favorable predictions. `deo` is the same among those who
-# have the favorable outcome in truth. `leakage` is how often gradient-boosted trees guess the group.
+# have the favorable outcome in truth. `leakage` is how often gradient-boosted trees guess the group right.
 #
 # ## 2. Three networks
 #

@@ -68,10 +68,10 @@ def environment_gain(
 
     g_e is the gradient of an environment's cross-entropy by all weights of a linear classifier, and H the curvature. Where y is
     independent of e given z, and the classifier is the best one, all g_e are zero. :func:`gradient_penalty` sees one direction of
-    g_e alone, so that a color can hide from it in a direction together with a shape; and it can be made small by small logits,
-    whereas this is the same for every affine map of z.
+    g_e alone, so that a color can hide from it in a direction together with a shape; and it can be made small by small logits.
+    But for the damping, this is the same for every affine map of z.
 
-    The two factors are of two halves of the environment's examples, every other one.
+    The two factors are of two halves of the environment's examples, every other one, and the estimate can be negative.
 
     Args:
         logits: of the common classifier, an affine map of z; (batch, classes), of any offset.

@@ -1,4 +1,7 @@
-"""Scenes taken apart into slots: MONet (Burgess et al. 2019), and the message passing prior on it (Ren et al. 2023)."""
+"""Scenes taken apart into slots.
+
+MONet (Burgess et al. 2019), Genesis (Engelcke et al. 2020), and the message passing prior on both (Ren et al. 2023).
+"""
 
 from pyzoo.about import About
 
@@ -8,6 +11,18 @@ ABOUT = {
         "scenes taken apart into slots, without labels",
         "tetrominoes, sprites; own images",
         {"small": 45, "paper": None},
+    ),
+    "genesis": About(
+        "Engelcke et al. 2020",
+        "scenes taken apart into slots, and drawn slot by slot",
+        "sprites, tetrominoes; own images",
+        {"small": 60, "paper": None},
+    ),
+    "mpp-genesis": About(
+        "Ren et al. 2023",
+        "Genesis with a prior of what relates the slots of a scene",
+        "sprites, tetrominoes; own images",
+        {"small": 60, "paper": None},
     ),
     "mpp-monet": About(
         "Ren et al. 2023",

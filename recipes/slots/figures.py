@@ -37,10 +37,11 @@ def figures(report: "SlotsReport", history: Sequence[Mapping[str, float]]) -> It
     """All figures of a run."""
     x = report.measured[0][:_SCENES]
     yield "figure8_decomposition", decomposition(x, take_apart(*report.pair, x))
-    if report.pair.model.relations is not None:
+    if report.pair.model.draws_scenes:
         yield "samples", report.picture(report.sample(32, 0))
     if history:
-        terms = {name: name for name in ("x", "z", "z_0", "z_g", "z_c", "penalty/masks") if name in history[0]}
+        latents = sorted(name for name in history[0] if name == "z" or name.startswith("z_"))
+        terms = {name: name for name in ("x", *latents, "penalty/masks") if name in history[0]}
         yield "loss", loss_history(history, {"loss": {"loss": "loss"}, "terms": terms}, "Training loss and its terms")
 
 

@@ -1,4 +1,4 @@
-"""Training of MONet and of MPP^M on scenes of several pieces.
+"""Training of MONet, Genesis, MPP^M and MPP^G on scenes of several pieces.
 
 Source: Burgess et al. (2019), appendix B, and Ren et al. (2023), supplement. ``paper`` has their sizes and weights; Burgess et
 al. train with RMSprop, here it is Adam.
@@ -6,11 +6,13 @@ al. train with RMSprop, here it is Adam.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
@@ -18,7 +20,8 @@ from pyzoo.about import About
 from pyzoo.data.images import ImageSource
 from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoes
 from pyzoo.errors import UsageError
-from pyzoo.infer import NegativeELBO
+from pyzoo.infer import GECO, NegativeELBO
+from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks
 from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks
 from pyzoo.random import derive_seed, seeded
 from pyzoo.recipes.images import ImageRecipe, InData
@@ -27,7 +30,7 @@ from pyzoo.recipes.slots.report import SlotsReport
 from pyzoo.settings import Count, Positive, Share, Weight
 from pyzoo.training import Objective, Pair, Source
 
-__all__ = ["MONetRecipe", "MPPMONetRecipe", "SlotsRecipe"]
+__all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
 
 _GENERATED = {"tetrominoes": tetrominoes, "sprites": sprites}
 
@@ -48,14 +51,10 @@ class SlotsRecipe(ImageRecipe):
     """Pieces in a scene; of sprites the most."""
     relation: Annotated[Relation, InData] = "none"
     """What of each piece follows from the first: its color, its place, or nothing."""
-    networks: MONetNetworks = MONetNetworks()
-    """Sizes of the networks."""
     learning_rate: Positive = 1e-4
     """Learning rate of Adam."""
     falls_after: Share = 1.0
     """Share of the steps after which the learning rate falls to zero, in a straight line."""
-    latent_weight: Weight = 0.5
-    """Weight of the divergence of the slots' latents from their prior."""
     clip_norm: Positive | None = None
     """Largest norm of the gradient."""
     evaluation_scenes: Annotated[Count, InData] = 1000
@@ -129,9 +128,16 @@ class SlotsRecipe(ImageRecipe):
 
     # Training -------------------------------------------------------------------------------------------------------
 
+    def latents(self) -> tuple[str, ...]:
+        """Names of the latents' sites."""
+        raise NotImplementedError
+
+    def loss(self, pair: Pair) -> tuple[nn.Module, Any]:
+        """What is minimized, and what to call after each step."""
+        raise NotImplementedError
+
     def objectives(self, pair: Pair) -> list[Objective]:
-        latents = ("z",) if pair.model.relations is None else ("z_c", "z_g", "z_0")
-        module = NegativeELBO(*pair, kl_weights=dict.fromkeys(latents, self.latent_weight))
+        module, after_step = self.loss(pair)
         start = self.falls_after * self.steps
 
         def share(step: int) -> float:
@@ -143,6 +149,7 @@ class SlotsRecipe(ImageRecipe):
                 partial(torch.optim.Adam, lr=self.learning_rate, fused=True),
                 scheduler=partial(LambdaLR, lr_lambda=share),
                 clip_norm=self.clip_norm,
+                after_step=after_step,
             )
         ]
 
@@ -163,6 +170,21 @@ _SMALL = {
     "decoder_channels": (32, 32, 32),
 }
 _PAPER = {"steps": 1_000_000, "batch_size": 64, "image_size": 64, "num_slots": 5}
+_SMALL_GENESIS = {
+    "data": "sprites",
+    "num_pieces": 4,
+    "steps": 10_000,
+    "batch_size": 32,
+    "learning_rate": 3e-4,
+    "clip_norm": 1e4,
+    "image_size": 32,
+    "num_slots": 5,
+    "mask_dim": 16,
+    "hidden_dim": 128,
+    "channels": (16, 32, 32),
+    "decoder_channels": (32, 32, 32),
+}
+_PAPER_GENESIS = {"data": "sprites", "num_pieces": 4, "steps": 500_000, "batch_size": 32, "image_size": 64, "num_slots": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,9 +198,21 @@ class MONetRecipe(SlotsRecipe):
     about: ClassVar[About] = ABOUT["monet"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "paper": _PAPER}
 
+    networks: MONetNetworks = MONetNetworks()
+    """Sizes of the networks."""
+
+    latent_weight: Weight = 0.5
+    """Weight of the divergence of the slots' latents from their prior."""
+
+    def latents(self) -> tuple[str, ...]:
+        return ("z",)
+
+    def loss(self, pair: Pair) -> tuple[nn.Module, Any]:
+        return NegativeELBO(*pair, kl_weights=dict.fromkeys(self.latents(), self.latent_weight)), None
+
 
 @dataclasses.dataclass(frozen=True)
-class MPPMONetRecipe(SlotsRecipe):
+class MPPMONetRecipe(MONetRecipe):
     """MPP^M: MONet whose slots are related by one latent of the scene, through invertible maps.
 
     All networks are MONet's; a part of each slot's latent has another prior.
@@ -186,7 +220,56 @@ class MPPMONetRecipe(SlotsRecipe):
 
     name: ClassVar[str] = "mpp-monet"
     about: ClassVar[About] = ABOUT["mpp-monet"]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "paper": _PAPER}
 
     networks: MPPMONetNetworks = MPPMONetNetworks()
     """Sizes of the networks."""
+
+    def latents(self) -> tuple[str, ...]:
+        return ("z_c", "z_g", "z_0")
+
+
+# Genesis --------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class GenesisRecipe(SlotsRecipe):
+    """Genesis: a scene drawn slot by slot, first where each piece is, then what it looks like.
+
+    Reconstructions have a goal, and the weight of the latents' divergence follows from how far they are from it (GECO).
+    """
+
+    name: ClassVar[str] = "genesis"
+    about: ClassVar[About] = ABOUT["genesis"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL_GENESIS, "paper": _PAPER_GENESIS}
+
+    networks: GenesisNetworks = GenesisNetworks()
+    """Sizes of the networks."""
+    goal: float = 0.5655
+    """What the reconstruction is to come down to, in nats for each channel of a pixel."""
+    goal_speed: Positive = 1e-5
+    """Speed of the weight of the latents' divergence, for each nat of an image and each step."""
+
+    def latents(self) -> tuple[str, ...]:
+        return (*(f"z_m_{slot + 1}" for slot in range(self.networks.num_slots)), "z_c")
+
+    def loss(self, pair: Pair) -> tuple[nn.Module, Any]:
+        elbo = NegativeELBO(*pair, kl_weights=dict.fromkeys(self.latents(), 1.0))
+        geco = GECO(elbo, self.goal * math.prod(self.sized().networks.x_shape), speed=self.goal_speed)
+        return geco, geco.update
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPGenesisRecipe(GenesisRecipe):
+    """MPP^G: Genesis whose slots are related by one latent of the scene, through invertible maps.
+
+    All networks are Genesis's; a part of what each slot looks like has another prior.
+    """
+
+    name: ClassVar[str] = "mpp-genesis"
+    about: ClassVar[About] = ABOUT["mpp-genesis"]
+
+    networks: MPPGenesisNetworks = MPPGenesisNetworks()
+    """Sizes of the networks."""
+
+    def latents(self) -> tuple[str, ...]:
+        return (*super().latents(), "z_g", "z_0")

@@ -12,11 +12,13 @@ Of images without masks there are neither ``ari_fg`` nor ``msc_fg``.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyro
 import torch
 from torch import Tensor
 
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import foreground_ari, generate, mean_segmentation_covering, segments_of, site_terms
+from pyzoo.infer import AtMean
 from pyzoo.recipes.images import ImageReport
 
 if TYPE_CHECKING:
@@ -51,15 +53,17 @@ def take_apart(model: Any, guide: Any, x: Tensor) -> Apart:
     """Takes images apart, from latents' means.
 
     Args:
-        model: a MONet, or one with relations.
+        model: a MONet or a Genesis, with relations or without.
         guide: its guide.
         x: images, (images, channels, height, width), from 0 to 1.
     """
     found = []
     for part in x.split(_CHUNK):
-        log_masks = guide.attention(part)
-        latents, _ = guide.slots(part, log_masks)
-        found.append(Apart(log_masks.exp(), model.components(latents)[0], latents))
+        latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
+        with AtMean(latents):
+            sites = pyro.poutine.trace(guide).get_trace(x=part).nodes
+        z = torch.cat([sites[name]["value"] for name in ("z", "z_c", "z_g") if name in sites], -1)
+        found.append(Apart(sites["m"]["value"].exp(), model.components(z), z))
     return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -104,7 +108,7 @@ class SlotsReport(ImageReport):
         Raises:
             UsageError: the slots are independent.
         """
-        if self.pair.model.relations is None:
+        if not self.pair.model.draws_scenes:
             raise UsageError("monet draws no scenes: its slots are independent, and their masks do not fit; mpp-monet does")
         if given:
             raise UsageError(f"there is nothing '{min(given)}' to condition on in {self.recipe.name}")

@@ -142,8 +142,8 @@ def test_slots_share_a_decoder_and_their_order_does_not_matter_to_the_mixture():
     model, _ = pair("monet", background_scale=0.11)
     z, log_masks = torch.randn(2, 3, 5), torch.randn(2, 3, 8, 8).log_softmax(1)
     x, order = torch.rand(2, 8, 8, 3), torch.tensor([2, 0, 1])
-    one = model.mixture(model.components(z)[0], log_masks).log_prob(x)
-    other = model.mixture(model.components(z[:, order])[0], log_masks[:, order]).log_prob(x)
+    one = model.mixture(model.components(z), log_masks).log_prob(x)
+    other = model.mixture(model.components(z[:, order]), log_masks[:, order]).log_prob(x)
     torch.testing.assert_close(one, other)
 
 

@@ -6,7 +6,7 @@ import torch
 import pyzoo
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import foreground_ari
-from pyzoo.recipes.slots.recipe import MONetRecipe, MPPMONetRecipe
+from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe
 from pyzoo.recipes.slots.report import take_apart
 from pyzoo.settings import flat
 from pyzoo.training import Hardware, Run
@@ -20,7 +20,7 @@ def slots(kind=MONetRecipe, **changes):
     return kind.preset("small", **{name: value for name, value in settings.items() if name in flat(kind())})
 
 
-@pytest.fixture(scope="module", params=[MONetRecipe, MPPMONetRecipe])
+@pytest.fixture(scope="module", params=[MONetRecipe, MPPMONetRecipe, GenesisRecipe, MPPGenesisRecipe])
 def run(request, tmp_path_factory):
     recipe = slots(request.param)
     path = tmp_path_factory.mktemp(recipe.name) / "run"
@@ -37,8 +37,7 @@ def test_what_is_measured_and_drawn(run):
     assert metrics["ari_fg"] == pytest.approx(expected)
     assert metrics["reconstruction_mse"] == pytest.approx((apart.reconstructions - x).square().mean().item(), rel=1e-5)
     names = {file.stem for file in run.folder.figures.iterdir()}
-    related = recipe.name == "mpp-monet"
-    assert names == {"figure8_decomposition", "loss", *(["samples"] if related else [])}
+    assert names == {"figure8_decomposition", "loss", *([] if recipe.name == "monet" else ["samples"])}
     assert any("held_out_ari_fg" in row for row in run.history)
 
 
@@ -53,7 +52,7 @@ def test_scenes_are_drawn_where_slots_are_related(run):
         run.sample(1, given={"slot": 1})
 
 
-@pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe])
+@pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe, GenesisRecipe, MPPGenesisRecipe])
 def test_traced_steps_learn_what_eager_ones_learn(tmp_path, kind):
     recipe = slots(kind, steps=5)
     traced, eager = (trained_state(recipe, tmp_path / engine, engine) for engine in ("traced", "eager"))
@@ -71,6 +70,14 @@ def test_batches_are_scenes_of_the_seed():
     one, other = (slots(seed=seed).source(CPU).batch(3, 2)["x"] for seed in (0, 1))
     assert one.shape == (2, 3, 16, 16)
     assert not torch.equal(one, other)
+
+
+def test_the_goal_of_genesis_is_per_channel_of_a_pixel():
+    recipe = slots(GenesisRecipe, goal=0.5, goal_speed=1e-3)
+    (objective,) = recipe.objectives(recipe.programs())
+    assert objective.module.goal == 0.5 * 3 * 16 * 16
+    objective.after_step(torch.zeros(()), {"x": torch.tensor(484.0)})
+    assert objective.module.beta.item() == pytest.approx(torch.tensor(-0.1).exp().item())
 
 
 def test_images_of_ones_own_have_no_masks(tmp_path):

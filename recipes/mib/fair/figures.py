@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pyzoo.evaluation import fairness_metrics
 from pyzoo.plotting import figure_grid, label_axes
-from pyzoo.recipes.mib.fair.report import compared, linear_classifier
+from pyzoo.recipes.mib.fair.report import best_of, compared, linear_classifier
 from pyzoo.recipes.mib.figures import losses, networks
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def figures(report: "FairReport", history: Sequence[Mapping[str, float]]) -> Ite
     """All figures of a run."""
     yield "networks", networks(report.recipe)
     yield "scores", scores(report)
-    if points := list(compared(report.recipe, history).values()):
-        yield "front", run_front(report.recipe, points)
+    if points := compared(report.recipe, history):
+        yield "front", run_front(report.recipe, list(points.values()), best_of(history) if report.recipe.keep_best else None)
     if history:  # a run that was stopped early has none
         yield "loss", losses(history)
 
@@ -52,14 +52,15 @@ def scores(report: "FairReport") -> Figure:
     return figure
 
 
-def run_front(recipe: Any, points: Sequence[tuple[float, float, float]]) -> Figure:
-    """Accuracy against unfairness on the held-out rows while the penalty's weight rises, and the one of them that was kept."""
-    allowed = [point for point in points if point[1] <= recipe.allowed_deo]
-    _, deo, accuracy = max(allowed, key=lambda point: point[2]) if allowed else min(points, key=lambda point: point[1])
-    title = "Accuracy against unfairness; the penalty's weight beside each point"
-    which = f"kept: the most accurate of DEO at most {recipe.allowed_deo:g}" if allowed else "kept: the smallest DEO"
-    points_of = {"representations on the way": points}
-    return front(points_of, {which: (deo, accuracy)}, title, "unfairness: DEO of held-out rows")
+def run_front(recipe: Any, points: Sequence[tuple[float, float, float]], kept: Mapping[str, float] | None = None) -> Figure:
+    """Accuracy against unfairness on the held-out rows while the penalty's weight rises, and the one that was kept, if any."""
+    title = "Accuracy against unfairness; the penalty's weight beside some points"
+    marked = {}
+    if kept is not None:
+        allowed = kept["validation_deo"] <= recipe.allowed_deo
+        which = f"kept: the most accurate of DEO at most {recipe.allowed_deo:g}" if allowed else "kept: the smallest DEO"
+        marked = {which: (kept["validation_deo"], kept["validation_accuracy"])}
+    return front({"representations on the way": points}, marked, title, "unfairness: DEO of held-out rows")
 
 
 def front(

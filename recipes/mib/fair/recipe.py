@@ -35,9 +35,10 @@ class Fair(Method):
     r"""The row of section 5 (eq. 17): u_x says what features are like, apart from what they share with the sensitive attribute.
 
     z explains what the features x and the attribute a have in common, and u_x the rest of x. G^invariant says that u_x and z are
-    independent; since a is a function of z alone, u_x then tells nothing of a. G^informative says that z tells nothing of x and
-    a: what z need not hold is left to u_x. The rate of z bounds its distance, and eq. 17 weighs that rate with 1 + beta_1. (The
-    paper's prose has z keep what x holds, and the figure is lost; the equation is what we train.)
+    independent; as far as a follows from z, u_x then tells nothing of a. G^informative says that z tells nothing of x and a:
+    what z need not hold is left to u_x. The rate of z bounds its distance, and eq. 17 weighs that rate with 1 + beta_1. (The
+    paper's prose has z keep what x holds, and the figure is lost; we train the equation. By default beta_1 is 0, as in table 3.)
+    Besides eq. 17 there is the rate of u_x, and the attribute's likelihood has a weight of its own, ``attribute_weight``.
     """
 
     z_dim: Count = 1
@@ -98,12 +99,12 @@ _SYNTHETIC = {"data": "synthetic", "steps": 600, "batch_size": 256, "bias": 2.0}
 
 @dataclasses.dataclass(frozen=True)
 class FairRecipe(StructuredRecipe):
-    """Fair representations of a table's rows: an unsupervised code that a linear classifier reads, and that does not tell the
-    sensitive attribute.
+    """Fair representations of a table's rows: a code that a linear classifier reads, and that does not tell the sensitive
+    attribute.
 
-    The target is not seen while the representation is trained. The penalty's weight rises meanwhile, and of the representations
-    on the way --keep-best keeps the one that does best on held-out rows. Afterwards a logistic regression is fitted to the codes
-    of all rows but the test rows, and measured on these.
+    No gradient sees the target. The penalty's weight rises in training, and of the representations on the way --keep-best keeps
+    the one from which the target is predicted best on held-out rows, among those that are fair there. Afterwards a logistic
+    regression is fitted to the codes of all rows but the test rows, and measured on these.
     """
 
     name: ClassVar[str] = "mib-fair"
@@ -136,7 +137,7 @@ class FairRecipe(StructuredRecipe):
     """Share of the rows that are kept for testing."""
     held_out: Annotated[float, AtLeast(0), Below(1), InData] = 0.2
     """Share of the training rows that are held out: for curves, --keep-best and --patience."""
-    known: Annotated[Share, InData] = 1.0
+    known: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of training rows whose sensitive attribute is known."""
     networks: TableNetworks = TableNetworks(hidden_dim=64, feature_scale=0.3)
     """Sizes of the networks."""

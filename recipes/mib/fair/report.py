@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["FairReport", "compared", "linear_classifier", "representation"]
+__all__ = ["FairReport", "best_of", "compared", "linear_classifier", "representation"]
 
 
 def representation(guide: Any, x: Tensor) -> Tensor:
@@ -52,6 +52,15 @@ def compared(recipe: Any, history: Sequence[Mapping[str, float]]) -> dict[int, t
         for row in history
         if not math.isnan(row.get("validation_score", math.nan))
     }
+
+
+def best_of(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The row of the representation that --keep-best keeps: the first with the best score."""
+    return max((row for row in history if not math.isnan(row.get("validation_score", math.nan))), key=_score)
+
+
+def _score(row: Mapping[str, float]) -> float:
+    return row["validation_score"]
 
 
 def linear_classifier(x: Tensor, y: Tensor) -> "LogisticRegression":

@@ -61,12 +61,12 @@ class MIBTable3(Table):
         "deo": "DEO",
         "demographic_parity": "demographic parity",
         "leakage": "leakage",
-        "weight": "chosen weight",
+        "weight": "weight of the penalty at the checkpoint that was kept",
     }
     note: ClassVar[str] = (
         "The weight of each estimator's penalty is chosen on each split by the held-out rows; the test rows choose nothing, and "
-        "the classifier's threshold is 1/2. DEO is the mean of absolute differences, which of a perfectly fair classifier is not "
-        "zero on few test rows."
+        "the classifier's threshold is 1/2. DEO is a mean of absolute differences, so above zero even for a perfectly fair "
+        "classifier on few rows."
     )
 
     preset: str = "adult"
@@ -96,7 +96,7 @@ class MIBTable3(Table):
         return {name: value for name, value in own.items() if value}
 
     def _fields(self, estimator: str) -> dict[str, Any]:
-        """Settings of an estimator's rows. Total correlation takes the square of the batch's size."""
+        """Settings of an estimator's rows. The cost of total correlation grows with the square of the batch size."""
         smaller = {"batch_size": 256} if estimator == "total_correlation" and self.preset == "adult" else {}
         weight = {"mmd": self.mmd_weight, "total_correlation": self.tc_weight, "mine": self.mine_weight}[estimator]
         own = {"independence": estimator, "independence_weight": weight, "allowed_deo": self.allowed_deo}

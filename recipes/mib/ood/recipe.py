@@ -99,8 +99,8 @@ class OOD(Method):
 
 @dataclasses.dataclass(frozen=True)
 class OODRecipe(ImageRecipe, StructuredRecipe):
-    """A label from what is the same in all environments: colored images, whose color tells more than their shape, but not for
-    ever.
+    """A label from what is the same in all environments: colored images, whose color tells more than their shape, but not in
+    every environment.
 
     Nothing is chosen by the test environment, and training never sees it.
     """
@@ -130,7 +130,8 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of the training images whose label is known."""
     sharpen: bool = True
-    """Group labelled images by the environment that image and label point to, not by the one that they come from."""
+    """Group labelled images by the environment that image and label point to, not by the one that they come from. The view e of
+    training is then the group; held-out and test images keep the environment that they come from."""
     networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
     """Sizes of the networks."""
     method: OOD = OOD()

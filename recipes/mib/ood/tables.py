@@ -26,7 +26,11 @@ _ROWS = {
     "ERM": ({**_PLAIN, "stability_weight": 0.0}, ("87.4 ± 0.2", "17.1 ± 0.6")),
     "IRM": ({**_PLAIN, **_RAMP, "stability": "irm", "stability_weight": 1e4}, ("70.8 ± 0.9", "66.9 ± 2.5")),
     "OURS, environments as they are": ({**_GIVEN, **_RAMP, "stability_weight": 1e3}, ("67.8 ± 6.8", "62.1 ± 6.1")),
-    "OURS": ({}, ("67.8 ± 6.8", "62.1 ± 6.1")),
+    "ERM, sharpened environments": (
+        {"dist_weight": 0.0, "sufficient_weight": 0.0, "dropout": 0.0, "stability_weight": 0.0},
+        ("", ""),
+    ),
+    "OURS": ({}, ("", "")),
     "OURS, half the labels": ({"labelled": 0.5}, ("71.4 ± 6.1", "58.7 ± 7.2")),
 }
 _LIMITS = {"Random": ("50", "50"), "Optimal invariant": ("75", "75")}
@@ -37,7 +41,7 @@ class MIBTable4(Table):
     """Table 4 of Zhang et al. (2020): accuracy on colored MNIST, in the environments of the training and in another one.
 
     ERM, IRM and the oracle are our networks without prior and dropout, with and without IRM's penalty, and without colors. They
-    and one row of ours have the environments as they are; the other rows of ours have them sharpened.
+    and one row of ours have the environments as they are; the other rows of ours have them sharpened, and so has a row of ERM.
     """
 
     name: ClassVar[str] = "mib-table4"
@@ -49,10 +53,10 @@ class MIBTable4(Table):
         "environment_information": "I(z; e | y), nats / 1,000",
     }
     note: ClassVar[str] = (
-        "No run has seen the test environment. All rows have the last step's parameters, and settings that are the same for all "
-        "whose environments are as they are, and for all whose are sharpened, which the paper does not do. The settings "
-        "were chosen on colored Fashion-MNIST, and by held-out images in the training environments of colored MNIST, where "
-        "accuracies should be high and equal."
+        "No run chooses anything by the test environment: all have the last step's parameters. Settings were chosen on colored "
+        "Fashion-MNIST, and by held-out images in the training environments of colored MNIST, where accuracies should be high "
+        "and equal. The paper does not sharpen environments, which is what most of the difference comes from; its numbers stand "
+        "beside the row without that."
     )
 
     seeds: tuple[int, ...] = tuple(range(10))
@@ -65,7 +69,12 @@ class MIBTable4(Table):
     def rows(self) -> Sequence[Row]:
         shared = {name: value for name, value in (("data", self.data), ("data_dir", self.data_dir)) if value}
         return [
-            Row(label, OODRecipe, {**shared, **fields}, dict(zip(_ACCURACIES, paper, strict=True)))
+            Row(
+                label,
+                OODRecipe,
+                {**shared, **fields},
+                {name: text for name, text in zip(_ACCURACIES, paper, strict=True) if text},
+            )
             for label, (fields, paper) in _ROWS.items()
         ]
 

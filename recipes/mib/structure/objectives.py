@@ -10,7 +10,8 @@ the latents explains them as well, but needs more edges; and no single edge can 
 gradient along which latents could turn back, and the noise of the drawn masks only a small one, which is enough for structures
 with few edges. K_i has that gradient.
 
-Source: Zhang et al. (2020), eq. 15 and algorithm 1.
+Source: Zhang et al. (2020), eq. 15 and algorithm 1. Without a target network its L_str_reg is zero; and both steps are of one
+batch, where algorithm 1 draws another for the structure.
 """
 
 from collections.abc import Sequence

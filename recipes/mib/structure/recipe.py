@@ -154,7 +154,7 @@ class LearnedStructureRecipe(StructuredRecipe):
     mask_every: Count = 1
     """Steps of the distributions between two steps of the structure; steps_dist of algorithm 1, with steps_str 1."""
     mask_start: Annotated[float, AtLeast(0), AtMost(1)] = 0.5
-    """Share of the steps after which the structure is learned. Until then all edges are likely, and latents turn."""
+    """Share of the steps after which the structure is learned. Until then all edges are likely, and latents rotate."""
     environment_weight: Positive = 5.0
     """Weight of the environment's likelihood, one nat where the views are dozens."""
 
@@ -162,6 +162,8 @@ class LearnedStructureRecipe(StructuredRecipe):
         super().__post_init__()
         if self.is_of_images and is_own(self.data, ImageRecipe.named_data):  # a run may be resumed elsewhere
             object.__setattr__(self, "data", str(absolute(self.data)))
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", absolute(self.data_dir))
         with _naming("structure"):
             views = self.views
             enough = self.environments >= 2 if ENVIRONMENT in views else self.environments == 0

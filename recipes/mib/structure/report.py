@@ -35,11 +35,13 @@ __all__ = ["StructureReport", "matched", "matched_edges"]
 
 
 def matched(edges: Tensor, truth: Tensor) -> list[int]:
-    """For each cause the latent whose edges agree best with its own, each latent at most once; all latents, the spare ones last.
+    """For each cause the latent whose edges agree best with its own, each latent at most once; then the spare latents.
+
+    Where there are more causes than latents, numbers from the number of latents on stand for no latent.
 
     Args:
         edges: learned mask or probabilities, (views, latents).
-        truth: the causes' mask, (views, causes); there may be more causes than latents, whose places are then left out.
+        truth: the causes' mask, (views, causes).
 
     Example:
         >>> matched(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[1.0], [1.0]]))
