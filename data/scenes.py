@@ -17,9 +17,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_device, require_count
+from pyzoo.checks import as_device, require_count, require_kind, require_number
 from pyzoo.errors import UsageError
 from pyzoo.random import derive_seed, seeded
+from pyzoo.settings import AtLeast
 
 __all__ = ["COLORS", "Relation", "SceneSource", "Scenes", "has_relation", "sprites", "tetrominoes"]
 
@@ -80,6 +81,7 @@ class SceneSource:
         split: str = "train",
         device: torch.device | str = "cpu",
     ) -> None:
+        require_kind(draw, "draw", Callable)
         self._draw = draw
         self.seed = seed
         self.split = split
@@ -92,7 +94,10 @@ class SceneSource:
     def scenes(self, step: int, size: int) -> Scenes:
         """The scenes of a step, with their masks."""
         require_count(size, "size")
-        return self._draw(size, seeded(derive_seed(self.seed, self.split, step), self.device))
+        require_count(step, "step", 0)
+        found = self._draw(size, seeded(derive_seed(self.seed, self.split, step), self.device))
+        require_kind(found, "what draw returns", Scenes)
+        return found
 
 
 # Tetrominoes ----------------------------------------------------------------------------------------------------------
@@ -119,6 +124,7 @@ def tetrominoes(
         >>> scenes.images.shape, scenes.segments.unique().tolist()
         (torch.Size([2, 3, 35, 35]), [0, 1, 2, 3])
     """
+    require_kind(generator, "generator", torch.Generator)
     _check(count, image_size, num_pieces, relation, smallest=14)
     if num_pieces > len(COLORS):
         raise ValueError(f"num_pieces must be at most {len(COLORS)}, the number of colors, got {num_pieces}.")
@@ -219,6 +225,7 @@ def sprites(
         >>> scenes.images.shape, scenes.present.shape
         (torch.Size([2, 3, 64, 64]), torch.Size([2, 5]))
     """
+    require_kind(generator, "generator", torch.Generator)
     _check(count, image_size, num_pieces, relation, smallest=8)
     require_count(fewest_pieces, "fewest_pieces")
     if fewest_pieces > num_pieces:
@@ -305,6 +312,10 @@ def has_relation(scenes: Scenes, relation: Relation, tolerance: float = 0.05) ->
         >>> has_relation(tetrominoes(3, generator, relation="color"), "color").tolist()
         [True, True, True]
     """
+    require_kind(scenes, "scenes", Scenes)
+    require_number(tolerance, "tolerance", AtLeast(0))
+    if relation not in ("color", "place"):
+        raise ValueError(f"relation is 'color' or 'place', not {relation!r}.")
     if relation == "color":
         nearest = (scenes.colors.unsqueeze(2) - COLORS.to(scenes.colors)).abs().amax(-1)
         distance, hues = nearest.min(-1)

@@ -14,7 +14,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import num_rows, require_kind, require_same_type, require_tensor
+from pyzoo.checks import num_rows, require_kind, require_same_type, require_shape, require_tensor
 from pyzoo.infer import analytic
 from pyzoo.models.genesis import Genesis, GenesisNetworks, decoded_masks, gated
 from pyzoo.nn import ImageCheck, scale_from_log_variance
@@ -92,6 +92,8 @@ class GenesisGuide(PyroModule):
             x: images, (batch, channels, height, width).
             log_masks: logarithms of the masks, (batch, slots, height, width).
         """
+        require_shape(x, "x", ("batch", "channels", "height", "width"))
+        require_shape(log_masks, "log_masks", (len(x), "slots", *x.shape[2:]))
         images = x.unsqueeze(1).expand(-1, log_masks.shape[1], -1, -1, -1)
         seen = torch.cat([images, log_masks.exp().unsqueeze(2)], 2)
         loc, log_variance = self.component_encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).chunk(2, -1)
@@ -106,6 +108,10 @@ def genesis_guide(networks: GenesisNetworks, model: Genesis) -> GenesisGuide:
         model: whose guide this is.
     """
     require_kind(networks, "networks", GenesisNetworks)
+    require_kind(model, "model", Genesis)
+    if (model.num_slots, model.z_dim) != (networks.num_slots, networks.z_dim):
+        have = f"{model.num_slots} slots of {model.z_dim} dimensions, not {networks.num_slots} of {networks.z_dim}"
+        raise ValueError(f"The model has {have}.")
     channels, *size = networks.x_shape
     return GenesisGuide(
         model,

@@ -19,7 +19,16 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, logsigmoid
 
-from pyzoo.checks import num_rows, require_kind, require_same_type, require_tensor
+from pyzoo.checks import (
+    num_rows,
+    require_count,
+    require_input,
+    require_kind,
+    require_same_type,
+    require_shape,
+    require_sizes,
+    require_tensor,
+)
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.infer import analytic
 from pyzoo.models.monet import MONet, MONetNetworks
@@ -36,6 +45,7 @@ class MONetGuide(PyroModule):
         encoder: network from an image and a mask, (rows, channels + 1, height, width), to mean and log-variance of the slot's
             latent side by side, (rows, 2 z_dim).
         relations: the model's prior of the slots' global latents; None in MONet.
+        check: called with the images before anything else.
 
     Example:
         >>> networks = MONetNetworks(num_slots=3, z_dim=4, decoder_channels=(8,), x_shape=(3, 16, 16), attention_channels=(4, 4))
@@ -43,8 +53,16 @@ class MONetGuide(PyroModule):
         >>> guide(x=torch.rand(2, 3, 16, 16))
     """
 
-    def __init__(self, attention: nn.Module, encoder: nn.Module, relations: MessagePassingPrior | None = None) -> None:
+    def __init__(
+        self,
+        attention: nn.Module,
+        encoder: nn.Module,
+        relations: MessagePassingPrior | None = None,
+        check: nn.Module | None = None,
+    ) -> None:
         super().__init__("guide")
+        require_kind(relations, "relations", MessagePassingPrior, type(None))
+        self.check = nn.Identity() if check is None else check
         self.attention = attention
         self.encoder = encoder
         self.relations = relations
@@ -58,6 +76,7 @@ class MONetGuide(PyroModule):
         """
         require_tensor(x, "x")
         require_same_type(x, "x", self.encoder)
+        self.check(x)
         with pyro.plate("data", num_rows(x, 1)):
             log_masks = self.attention(x)
             pyro.sample("m", dist.Delta(log_masks, event_dim=3).mask(False))
@@ -77,6 +96,8 @@ class MONetGuide(PyroModule):
             x: images, (batch, channels, height, width).
             log_masks: logarithms of the masks, (batch, slots, height, width).
         """
+        require_shape(x, "x", ("batch", "channels", "height", "width"))
+        require_shape(log_masks, "log_masks", (len(x), "slots", *x.shape[2:]))
         images = x.unsqueeze(1).expand(-1, log_masks.shape[1], -1, -1, -1)
         seen = torch.cat([images, log_masks.exp().unsqueeze(2)], 2)
         loc, log_variance = self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).chunk(2, -1)
@@ -99,6 +120,7 @@ class Attention(nn.Module):
 
     def __init__(self, network: nn.Module, num_slots: int) -> None:
         super().__init__()
+        require_count(num_slots, "num_slots", 2)
         self.network = network
         self.num_slots = num_slots
 
@@ -131,6 +153,11 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels: int, channels: Sequence[int], hidden_dim: int, size: tuple[int, int]) -> None:
         super().__init__()
+        require_sizes(channels, "channels")
+        require_sizes(size, "size", 2)
+        halvings = len(channels) - 1
+        if halvings < 0 or any(side % 2**halvings for side in size):
+            raise ValueError(f"size must be what {halvings} halvings leave whole, one for each block but the last, got {size}.")
         self.down = nn.ModuleList(block(*pair) for pair in zip([in_channels, *channels[:-1]], channels, strict=True))
         last = channels[-1]
         bottom = (last, *(side // 2 ** (len(channels) - 1) for side in size))
@@ -150,6 +177,7 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(upward[-1], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_input(x, "x", self.down[0][0])
         skips = []
         for place, down in enumerate(self.down):
             x = down(x if place == 0 else x[..., ::2, ::2])  # the nearest neighbor
@@ -175,9 +203,13 @@ def monet_guide(networks: MONetNetworks, model: MONet) -> MONetGuide:
     """
     require_kind(networks, "networks", MONetNetworks)
     require_kind(model, "model", MONet)
+    if (model.num_slots, model.z_dim) != (networks.num_slots, networks.z_dim):
+        have = f"{model.num_slots} slots of {model.z_dim} dimensions, not {networks.num_slots} of {networks.z_dim}"
+        raise ValueError(f"The model has {have}.")
     channels, *size = networks.x_shape
     unet = UNet(channels + 1, networks.attention_channels, networks.attention_hidden_dim, (size[0], size[1]))
-    return MONetGuide(Attention(unet, networks.num_slots), encoder(networks), model.relations)
+    attention = Attention(unet, networks.num_slots)
+    return MONetGuide(attention, encoder(networks), model.relations, ImageCheck(networks.x_shape))
 
 
 def encoder(networks: MONetNetworks) -> nn.Sequential:

@@ -27,12 +27,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyzoo.checks import num_rows, require_count, require_number, require_observed, require_shape
+from pyzoo.checks import num_rows, require_count, require_kind, require_number, require_observed, require_shape
 from pyzoo.distributions import Deferred, MessagePassingPrior
 from pyzoo.errors import UsageError
 from pyzoo.models.monet import SpatialBroadcastDecoder
 from pyzoo.nn import Networks, scale_from_log_variance
-from pyzoo.settings import Above, AtLeast, Count, Length, NoFlag, Positive, Widths
+from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
 __all__ = ["Genesis", "GenesisNetworks", "MPPGenesisNetworks", "MaskDecoder", "MaskPrior", "decoded_masks", "log_shares"]
 
@@ -76,7 +76,8 @@ class Genesis(PyroModule):
         require_count(num_slots, "num_slots", 2)
         require_count(mask_dim, "mask_dim")
         require_count(z_dim, "z_dim")
-        require_number(scale, "scale", Above(0))
+        require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
+        require_kind(relations, "relations", MessagePassingPrior, type(None))
         if relations is not None and (relations.num_components != num_slots or relations.dim >= z_dim):
             raise ValueError(f"relations must be among {num_slots} slots, of fewer than their {z_dim} dimensions.")
         self.mask_prior = mask_prior
@@ -255,7 +256,7 @@ class GenesisNetworks(Networks):
     """Channels of the encoders' layers, each of which halves the image; the mask's decoder has them in reverse."""
     decoder_channels: Widths = (32, 32, 32, 32)
     """Channels of the layers of the components' decoder."""
-    scale: Positive = 0.7
+    scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.7
     """Standard deviation of a pixel's channels."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
     """Channels, height and width of an image."""
@@ -316,7 +317,7 @@ class MPPGenesisNetworks(GenesisNetworks):
     """Couplings in each map."""
     coupling_dims: Widths = (64, 64)
     """Hidden units of the couplings' networks."""
-    relation_scale: Positive = 0.5
+    relation_scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.5
     """Standard deviation of a slot's global latent given that of the scene, at the start."""
     learn_relation_scales: bool = True
     """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""

@@ -31,11 +31,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyzoo.checks import num_rows, require_count, require_number, require_observed, require_shape
+from pyzoo.checks import num_rows, require_count, require_kind, require_number, require_observed, require_shape, require_sizes
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.errors import UsageError
 from pyzoo.nn import Networks
-from pyzoo.settings import Above, AtLeast, Count, Length, NoFlag, Positive, Widths
+from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
 __all__ = ["MONet", "MONetNetworks", "MPPMONetNetworks", "SpatialBroadcastDecoder"]
 
@@ -78,8 +78,9 @@ class MONet(PyroModule):
         super().__init__("model")
         require_count(num_slots, "num_slots", 2)
         require_count(z_dim, "z_dim")
-        require_number(background_scale, "background_scale", Above(0))
-        require_number(scale, "scale", Above(0))
+        require_number(background_scale, "background_scale", AtLeast(1e-12), AtMost(1e12))
+        require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
+        require_kind(relations, "relations", MessagePassingPrior, type(None))
         require_number(mask_weight, "mask_weight", AtLeast(0))
         if likelihood not in ("mixture", "weighted"):
             raise ValueError(f"likelihood is 'mixture' or 'weighted', not {likelihood!r}.")
@@ -149,7 +150,14 @@ class MONet(PyroModule):
         return decoded[:, :, :-1], decoded[:, :, -1]
 
     def mixture(self, means: Tensor, log_masks: Tensor) -> dist.TorchDistribution:
-        """p(x | z, m), one mixture for each pixel; its event is (height, width, channels)."""
+        """p(x | z, m), one mixture for each pixel; its event is (height, width, channels).
+
+        Args:
+            means: each slot's image, (batch, slots, channels, height, width).
+            log_masks: logarithms of the masks, (batch, slots, height, width).
+        """
+        require_shape(means, "means", ("batch", self.num_slots, "channels", "height", "width"))
+        require_shape(log_masks, "log_masks", (len(means), self.num_slots, *means.shape[3:]))
         slots = dist.Normal(means.movedim((1, 2), (-2, -1)), self.scales.unsqueeze(-1), validate_args=False).to_event(1)
         masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
         return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)
@@ -182,6 +190,11 @@ class SpatialBroadcastDecoder(nn.Module):
 
     def __init__(self, z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int]) -> None:
         super().__init__()
+        require_count(z_dim, "z_dim")
+        require_sizes(channels, "channels")
+        require_sizes(x_shape, "x_shape", 3)
+        if not channels:
+            raise ValueError("channels must have a layer.")
         out, height, width = x_shape
         margin = 2 * len(channels)  # which convolutions without padding take away
         down, right = (torch.linspace(-1, 1, size + margin) for size in (height, width))
@@ -192,6 +205,7 @@ class SpatialBroadcastDecoder(nn.Module):
         self.rest = nn.Sequential(nn.ReLU(), *layers, nn.Conv2d(channels[-1], out, 1))
 
     def forward(self, z: Tensor) -> Tensor:
+        require_shape(z, "z", ("rows", self.of_latent.in_features))
         return self.rest(self.of_latent(z)[..., None, None] + self.of_place(self.places))
 
 
@@ -220,9 +234,9 @@ class MONetNetworks(Networks):
     """Channels of the U-Net's blocks on the way down; each but the last halves the image."""
     attention_hidden_dim: Count = 128
     """Hidden units between the U-Net's way down and up."""
-    background_scale: Positive = 0.09
+    background_scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.09
     """Standard deviation of a pixel's channels in the first slot."""
-    scale: Positive = 0.11
+    scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.11
     """Standard deviation of a pixel's channels in the other slots."""
     mask_weight: Annotated[float, AtLeast(0)] = 0.5
     """Weight of the divergence of the attention's masks from the decoder's."""
@@ -235,7 +249,13 @@ class MONetNetworks(Networks):
         super().__post_init__()
         halvings = max(len(self.attention_channels) - 1, len(self.encoder_channels))
         unit = 2**halvings
+        smallest = 2 ** len(self.attention_channels)  # the U-Net's normalization needs more than one pixel at the bottom
         for side in self.x_shape[1:]:
+            if side < smallest:
+                raise UsageError(
+                    f"images of {side} pixels on a side are too small for {len(self.attention_channels)} --attention-channels: "
+                    f"--image-size {max(unit, smallest)} can be halved so often"
+                )
             if side % unit:
                 near = max(unit, unit * round(side / unit))
                 raise UsageError(f"images of {side} pixels on a side can't be halved {halvings} times: --image-size {near} can")
@@ -272,7 +292,7 @@ class MPPMONetNetworks(MONetNetworks):
     """Couplings in each map."""
     coupling_dims: Widths = (64, 64)
     """Hidden units of the couplings' networks."""
-    relation_scale: Positive = 0.5
+    relation_scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.5
     """Standard deviation of a slot's global latent given that of the scene, at the start."""
     learn_relation_scales: bool = True
     """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""

@@ -245,6 +245,7 @@ def loss_history(
         title: of the figure.
         window: rows to average over, since batches differ in their number of parts.
     """
+    require_count(window, "window")
     for row in history:
         require_names(["step", *(name for names in panels.values() for name in names)], row, "column")
     figure, [axes] = figure_grid(1, len(panels), title, cell=(4.6, 3.2))

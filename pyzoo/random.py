@@ -1,6 +1,7 @@
 """Seeds as pure functions of what they are for, so that nothing about a run depends on what was drawn before."""
 
 import hashlib
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ def derive_seed(*keys: int | str) -> int:
         >>> derive_seed(0, "train", 17) == derive_seed(0, "train", 17)
         True
     """
-    text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
+    plain = [int(key) if isinstance(key, Integral) and not isinstance(key, bool) else key for key in keys]  # NumPy's too
+    for key in plain:
+        if not isinstance(key, (int, str)):
+            raise ValueError(f"What a seed is derived from must be whole numbers and names, got {key!r}.")
+    text = "\x1f".join(f"{type(key).__name__}:{key}" for key in plain)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

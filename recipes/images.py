@@ -120,7 +120,7 @@ class ImageRecipe(Recipe):
 
     def fingerprint(self) -> str:
         if not is_own(self.data, self.named_data):
-            return ""
+            return self.data
         parts = (self.dataset.train, self.dataset.test, self.dataset.train_labels, self.dataset.test_labels)
         return fingerprint_of(*(part for part in parts if part is not None))
 

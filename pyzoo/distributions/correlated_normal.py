@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all, lazy_property
 
-from pyzoo.checks import require_broadcast, require_floating, require_kind
+from pyzoo.checks import require_broadcast, require_floating, require_kind, require_number
 
 __all__ = ["CorrelatedNormal"]
 
@@ -101,6 +101,8 @@ class CorrelatedNormal(TorchDistribution):
             require_kind(value, name, Tensor, int, float)
             if isinstance(value, Tensor):
                 require_floating(value, name)
+            else:
+                require_number(value, name)
         try:
             self.loc, self.scale, value = broadcast_all(*arguments.values())
         except RuntimeError as error:

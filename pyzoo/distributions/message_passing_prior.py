@@ -129,6 +129,8 @@ class MessagePassingPrior(nn.Module):
 
     def latent(self, batch_shape: Sequence[int] = ()) -> dist.TorchDistribution:
         """p(h), a standard normal of dim entries."""
+        if not isinstance(batch_shape, Sequence):
+            raise ValueError(f"batch_shape must be a sequence of sizes, got {batch_shape!r}.")
         for size in batch_shape:
             require_count(size, "each size of batch_shape", 0)
         zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.dim)

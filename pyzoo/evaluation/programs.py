@@ -11,7 +11,7 @@ import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyzoo.checks import require_batch, require_count, require_kind, require_names
+from pyzoo.checks import require_batch, require_count, require_kind, require_names, require_names_of
 from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
 from pyzoo.infer.at_mean import mean_of
 
@@ -69,6 +69,7 @@ def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num
 def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[str]) -> dict[str, Tensor]:
     """Each latent's mean given the batch, and given the means of the sites that the guide draws before it."""
     require_kind(batch, "batch", Mapping)
+    require_names_of(sites, "sites")
     with AtMean(sites):
         trace = pyro.poutine.trace(guide).get_trace(**batch)
     require_names(sites, _sites(trace), "site")

@@ -7,7 +7,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyzoo.checks import require_kind
+from pyzoo.checks import require_names_of
 
 __all__ = ["AtMean"]
 
@@ -28,7 +28,7 @@ class AtMean(Messenger):
 
     def __init__(self, sites: Collection[str]) -> None:
         super().__init__()
-        require_kind(sites, "sites", Collection)
+        require_names_of(sites, "sites")
         self.sites = frozenset(sites)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:

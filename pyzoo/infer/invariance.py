@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyzoo.checks import is_validation_enabled, require_number, require_shape, require_tensor
+from pyzoo.checks import is_validation_enabled, require_names_of, require_number, require_shape, require_tensor
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import Kind
 from pyzoo.infer.network import BayesianNetwork
@@ -145,6 +145,7 @@ class _OfLabel:
     """
 
     def __init__(self, model: Any, given: Collection[str]) -> None:
+        require_names_of(given, "given")
         self.model = model
         self.given = tuple(given)
 

@@ -62,6 +62,9 @@ class Penalty:
         form: Literal["signed", "conditional"] = "signed",
         estimators: Mapping[str, str | Estimator] | None = None,
     ) -> None:
+        require_kind(name, "name", str)
+        if not name:
+            raise ValueError("A penalty needs a name.")
         require_number(weight, "The weight of a penalty", AtLeast(0))
         if form not in ("signed", "conditional"):
             raise ValueError(f"form is 'signed' or 'conditional', not '{form}'.")

@@ -20,7 +20,7 @@ class Information:
     """I(left; right | given), in nats: what two sets of variables tell of each other beyond a third.
 
     Example:
-        >>> str(Information.of("z", "xy", "u"))
+        >>> str(Information.of("z", ["x", "y"], "u"))
         'I(z; x, y | u)'
     """
 
@@ -35,9 +35,10 @@ class Information:
     @classmethod
     def of(cls, left: Iterable[str], right: Iterable[str], given: Iterable[str] = ()) -> "Information":
         """From any collections of names."""
-        for names, name in ((left, "left"), (right, "right"), (given, "given")):
-            require_names_of(list(names) if isinstance(names, str) else names, name)  # letters may be names
-        return cls(frozenset(left), frozenset(right), frozenset(given))
+        sides = [[names] if isinstance(names, str) else names for names in (left, right, given)]  # a text is one name
+        for names, name in zip(sides, ("left", "right", "given"), strict=True):
+            require_names_of(names, name)
+        return cls(*map(frozenset, sides))
 
     def is_constant(self, variables: Variables) -> bool:
         """Whether it is of observed variables alone: the data's, and nothing that training moves."""

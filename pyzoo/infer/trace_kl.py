@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, cast
 
@@ -11,14 +11,14 @@ from pyro.distributions import MaskedDistribution, Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import is_validation_enabled
-from pyro.poutine import replay, trace
+from pyro.poutine import Trace, replay, trace
 from pyro.poutine.runtime import InferDict
 from pyro.poutine.util import site_is_subsample
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyzoo.checks import require_count, require_kind
+from pyzoo.checks import require_count, require_kind, require_switch
 from pyzoo.infer.parameter_store import require_separate_parameters, without_parameter_store
 
 __all__ = ["NegativeELBO", "TraceKL_ELBO", "analytic"]
@@ -112,6 +112,7 @@ class TraceKL_ELBO(ELBO):
         site_weights: Mapping[str, float | Tensor] | None = None,
     ) -> None:
         require_count(num_particles, "num_particles")
+        require_switch(vectorize_particles, "vectorize_particles")
         if max_plate_nesting != float("inf"):
             require_count(max_plate_nesting, "max_plate_nesting", 0)
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
@@ -208,11 +209,18 @@ class TraceKL_ELBO(ELBO):
 
     def _get_trace(self, model, guide, args, kwargs):
         # Not Pyro's get_importance_trace: it computes every density, also those that a closed form replaces, and reads values.
-        guide_trace = trace(guide, graph_type="flat").get_trace(*args, **kwargs)
-        model_trace = trace(replay(model, trace=guide_trace), graph_type="flat").get_trace(*args, **kwargs)
+        guide_trace = _traced(guide, args, kwargs)
+        model_trace = _traced(replay(model, trace=guide_trace), args, kwargs)
         if is_validation_enabled():
             check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
         return model_trace, guide_trace
+
+
+def _traced(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
+    """The trace of a program, whose errors stay as they are: those of Pyro's ``get_trace`` end in the shapes of all sites."""
+    with trace(graph_type="flat") as messenger:
+        program(*args, **kwargs)
+    return messenger.trace
 
 
 def _checked_weights(weights: Mapping[str, float | Tensor] | None, argument: str) -> dict[str, float | Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyzoo.checks import require_kind, require_pair, require_tensor
+from pyzoo.checks import require_kind, require_pair, require_switch, require_tensor
 
 __all__ = ["TracedStep"]
 
@@ -48,6 +48,8 @@ class TracedStep:
         parameters: Collection[nn.Parameter] | None = None,
     ) -> None:
         require_kind(module, "module", nn.Module)
+        require_switch(compiled, "compiled")
+        require_kind(context, "context", Callable)
         self.module = module
         self.compiled = compiled
         self.context = context

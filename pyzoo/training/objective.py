@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pyzoo.checks import require_count, require_kind, require_number
+from pyzoo.settings import Above
 from pyzoo.training.schedules import Schedule
 
 __all__ = ["Objective"]
@@ -46,6 +48,14 @@ class Objective:
     every: int = 1
     clip_norm: float | None = None
     after_step: Callable[[Tensor, Mapping[str, Tensor]], None] | None = None
+
+    def __post_init__(self) -> None:
+        require_kind(self.module, "module", nn.Module)
+        require_kind(self.optimizer, "optimizer", Callable)
+        require_kind(self.name, "name", str)
+        require_count(self.every, "every")
+        if self.clip_norm is not None:
+            require_number(self.clip_norm, "clip_norm", Above(0))
 
     @property
     def groups(self) -> list[Any]:

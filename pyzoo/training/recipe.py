@@ -139,7 +139,9 @@ class Recipe(Settings):
         """
 
     def fingerprint(self) -> str:
-        """What tells data of a user's own from others, so that a run whose data have changed is known; "" for any other data."""
+        """What tells the data from others, so that a run whose data have changed is known: their name, or what tells a user's own
+        from others; "" where there is nothing to choose.
+        """
         return ""
 
     def fitted(self, given: Collection[str]) -> Self:

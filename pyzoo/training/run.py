@@ -178,6 +178,8 @@ class Run:
         """
         sizes = {name: value for name, value in self.config["networks"].items() if name != "class"}
         settings = self.config["settings"]
+        if twice := settings.keys() & sizes.keys():
+            raise UsageError(f"{self.path / 'config.json'} has '{min(twice)}' among the settings and among the networks")
         if settings.get("data") == OWN_DATA:  # wherever the folder is by now
             settings = {**settings, "data": str(self.path.absolute() / OWN_DATA)}
         try:

@@ -66,6 +66,7 @@ class Schedule:
     def apply(self, step: int) -> None:
         """Gives the buffers their value at a step."""
         value = self.value(step)
+        require_number(value, f"the value of '{self.column}' at step {step}")
         for buffer in self._buffers:
             buffer.fill_(value)
 

@@ -27,7 +27,7 @@ from pyzoo.random import derive_seed, seeded
 from pyzoo.recipes.images import ImageRecipe, InData
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.report import SlotsReport
-from pyzoo.settings import Count, Positive, Share, Weight
+from pyzoo.settings import AtLeast, AtMost, Count, Positive, Share, Weight, flag
 from pyzoo.training import Objective, Pair, Source
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
@@ -57,8 +57,13 @@ class SlotsRecipe(ImageRecipe):
     """Share of the steps after which the learning rate falls to zero, in a straight line."""
     clip_norm: Positive | None = None
     """Largest norm of the gradient."""
-    evaluation_scenes: Annotated[Count, InData] = 1000
+    evaluation_scenes: Annotated[int, AtLeast(1), AtMost(100_000), InData] = 1000
     """Scenes on which each metric is measured."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        few = getattr(self.networks, "batch_norm", False) and self.batch_size < 2
+        self.require(not few, "batch_size", "at least 2 with --batch-norm")
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -69,7 +74,14 @@ class SlotsRecipe(ImageRecipe):
 
     def _draw(self, count: int, generator: torch.Generator) -> Scenes:
         side = self.networks.x_shape[1] if self.image_size is None else self.image_size
-        return _GENERATED[self.data](count, generator, side, self.num_pieces, relation=self.relation)
+        fewest = {"fewest_pieces": min(2, self.num_pieces)} if self.data == "sprites" else {}
+        try:
+            return _GENERATED[self.data](count, generator, side, self.num_pieces, relation=self.relation, **fewest)
+        except UsageError:
+            raise
+        except ValueError as error:
+            name, _, rest = str(error).partition(" ")
+            raise UsageError(f"{flag(name)} {rest.removesuffix('.')}") from error
 
     @functools.cached_property
     def measured_scenes(self) -> Scenes:
@@ -114,7 +126,7 @@ class SlotsRecipe(ImageRecipe):
         return self if self.is_generated else super().fitted(given)
 
     def fingerprint(self) -> str:
-        return "" if self.is_generated else super().fingerprint()
+        return self.data if self.is_generated else super().fingerprint()
 
     def sized(self) -> Self:
         images = self._draw(1, seeded(0)).images if self.is_generated else self.training_images()[0]

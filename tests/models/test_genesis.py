@@ -160,7 +160,7 @@ def test_a_deferred_point():
     [
         ({"num_slots": 1}, "--num-slots must be at least 2"),
         ({"x_shape": (3, 35, 35), "channels": (4,) * 4}, "images of 35 pixels on a side .* --image-size 32 can"),
-        ({"scale": 0.0}, "--scale must be positive"),
+        ({"scale": 0.0}, "--scale must be at least 1e-12"),
         ({"channels": ()}, "--channels must be 1 or more"),
     ],
 )

@@ -165,7 +165,7 @@ def test_the_related_model_draws_related_slots():
         ({"x_shape": (3, 35, 35), "encoder_channels": (4,) * 4}, "images of 35 pixels on a side .* --image-size 32 can"),
         ({"x_shape": (3, 40, 40), "attention_channels": (4,) * 5}, "--image-size (32|48) can"),
         ({"attention_channels": (4,)}, "--attention-channels must be 2 or more"),
-        ({"scale": 0.0}, "--scale must be positive"),
+        ({"scale": 0.0}, "--scale must be at least 1e-12"),
     ],
 )
 def test_bad_sizes(changes, message):

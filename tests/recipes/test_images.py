@@ -11,7 +11,7 @@ from pyzoo.about import entries
 from pyzoo.errors import UsageError
 from pyzoo.recipes.images import ImageRecipe
 from pyzoo.recipes.mib.recipe import MIBRecipe
-from tiny import GRAPH, MIB, TVAE, made
+from tiny import GRAPH, MIB, SLOTS, TVAE, made
 
 CPU = torch.device("cpu")
 KINDS = [kind for entry in entries("pyzoo.recipes").values() if issubclass(kind := entry.load(), ImageRecipe)]
@@ -29,7 +29,9 @@ def colors(tmp_path_factory):
 
 
 def own(kind, data, **changes):
-    tiny = MIB if issubclass(kind, MIBRecipe) else TVAE if kind.__module__.startswith("pyzoo.recipes.tvae") else GRAPH
+    families = {"pyzoo.recipes.tvae": TVAE, "pyzoo.recipes.slots": {**SLOTS, "attention_channels": (4, 4, 4), "channels": (4, 4)}}
+    tiny = next((found for family, found in families.items() if kind.__module__.startswith(family)), GRAPH)
+    tiny = MIB if issubclass(kind, MIBRecipe) else tiny
     return made(kind, {**tiny, "batch_size": 6, "data": str(data)}, changes)
 
 
@@ -45,6 +47,8 @@ def test_every_recipe_of_images_trains_on_a_folder(colors, kind):
     for objective in recipe.objectives(pair):
         loss, _ = objective.module(**batch)
         assert loss.isfinite()
+    if kind.name == "monet":  # draws no scenes
+        return
     with torch.no_grad():
         drawn = recipe.report(pair.eval(), CPU).sample(2, seed=0)["x"]
     assert drawn.shape == (2, 2 if kind.name == "mib-ood" else 3, 16, 16)  # red and green

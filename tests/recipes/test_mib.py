@@ -778,7 +778,7 @@ def test_samples_given_a_view():
         ({"number": 1}, "no view 'number'; there are digit, label"),
         ({"label": 10}, "no label '10'"),
         ({"label": "seven"}, "no label 'seven'; there are 0, 1"),
-        ({"digit": 360}, "0 to 359, not '360'"),
+        ({"digit": 360}, "0 to 359, not 360"),
         ({"digit": torch.zeros(1, 20, 20)}, r"must be \(1, 28, 28\), not \(1, 20, 20\)"),
         ({"digit": 1, "label": 1}, "no view left to draw"),
     ):

@@ -147,16 +147,16 @@ def test_within_a_plate_there_is_no_run(tmp_path):
     ],
 )
 def test_bad_arguments(options, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(ValueError, match=message):
         pyzoo.train("mib-fair", **{**SETTINGS, **options})
 
 
 def test_bad_arguments_of_a_run(undisturbed):
     run, _ = undisturbed
-    with pytest.raises(UsageError, match="hardware must be a Hardware"):
+    with pytest.raises(ValueError, match="hardware must be of type Hardware, got str"):
         run.train("cpu")
     for full in ("yes", 1, None):
-        with pytest.raises(UsageError, match="full must be True or False"):
+        with pytest.raises(ValueError, match="full must be True or False"):
             run.measure(full)
     assert run.metrics
     with pytest.raises(UsageError, match="given must be a dict of names"):

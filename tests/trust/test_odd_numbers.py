@@ -196,3 +196,100 @@ def test_posteriors_that_are_not_normal_are_not_joined():
     beliefs = Beliefs({"z": torch.ones(4, 1)}, {frozenset({"x"}): {"z": LogNormal(torch.zeros(4, 1), 1.0)}})
     with pytest.raises(ValueError, match="the posterior of 'z' must be of type Normal, got LogNormal"):
         beliefs.joined(["z"])
+
+
+def test_seeds_of_numpy_are_the_same_seeds():
+    import numpy as np
+
+    from pyzoo.data.scenes import SceneSource, tetrominoes
+
+    plain = SceneSource(tetrominoes, seed=3).batch(5, 2)["x"]
+    assert torch.equal(plain, SceneSource(tetrominoes, seed=np.int64(3)).batch(np.int64(5), np.int64(2))["x"])
+    for bad in ({"seed": 1.5}, {"split": None}):
+        with pytest.raises(ValueError, match="must be whole numbers and names"):
+            SceneSource(tetrominoes, **bad).batch(0, 2)
+
+
+def test_errors_in_a_program_stay_one_line():
+    from pyzoo.infer import TraceKL_ELBO
+
+    def model(x):
+        with pyro.plate("data", 2):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+        raise ValueError("someone's own words")
+
+    with pytest.raises(ValueError, match=r"^someone's own words$"):
+        TraceKL_ELBO().loss(model, lambda x: model(x), x=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_pieces": 7}, "--num-pieces must be at most 6"),
+        ({"num_pieces": 5, "relation": "place"}, "--num-pieces must be at most 4"),
+        ({"image_size": 8}, "--image-size must be a whole number of at least 14"),
+        ({"attention_channels": (4,) * 5}, "too small for 5 --attention-channels"),
+        ({"evaluation_scenes": 10**11}, "--evaluation-scenes must be"),
+    ],
+)
+def test_settings_of_scenes_are_refused_before_training(tmp_path, settings, message):
+    from pyzoo.errors import UsageError
+
+    small = {name: value for name, value in tiny("monet").items() if name != "data"}
+    with pytest.raises(UsageError, match=message):
+        pyzoo.train("monet", out=tmp_path / "run", progress=False, **{**small, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_single_sprite_and_relations_at_the_ends_of_their_scale(tmp_path):
+    from pyzoo.errors import UsageError
+
+    small = {name: value for name, value in tiny("mpp-monet").items() if name not in ("data", "steps", "num_pieces")}
+    run = pyzoo.train("mpp-monet", data="sprites", num_pieces=1, steps=2, out=tmp_path / "run", progress=False, **small)
+    assert run.metrics
+    for settings in ({"relation_scale": 1e13}, {"batch_norm": True, "batch_size": 1}):
+        with pytest.raises(UsageError, match=r"--relation-scale must be|--batch-size must be at least 2"):
+            pyzoo.train("mpp-monet", steps=2, out=tmp_path / "other", progress=False, **{**small, **settings})
+
+
+def edited(run, section, **changes):
+    import json
+
+    file = run.path / "config.json"
+    config = json.loads(file.read_text())
+    config[section].update(changes)
+    file.write_text(json.dumps(config))
+
+
+def test_a_run_does_not_go_on_with_other_data_or_a_setting_in_the_wrong_place(tmp_path):
+    small = {name: value for name, value in tiny("monet").items() if name not in ("data", "steps", "num_pieces")}
+    run = pyzoo.train("monet", num_pieces=2, steps=2, out=tmp_path / "run", progress=False, figures=False, **small)
+    edited(run, "settings", data="sprites")
+    with pytest.raises(ValueError, match=r"the data of .* have changed"):
+        pyzoo.load(run.path).train()
+    edited(run, "settings", data="tetrominoes", z_dim=7)
+    with pytest.raises(ValueError, match="'z_dim' among the settings and among the networks"):
+        pyzoo.load(run.path).train()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pyzoo.infer.AtMean("zw"), "sites must be a collection of names"),
+        (lambda: pyzoo.infer.EnvironmentGain(None, "z", "e"), "given must be a collection of names"),
+        (lambda: Penalty("", NETWORK, NETWORK), "A penalty needs a name"),
+        (lambda: pyzoo.infer.TraceKL_ELBO(vectorize_particles="no"), "vectorize_particles must be True or False"),
+        (lambda: pyzoo.infer.TracedStep(torch.nn.Linear(1, 1), compiled="no"), "compiled must be True or False"),
+        (lambda: pyzoo.training.Objective(torch.nn.Linear(1, 1), print, clip_norm=-1), "clip_norm must be positive"),
+        (lambda: pyzoo.training.Objective(print, print), "module must be of type Module"),
+        (lambda: PRIOR.latent(5), "batch_shape must be a sequence"),
+        (lambda: CorrelatedNormal(torch.zeros(3), 10**400, rho=torch.zeros(3)), "scale must be a finite number"),
+    ],
+)
+def test_more_that_is_refused_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_text_is_one_name():
+    assert Information.of("z1", "x1") == Information.of(["z1"], ["x1"])

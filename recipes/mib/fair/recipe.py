@@ -196,7 +196,7 @@ class FairRecipe(StructuredRecipe):
         self.require(self.batch_size <= self.train_size, "batch_size", what)
 
     def fingerprint(self) -> str:
-        return "" if self.data in TABLES else self.table.fingerprint()
+        return self.data if self.data in TABLES else self.table.fingerprint()
 
     def fitted(self, given: Collection[str]) -> Self:
         if self.data in TABLES or "batch_size" in given or self.batch_size <= self.train_size:

@@ -130,8 +130,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of the training images whose label is known."""
     sharpen: bool = True
-    """Group labelled images by the environment that image and label point to, not by the one that they come from. The view e of
-    training is then the group; held-out and test images keep the environment that they come from."""
+    """Group labelled images by the environment that image and label point to; in training the view e is then the group."""
     networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
     """Sizes of the networks."""
     method: OOD = OOD()
