@@ -26,7 +26,7 @@ from pyzoo.checks import (
     require_shape,
 )
 from pyzoo.random import derive_seed, seeded
-from pyzoo.settings import Above, AtLeast
+from pyzoo.settings import Above, AtLeast, AtMost
 
 __all__ = ["COLORS", "Colors", "Images"]
 
@@ -100,7 +100,7 @@ class Colors:
         low, high = intensity
         require_number(low, "the smallest intensity", AtLeast(0))
         require_number(high, "the largest intensity", AtLeast(low))
-        require_number(margin, "margin", AtLeast(0))
+        require_number(margin, "margin", AtLeast(0), AtMost(1))
         require_number(gamma, "gamma", Above(0))
         self.max_parts = max_parts
         self.image_size = image_size

@@ -47,7 +47,16 @@ class ColoredImages:
         return ColoredImages(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
     def rows(self, chosen: Tensor) -> "ColoredImages":
-        """Some of them, by their numbers or by a mask."""
+        """Some of them, by their numbers or by a mask.
+
+        Raises:
+            ValueError: there are none of these numbers.
+        """
+        require_tensor(chosen, "chosen")
+        if chosen.dtype != torch.bool:
+            chosen = as_indices(chosen, "chosen", below=len(self))
+        elif chosen.shape != (len(self),):
+            raise ValueError(f"A mask of {len(self)} images must be ({len(self)},), got {tuple(chosen.shape)}.")
         return ColoredImages(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
@@ -174,6 +183,8 @@ class EnvironmentSource:
 
 def views_of(colored: ColoredImages, num_environments: int) -> dict[str, Tensor]:
     """Images as a model takes them: "x", from 0 to 1; the label "y" and the environment "e", one-hot."""
+    require_kind(colored, "colored", ColoredImages)
+    as_indices(colored.environments, "environments", below=num_environments)
     x = colored.images / 255
     return {
         "x": x,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pyzoo.checks import require_kind, require_tensor
+from pyzoo.checks import as_indices, require_kind, require_tensor
 from pyzoo.errors import UsageError, one_line
-from pyzoo.files import write_whole
+from pyzoo.files import expanded, write_whole
 from pyzoo.random import derive_seed
 from pyzoo.settings import cut
 
@@ -68,6 +68,8 @@ class ImageData:
                 raise ValueError(
                     f"Images must be uint8 and (images, channels, height, width), not {images.dtype} {tuple(images.shape)}."
                 )
+            if labels is not None:
+                as_indices(labels, "labels")
             if labels is not None and labels.shape != (len(images),):
                 raise ValueError(f"Labels of {len(images)} images must be ({len(images)},), not {tuple(labels.shape)}.")
         if self.train.shape[1:] != self.test.shape[1:]:
@@ -147,6 +149,7 @@ def image_data(
         (torch.Size([8, 3, 8, 8]), 'Images from a tensor: 8 to train on, 2 to test on. Resized to 8x8.')
     """
     check_options(image_size, test_share)
+    require_kind(name, "name", str)
     source = "a tensor"
     (pixels,), note = to_bytes({"images": _array(images)}, source)
     part = Part(pixels, None if labels is None else _labels(_array(labels), len(pixels), "labels", source))
@@ -392,7 +395,7 @@ def read_folder(folder: Path, image_size: int | None = None, test_share: float =
         UsageError: There are no images, a file cannot be read as an image, or images differ in size; names it.
     """
     check_options(image_size, test_share)
-    folder = Path(folder)
+    folder = expanded(folder)
     folders = {path.name.lower(): path for path in _visible(folder) if path.is_dir()}
     name = os.path.basename(os.path.abspath(folder)) or "images"
     if {"train", "test"} <= folders.keys():
@@ -544,6 +547,7 @@ def read_arrays(path: Path, image_size: int | None = None, test_share: float = 0
             pixels than those of :func:`image_data`.
     """
     check_options(image_size, test_share)
+    path = expanded(path)
     arrays, refused = {".npz": _read_npz, ".npy": _read_npy}.get(path.suffix.lower(), _read_pt)(path)
     source = str(path)
     images, labels = _find(arrays, refused, source)
@@ -569,7 +573,7 @@ def write_npz(path: str | Path, data: ImageData) -> None:
         ValueError: The path does not end in ``.npz``.
     """
     require_kind(data, "data", ImageData)
-    path = Path(path)
+    path = expanded(path)
     if path.suffix != ".npz":
         raise ValueError(f"The path must end in .npz, got {path}.")
     tensors = {"train_images": data.train, "test_images": data.test}

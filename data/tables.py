@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_device, require_count, require_kind, require_number
+from pyzoo.checks import as_device, as_indices, require_count, require_kind, require_number, require_shape
 from pyzoo.data.images import Epochs
 from pyzoo.data.places import cache, check_folder, find_file, folders
 from pyzoo.errors import UsageError, one_line
@@ -56,6 +56,12 @@ class Split:
     a: Tensor
     y: Tensor
     note: str = ""
+
+    def __post_init__(self) -> None:
+        require_shape(self.x, "x", ("rows", "features"))
+        for name, values in (("a", self.a), ("y", self.y)):
+            as_indices(values, name, below=2)
+            require_shape(values, name, ("rows",), rows=len(self.x))
 
     def __len__(self) -> int:
         return len(self.y)

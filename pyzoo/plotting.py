@@ -59,6 +59,9 @@ def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] =
 def first_cells(axes: Sequence[Sequence[Axes]], count: int) -> list[Axes]:
     """The first cells of a grid, line by line; the others are switched off."""
     require_count(count, "count", 0)
+    require_kind(axes, "axes", Sequence)
+    for line in axes:
+        require_kind(line, "each row of axes", Sequence)
     cells = [cell for line in axes for cell in line]
     for cell in cells[count:]:
         cell.axis("off")
@@ -197,6 +200,7 @@ def draw_network(
     for edge in edges:
         require_pair(edge, "each edge", "a pair of parent and child")
         require_names(edge, [name for names in layers for name in names], "node")
+    require_names(observed, [name for names in layers for name in names], "node")
     places = {}
     for depth, names in enumerate(layers):
         for index, name in enumerate(names):

@@ -250,7 +250,7 @@ WIDE = (torch.zeros(2, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 1]))
         (lambda: TraceKL_ELBO(max_plate_nesting=1.5), "max_plate_nesting must be a whole number of at least 0, got 1.5"),
         (lambda: TraceKL_ELBO(1, {"z": torch.tensor(1j)}), "The weight of 'z' must be a finite number"),
         (lambda: NegativeELBO(SINES.model(), SINES.model())(x=[1.0]), "x must be of type Tensor or NoneType, got list"),
-        (lambda: AtMean(None), "sites must be of type Collection, got NoneType"),
+        (lambda: AtMean(None), "sites must be a collection of names, got None"),
         (lambda: evaluating(None).__enter__(), "module must be of type Module, got NoneType"),
         (lambda: FixedMask([[1.0]]), "edges must be a tensor, got a list"),
         (lambda: RelaxedMask("m", (2,)), "shape must be 2 whole numbers, got (2,)"),

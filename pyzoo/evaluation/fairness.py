@@ -83,11 +83,13 @@ def leakage(train: Tensor, train_group: Tensor, test: Tensor, test_group: Tensor
     require_count(seed, "seed", 0)
     if seed >= 2**32:
         raise ValueError(f"seed must be below 2^32, got {seed}.")
+    train_group, test_group = (
+        as_indices(groups, name) for groups, name in ((train_group, "train_group"), (test_group, "test_group"))
+    )
     for name, values, groups in (("train", train, train_group), ("test", test, test_group)):
         require_shape(values, name, ("examples", "features"))
         require_floating(values, name)
         require_shape(groups, f"{name}_group", ("examples",), examples=len(values))
-        as_indices(groups, f"{name}_group")
         if not values.isfinite().all():
             raise ValueError(f"{name} must be finite.")
     require_shape(test, "test", ("examples", train.shape[1]))

@@ -35,6 +35,9 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
         )
     if target.is_complex() or estimate.is_complex():
         raise ValueError("target and estimate must be real numbers.")
+    for name, values in (("target", target), ("estimate", estimate)):
+        if not values.is_floating_point() and values.numel() and int(values.abs().max()) > 2**53:
+            raise ValueError(f"{name} has whole numbers beyond 2^53, which can't be told apart as floats.")
     target, estimate = target.double(), estimate.double()
     if not (target.isfinite() & estimate.isfinite()).all():
         raise ValueError("target and estimate must be finite.")

@@ -67,7 +67,11 @@ def rate(q: Distribution, p: Distribution, mask: Tensor | None = None) -> Tensor
     require_kind(q, "q", Distribution)
     require_kind(p, "p", Distribution)
     require_broadcast(q=q.batch_shape, p=p.batch_shape)
-    values = kl_divergence(q, p)
+    try:
+        values = kl_divergence(q, p)
+    except NotImplementedError as error:
+        kinds = f"{type(q).__name__} to a {type(p).__name__}"
+        raise ValueError(f"There is no closed form of the divergence from a {kinds}.") from error
     if values.shape != q.batch_shape:  # else the mean would be over another number of examples
         raise ValueError(f"p must broadcast to q's batch, {tuple(q.batch_shape)}, got {tuple(p.batch_shape)}.")
     return _mean_over_batch(values, mask)

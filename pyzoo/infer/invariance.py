@@ -100,6 +100,9 @@ def environment_gain(
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
     require_number(damping, "damping", AtLeast(0))
     _require_one_hot(labels=labels, environments=environments)
+    if logits.dtype in (torch.half, torch.bfloat16):  # there is no solver in half precision
+        wide = (value.float() for value in (logits, z, labels, environments))
+        return environment_gain(*wide, counted, damping).to(logits.dtype)
     p, features = logits.softmax(-1)[:, 1:], torch.nn.functional.pad(z, (0, 1), value=1.0)  # one class's weights are redundant
     gradients = ((p - labels[:, 1:]).unsqueeze(-1) * features.unsqueeze(1)).flatten(1)
     curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(1)

@@ -186,6 +186,7 @@ class TraceKL_ELBO(ELBO):
         Raises:
             ValueError: a weight is for a site that is not among them.
         """
+        require_kind(terms, "terms", Mapping)
         weights = {**self.kl_weights, **self.site_weights}
         if unknown := weights.keys() - terms.keys():
             raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")

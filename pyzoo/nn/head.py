@@ -44,6 +44,10 @@ class Head(nn.Module):
             raise ValueError("scale is set by the layer's bias, and it has none.")
         self.layer = layer
         if log_variance is not None:
+            if not layer.bias[log_variance].numel():
+                raise ValueError(
+                    f"log_variance must choose outputs of the layer, which has {len(layer.bias)}, got {log_variance}."
+                )
             with torch.no_grad():
                 layer.bias[log_variance] += 2 * math.log(scale)
 

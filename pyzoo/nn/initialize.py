@@ -34,6 +34,8 @@ def he_initialized(network: nn.Module) -> nn.Module:
     """
     require_kind(network, "network", nn.Module)
     for layer in network.modules():
+        if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
+            raise ValueError("network must have no lazy layers: run it once before.")
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             inputs = math.prod(layer.weight.shape[1:])
         elif isinstance(layer, nn.ConvTranspose2d):

@@ -293,3 +293,41 @@ def test_more_that_is_refused_is_named(call, message):
 
 def test_a_text_is_one_name():
     assert Information.of("z1", "x1") == Information.of(["z1"], ["x1"])
+
+
+def _colored():
+    return colored_images(torch.zeros(9, 1, 4, 4, dtype=torch.uint8), torch.arange(9), 9)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _colored().rows(T([99])), "chosen must be"),
+        (lambda: _colored().rows(T([0.5])), "chosen must be integers"),
+        (lambda: _colored().rows(torch.ones(3, dtype=torch.bool)), r"A mask of 9 images must be \(9,\)"),
+        (lambda: pyzoo.data.environments.views_of(_colored(), 1), "environments must be"),
+        (lambda: pyzoo.data.tables.Split(torch.zeros(3, 2), torch.zeros(3), torch.zeros(3).long()), "a must be integers"),
+        (lambda: pyzoo.data.tables.Split(torch.zeros(3, 2), T([0, 1, 2]), torch.zeros(3).long()), "a must be"),
+        (lambda: pyzoo.data.colors.Colors(lambda step: 2, margin=2.0), "margin must be"),
+        (lambda: pyzoo.nn.Head(torch.nn.Linear(4, 2), slice(5, 9), 0.1), "log_variance must choose outputs"),
+        (lambda: pyzoo.nn.he_initialized(torch.nn.LazyLinear(3)), "network must have no lazy layers"),
+        (lambda: pyzoo.infer.rate(dist.Cauchy(torch.zeros(3), 1.0), dist.Normal(0.0, 1.0)), "no closed form of the divergence"),
+        (lambda: pyzoo.infer.TraceKL_ELBO().weighted_sum([1]), "terms must be of type Mapping"),
+        (lambda: pooled_r2(T([2**60, 2**60 + 1]), T([2**60, 2**60])), "whole numbers beyond 2"),
+        (lambda: pyzoo.plotting.first_cells([1], 1), "each row of axes must be of type Sequence"),
+        (lambda: pyzoo.plotting.loss_history([], {}, "title", window=0), "window must be"),
+    ],
+)
+def test_even_more_that_is_refused_is_named(call, message):
+
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_gain_in_half_precision():
+    z, e = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]]).repeat(4, 1), torch.eye(2).repeat_interleave(8, 0)
+    y = torch.eye(2).repeat_interleave(2, 0).repeat(4, 1)
+    right = environment_gain(torch.zeros(16, 2), z, y, e)
+    assert environment_gain(torch.zeros(16, 2).half(), z.half(), y.half(), e.half()).item() == pytest.approx(
+        right.item(), abs=0.01
+    )
