@@ -37,7 +37,7 @@ class Row:
 
     def folder(self, seed: int) -> str:
         """Name of the folder of a run."""
-        return f"{re.sub('[^a-z0-9]+', '-', self.label.lower())}-seed{seed}"
+        return f"{re.sub('[^a-z0-9]+', '-', self.label.lower()).strip('-')}-seed{seed}"
 
 
 References = Mapping[int, Mapping[str, Mapping[str, float]]]
