@@ -229,7 +229,7 @@ def test_data_that_do_not_serve(images_are):
 def test_the_table(tmp_path):
     table = MIBTable4(preset="digits", seeds=(0,), steps=4)
     labels = [row.label for row in table.rows()]
-    ours = ["OURS, environments as they are", "ERM, sharpened environments", "OURS", "OURS, half the labels"]
+    ours = ["OURS, environments as they are", "OURS, without the penalty", "OURS", "OURS, half the labels"]
     assert labels == ["Oracle (grayscale)", "ERM", "IRM", *ours]
     assert [table.recipe(row, 0).sharpen for row in table.rows()] == [False] * 4 + [True] * 3
     assert [table.recipe(row, 0).steps for row in table.rows()] == [4] * 7
