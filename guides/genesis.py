@@ -14,7 +14,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import num_rows, require_kind, require_same_type, require_shape, require_tensor
+from pyzoo.checks import num_rows, require_kind, require_same_type, require_tensor
+from pyzoo.guides.monet import draw_related, slot_moments
 from pyzoo.infer import analytic
 from pyzoo.models.genesis import Genesis, GenesisNetworks, decoded_masks, gated
 from pyzoo.nn import ImageCheck, scale_from_log_variance
@@ -79,25 +80,12 @@ class GenesisGuide(PyroModule):
             loc, scale = self.slots(x, log_masks)
             if self.relations is None:
                 pyro.sample("z_c", dist.Normal(loc, scale).to_event(2), infer=analytic)
-                return
-            local = loc.shape[-1] - self.relations.dim
-            pyro.sample("z_c", dist.Normal(loc[..., :local], scale[..., :local]).to_event(2), infer=analytic)
-            z_g = pyro.sample("z_g", dist.Normal(loc[..., local:], scale[..., local:]).to_event(2))
-            pyro.sample("z_0", self.relations.posterior(z_g), infer=analytic)
+            else:
+                draw_related(self.relations, loc, scale)
 
     def slots(self, x: Tensor, log_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of what each slot looks like, (batch, slots, z_dim) each.
-
-        Args:
-            x: images, (batch, channels, height, width).
-            log_masks: logarithms of the masks, (batch, slots, height, width).
-        """
-        require_shape(x, "x", ("batch", "channels", "height", "width"))
-        require_shape(log_masks, "log_masks", (len(x), "slots", *x.shape[2:]))
-        images = x.unsqueeze(1).expand(-1, log_masks.shape[1], -1, -1, -1)
-        seen = torch.cat([images, log_masks.exp().unsqueeze(2)], 2)
-        loc, log_variance = self.component_encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).chunk(2, -1)
-        return loc, scale_from_log_variance(log_variance)
+        """Mean and standard deviation of what each slot looks like, (batch, slots, z_dim) each."""
+        return slot_moments(self.component_encoder, x, log_masks)
 
 
 def genesis_guide(networks: GenesisNetworks, model: Genesis) -> GenesisGuide:

@@ -83,25 +83,42 @@ class MONetGuide(PyroModule):
             loc, scale = self.slots(x, log_masks)
             if self.relations is None:
                 pyro.sample("z", dist.Normal(loc, scale).to_event(2), infer=analytic)
-                return
-            dim = loc.shape[-1] - self.relations.dim  # of the local part
-            pyro.sample("z_c", dist.Normal(loc[..., :dim], scale[..., :dim]).to_event(2), infer=analytic)
-            z_g = pyro.sample("z_g", dist.Normal(loc[..., dim:], scale[..., dim:]).to_event(2))
-            pyro.sample("z_0", self.relations.posterior(z_g), infer=analytic)
+            else:
+                draw_related(self.relations, loc, scale)
 
     def slots(self, x: Tensor, log_masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each slot's latent, (batch, slots, z_dim) each.
+        """Mean and standard deviation of each slot's latent, (batch, slots, z_dim) each; arguments as :func:`slot_moments`."""
+        return slot_moments(self.encoder, x, log_masks)
 
-        Args:
-            x: images, (batch, channels, height, width).
-            log_masks: logarithms of the masks, (batch, slots, height, width).
-        """
-        require_shape(x, "x", ("batch", "channels", "height", "width"))
-        require_shape(log_masks, "log_masks", (len(x), "slots", *x.shape[2:]))
-        images = x.unsqueeze(1).expand(-1, log_masks.shape[1], -1, -1, -1)
-        seen = torch.cat([images, log_masks.exp().unsqueeze(2)], 2)
-        loc, log_variance = self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).chunk(2, -1)
-        return loc, scale_from_log_variance(log_variance)
+
+def slot_moments(encoder: nn.Module, x: Tensor, log_masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each slot's latent, (batch, slots, z_dim) each, from the image and the slot's mask.
+
+    Args:
+        encoder: network from an image and a mask, (rows, channels + 1, height, width), to mean and log-variance side by side.
+        x: images, (batch, channels, height, width).
+        log_masks: logarithms of the masks, (batch, slots, height, width).
+    """
+    require_shape(x, "x", ("batch", "channels", "height", "width"))
+    require_shape(log_masks, "log_masks", (len(x), "slots", *x.shape[2:]))
+    images = x.unsqueeze(1).expand(-1, log_masks.shape[1], -1, -1, -1)
+    seen = torch.cat([images, log_masks.exp().unsqueeze(2)], 2)
+    loc, log_variance = encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2]).chunk(2, -1)
+    return loc, scale_from_log_variance(log_variance)
+
+
+def draw_related(relations: MessagePassingPrior, loc: Tensor, scale: Tensor) -> None:
+    """Draws the slots' local and global latents, and from the global ones that of the scene: sites z_c, z_g and z_0.
+
+    Args:
+        relations: the prior of the global latents, the last ``relations.dim`` of a slot's.
+        loc: means of the slots' latents, (batch, slots, z_dim).
+        scale: their standard deviations, likewise.
+    """
+    local = loc.shape[-1] - relations.dim
+    pyro.sample("z_c", dist.Normal(loc[..., :local], scale[..., :local]).to_event(2), infer=analytic)
+    z_g = pyro.sample("z_g", dist.Normal(loc[..., local:], scale[..., local:]).to_event(2))
+    pyro.sample("z_0", relations.posterior(z_g), infer=analytic)
 
 
 class Attention(nn.Module):

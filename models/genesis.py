@@ -18,7 +18,7 @@ Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -27,10 +27,15 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyzoo.checks import num_rows, require_count, require_kind, require_number, require_observed, require_shape
+from pyzoo.checks import num_rows, require_count, require_number, require_observed, require_shape
 from pyzoo.distributions import Deferred, MessagePassingPrior
-from pyzoo.errors import UsageError
-from pyzoo.models.monet import SpatialBroadcastDecoder
+from pyzoo.models.monet import (
+    RelatedNetworks,
+    SpatialBroadcastDecoder,
+    pixel_mixture,
+    require_halvings,
+    require_relations,
+)
 from pyzoo.nn import Networks, scale_from_log_variance
 from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
@@ -77,9 +82,7 @@ class Genesis(PyroModule):
         require_count(mask_dim, "mask_dim")
         require_count(z_dim, "z_dim")
         require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
-        require_kind(relations, "relations", MessagePassingPrior, type(None))
-        if relations is not None and (relations.num_components != num_slots or relations.dim >= z_dim):
-            raise ValueError(f"relations must be among {num_slots} slots, of fewer than their {z_dim} dimensions.")
+        require_relations(relations, num_slots, z_dim)
         self.mask_prior = mask_prior
         self.mask_decoder = mask_decoder
         self.component_prior = component_prior
@@ -142,10 +145,7 @@ class Genesis(PyroModule):
 
     def likelihood(self, z: Tensor, log_masks: Tensor) -> dist.TorchDistribution:
         """p(x | z, m), one mixture for each pixel; its event is (height, width, channels)."""
-        means = self.components(z).movedim((1, 2), (-2, -1))
-        slots = dist.Normal(means, self.scale, validate_args=False).to_event(1)
-        masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
-        return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)
+        return pixel_mixture(self.components(z), log_masks, self.scale)
 
 
 def decoded_masks(decoder: nn.Module, z_m: Tensor) -> Tensor:
@@ -263,12 +263,7 @@ class GenesisNetworks(Networks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        unit = 2 ** len(self.channels)
-        for side in self.x_shape[1:]:
-            if side % unit:
-                near = max(unit, unit * round(side / unit))
-                times = len(self.channels)
-                raise UsageError(f"images of {side} pixels on a side can't be halved {times} times: --image-size {near} can")
+        require_halvings(self.x_shape, len(self.channels))
 
     def model(self) -> Genesis:
         return self._model(None)
@@ -301,7 +296,7 @@ class GenesisNetworks(Networks):
 
 
 @dataclasses.dataclass(frozen=True)
-class MPPGenesisNetworks(GenesisNetworks):
+class MPPGenesisNetworks(RelatedNetworks, GenesisNetworks):
     """MPP^G: Genesis's networks, and the maps of the message passing prior.
 
     Example:
@@ -311,35 +306,5 @@ class MPPGenesisNetworks(GenesisNetworks):
         torch.Size([2, 3, 8, 8])
     """
 
-    global_dim: Annotated[int, AtLeast(2)] = 8
-    """Dimensions of what a slot looks like that are related to those of the other slots; fewer than all of them."""
-    num_couplings: Count = 3
-    """Couplings in each map."""
-    coupling_dims: Widths = (64, 64)
-    """Hidden units of the couplings' networks."""
-    relation_scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.5
-    """Standard deviation of a slot's global latent given that of the scene, at the start."""
-    learn_relation_scales: bool = True
-    """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""
-    coupling: Literal["exp", "sigmoid"] = "exp"
-    """What a coupling multiplies by: an exponential, or a sigmoid as in table 7."""
-    batch_norm: bool = False
-    """Normalize the outputs of the couplings' networks over the batch, as in table 7."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.global_dim < self.z_dim, "global_dim", f"below --z-dim {self.z_dim}")
-
     def model(self) -> Genesis:
-        return self._model(
-            MessagePassingPrior(
-                self.num_slots,
-                self.global_dim,
-                self.num_couplings,
-                self.coupling_dims,
-                self.relation_scale,
-                learn=self.learn_relation_scales,
-                coupling=self.coupling,
-                batch_norm=self.batch_norm,
-            )
-        )
+        return self._model(self.relations())

@@ -37,7 +37,7 @@ from pyzoo.errors import UsageError
 from pyzoo.nn import Networks
 from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
-__all__ = ["MONet", "MONetNetworks", "MPPMONetNetworks", "SpatialBroadcastDecoder"]
+__all__ = ["MONet", "MONetNetworks", "MPPMONetNetworks", "RelatedNetworks", "SpatialBroadcastDecoder", "pixel_mixture"]
 
 Likelihood = Literal["mixture", "weighted"]
 
@@ -80,12 +80,10 @@ class MONet(PyroModule):
         require_count(z_dim, "z_dim")
         require_number(background_scale, "background_scale", AtLeast(1e-12), AtMost(1e12))
         require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
-        require_kind(relations, "relations", MessagePassingPrior, type(None))
         require_number(mask_weight, "mask_weight", AtLeast(0))
         if likelihood not in ("mixture", "weighted"):
             raise ValueError(f"likelihood is 'mixture' or 'weighted', not {likelihood!r}.")
-        if relations is not None and (relations.num_components != num_slots or relations.dim >= z_dim):
-            raise ValueError(f"relations must be among {num_slots} slots, of fewer than their {z_dim} dimensions.")
+        require_relations(relations, num_slots, z_dim)
         self.decoder = decoder
         self.num_slots = num_slots
         self.z_dim = z_dim
@@ -158,9 +156,36 @@ class MONet(PyroModule):
         """
         require_shape(means, "means", ("batch", self.num_slots, "channels", "height", "width"))
         require_shape(log_masks, "log_masks", (len(means), self.num_slots, *means.shape[3:]))
-        slots = dist.Normal(means.movedim((1, 2), (-2, -1)), self.scales.unsqueeze(-1), validate_args=False).to_event(1)
-        masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
-        return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)
+        return pixel_mixture(means, log_masks, self.scales.unsqueeze(-1))
+
+
+def pixel_mixture(means: Tensor, log_masks: Tensor, scales: Tensor) -> dist.TorchDistribution:
+    """One mixture of the slots for each pixel, joint over its channels; the event is (height, width, channels).
+
+    Args:
+        means: each slot's image, (batch, slots, channels, height, width).
+        log_masks: logarithms of the masks, (batch, slots, height, width).
+        scales: standard deviations, which broadcast to (slots, channels).
+    """
+    slots = dist.Normal(means.movedim((1, 2), (-2, -1)), scales, validate_args=False).to_event(1)
+    masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
+    return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)
+
+
+def require_relations(relations: MessagePassingPrior | None, num_slots: int, z_dim: int) -> None:
+    """Raises a ValueError unless relations are among so many slots, and of fewer than so many dimensions."""
+    require_kind(relations, "relations", MessagePassingPrior, type(None))
+    if relations is not None and (relations.num_components != num_slots or relations.dim >= z_dim):
+        raise ValueError(f"relations must be among {num_slots} slots, of fewer than their {z_dim} dimensions.")
+
+
+def require_halvings(x_shape: Sequence[int], times: int) -> None:
+    """Raises a UsageError unless height and width of an image can be halved so often; names the nearest size that can."""
+    unit = 2**times
+    for side in x_shape[1:]:
+        if side % unit:
+            near = max(unit, unit * round(side / unit))
+            raise UsageError(f"images of {side} pixels on a side can't be halved {times} times: --image-size {near} can")
 
 
 def bernoulli_divergence(log_masks: Tensor, logits: Tensor) -> Tensor:
@@ -248,17 +273,14 @@ class MONetNetworks(Networks):
     def __post_init__(self) -> None:
         super().__post_init__()
         halvings = max(len(self.attention_channels) - 1, len(self.encoder_channels))
-        unit = 2**halvings
         smallest = 2 ** len(self.attention_channels)  # the U-Net's normalization needs more than one pixel at the bottom
         for side in self.x_shape[1:]:
             if side < smallest:
                 raise UsageError(
                     f"images of {side} pixels on a side are too small for {len(self.attention_channels)} --attention-channels: "
-                    f"--image-size {max(unit, smallest)} can be halved so often"
+                    f"--image-size {max(2**halvings, smallest)} can be halved so often"
                 )
-            if side % unit:
-                near = max(unit, unit * round(side / unit))
-                raise UsageError(f"images of {side} pixels on a side can't be halved {halvings} times: --image-size {near} can")
+        require_halvings(self.x_shape, halvings)
 
     def model(self) -> MONet:
         return self._model(None)
@@ -276,15 +298,8 @@ class MONetNetworks(Networks):
 
 
 @dataclasses.dataclass(frozen=True)
-class MPPMONetNetworks(MONetNetworks):
-    """MPP^M: MONet's networks, and the maps of the message passing prior.
-
-    Example:
-        >>> sizes = {"decoder_channels": (8,), "x_shape": (3, 16, 16), "attention_channels": (4, 4)}
-        >>> networks = MPPMONetNetworks(num_slots=3, z_dim=6, global_dim=2, **sizes)
-        >>> networks.model()(size=2).shape
-        torch.Size([2, 3, 16, 16])
-    """
+class RelatedNetworks(Networks):
+    """The maps of the message passing prior, which MPP^M and MPP^G have besides the networks of MONet and Genesis."""
 
     global_dim: Annotated[int, AtLeast(2)] = 8
     """Dimensions of a slot's latent that are related to those of the other slots; fewer than its dimensions."""
@@ -305,16 +320,30 @@ class MPPMONetNetworks(MONetNetworks):
         super().__post_init__()
         self.require(self.global_dim < self.z_dim, "global_dim", f"below --z-dim {self.z_dim}")
 
-    def model(self) -> MONet:
-        return self._model(
-            MessagePassingPrior(
-                self.num_slots,
-                self.global_dim,
-                self.num_couplings,
-                self.coupling_dims,
-                self.relation_scale,
-                learn=self.learn_relation_scales,
-                coupling=self.coupling,
-                batch_norm=self.batch_norm,
-            )
+    def relations(self) -> MessagePassingPrior:
+        """The prior of the slots' global latents."""
+        return MessagePassingPrior(
+            self.num_slots,
+            self.global_dim,
+            self.num_couplings,
+            self.coupling_dims,
+            self.relation_scale,
+            learn=self.learn_relation_scales,
+            coupling=self.coupling,
+            batch_norm=self.batch_norm,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPMONetNetworks(RelatedNetworks, MONetNetworks):
+    """MPP^M: MONet's networks, and the maps of the message passing prior.
+
+    Example:
+        >>> sizes = {"decoder_channels": (8,), "x_shape": (3, 16, 16), "attention_channels": (4, 4)}
+        >>> networks = MPPMONetNetworks(num_slots=3, z_dim=6, global_dim=2, **sizes)
+        >>> networks.model()(size=2).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    def model(self) -> MONet:
+        return self._model(self.relations())
