@@ -68,9 +68,10 @@ class ImageData:
                 raise ValueError(
                     f"Images must be uint8 and (images, channels, height, width), not {images.dtype} {tuple(images.shape)}."
                 )
-            if labels is not None:
-                as_indices(labels, "labels")
-            if labels is not None and labels.shape != (len(images),):
+            if labels is None:
+                continue
+            as_indices(labels, "labels")
+            if labels.shape != (len(images),):
                 raise ValueError(f"Labels of {len(images)} images must be ({len(images)},), not {tuple(labels.shape)}.")
         if self.train.shape[1:] != self.test.shape[1:]:
             raise ValueError(f"Images differ in shape: {tuple(self.train.shape[1:])} and {tuple(self.test.shape[1:])}.")

@@ -22,13 +22,13 @@ from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoe
 from pyzoo.errors import UsageError
 from pyzoo.infer import GECO, NegativeELBO
 from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks
-from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks
+from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks, RelatedNetworks
 from pyzoo.random import derive_seed, seeded
 from pyzoo.recipes.images import ImageRecipe, InData
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.report import SlotsReport
 from pyzoo.settings import AtLeast, AtMost, Count, Positive, Share, Weight, flag
-from pyzoo.training import Objective, Pair, Source
+from pyzoo.training import Objective, Pair, Source, linear
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
 
@@ -62,8 +62,8 @@ class SlotsRecipe(ImageRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        few = getattr(self.networks, "batch_norm", False) and self.batch_size < 2
-        self.require(not few, "batch_size", "at least 2 with --batch-norm")
+        normalized = isinstance(self.networks, RelatedNetworks) and self.networks.batch_norm
+        self.require(self.batch_size >= 2 or not normalized, "batch_size", "at least 2 with --batch-norm")
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -151,15 +151,11 @@ class SlotsRecipe(ImageRecipe):
     def objectives(self, pair: Pair) -> list[Objective]:
         module, after_step = self.loss(pair)
         start = self.falls_after * self.steps
-
-        def share(step: int) -> float:
-            return 1.0 if step < start else max(0.0, (self.steps - step) / max(1.0, self.steps - start))
-
         return [
             Objective(
                 module,
                 partial(torch.optim.Adam, lr=self.learning_rate, fused=True),
-                scheduler=partial(LambdaLR, lr_lambda=share),
+                scheduler=partial(LambdaLR, lr_lambda=linear(1.0, 0.0, self.steps - start, start)),
                 clip_norm=self.clip_norm,
                 after_step=after_step,
             )

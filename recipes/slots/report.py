@@ -90,12 +90,9 @@ class SlotsReport(ImageReport):
             found["ari_fg"] = self._mean(foreground_ari, apart, segments)
             found["msc_fg"] = self._mean(mean_segmentation_covering, apart, segments)
         found["reconstruction_mse"] = (apart.reconstructions - x).square().mean().item()
-        sums: dict[str, float] = {}
-        for part in x.split(_CHUNK):
-            for name, term in site_terms(*self.pair, {"x": part}).items():
-                sums[name] = sums.get(name, 0.0) + term * len(part) / len(x)
-        found |= {f"nats_{name}": value for name, value in sums.items()}
-        return {**found, "test_elbo": -sum(sums.values()), "parameters": self.pair.num_parameters}
+        terms = site_terms(*self.pair, {"x": x}, rows=_CHUNK)
+        found |= {f"nats_{name}": value for name, value in terms.items()}
+        return {**found, "test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.slots.figures import figures  # matplotlib is imported only where something is drawn

@@ -56,11 +56,8 @@ def compared(recipe: Any, history: Sequence[Mapping[str, float]]) -> dict[int, t
 
 def best_of(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
     """The row of the representation that --keep-best keeps: the first with the best score."""
-    return max((row for row in history if not math.isnan(row.get("validation_score", math.nan))), key=_score)
-
-
-def _score(row: Mapping[str, float]) -> float:
-    return row["validation_score"]
+    scored = [row for row in history if not math.isnan(row.get("validation_score", math.nan))]
+    return max(scored, key=lambda row: row["validation_score"])
 
 
 def linear_classifier(x: Tensor, y: Tensor) -> "LogisticRegression":
