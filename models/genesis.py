@@ -36,7 +36,7 @@ from pyzoo.models.monet import (
     require_halvings,
     require_relations,
 )
-from pyzoo.nn import Networks, scale_from_log_variance
+from pyzoo.nn import Head, Networks, scale_from_log_variance
 from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
 __all__ = ["Genesis", "GenesisNetworks", "MPPGenesisNetworks", "MaskDecoder", "MaskPrior", "decoded_masks", "log_shares"]
@@ -190,7 +190,7 @@ class MaskPrior(nn.Module):
     def __init__(self, mask_dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.cell = nn.LSTMCell(mask_dim, hidden_dim)
-        self.head = nn.Linear(hidden_dim, 2 * mask_dim)
+        self.head = Head(nn.Linear(hidden_dim, 2 * mask_dim))
 
     def forward(self, z_m: Tensor, state: Any = None) -> tuple[dist.Normal, Any]:
         """The prior of the next latent given this one, (batch, mask_dim), and the state that the ones before have left."""
@@ -218,7 +218,7 @@ class MaskDecoder(nn.Module):
         layers: list[nn.Module] = [nn.Linear(mask_dim, smallest[0] * smallest[1] * smallest[2]), nn.Unflatten(1, smallest)]
         for one, other in zip(channels, [*channels[1:], channels[-1]], strict=True):
             layers += [nn.Upsample(scale_factor=2), gated(one, other)]
-        self.network = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 1))
+        self.network = nn.Sequential(*layers, Head(nn.Conv2d(channels[-1], 1, 1)))
 
     def forward(self, z_m: Tensor) -> Tensor:
         return self.network(z_m)
@@ -275,7 +275,7 @@ class GenesisNetworks(Networks):
             nn.ELU(),
             nn.Linear(self.hidden_dim, self.hidden_dim),
             nn.ELU(),
-            nn.Linear(self.hidden_dim, 2 * self.z_dim),
+            Head(nn.Linear(self.hidden_dim, 2 * self.z_dim)),
         )
         return Genesis(
             MaskPrior(self.mask_dim, self.hidden_dim),

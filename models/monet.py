@@ -34,7 +34,7 @@ from torch.nn.functional import logsigmoid
 from pyzoo.checks import num_rows, require_count, require_kind, require_number, require_observed, require_shape, require_sizes
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.errors import UsageError
-from pyzoo.nn import Networks
+from pyzoo.nn import Head, Networks
 from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
 __all__ = ["MONet", "MONetNetworks", "MPPMONetNetworks", "RelatedNetworks", "SpatialBroadcastDecoder", "pixel_mixture"]
@@ -227,7 +227,7 @@ class SpatialBroadcastDecoder(nn.Module):
         self.of_latent = nn.Linear(z_dim, channels[0], bias=False)
         self.of_place = nn.Conv2d(2, channels[0], 3)
         layers = [layer for pair in itertools.pairwise(channels) for layer in (nn.Conv2d(*pair, 3), nn.ReLU())]
-        self.rest = nn.Sequential(nn.ReLU(), *layers, nn.Conv2d(channels[-1], out, 1))
+        self.rest = nn.Sequential(nn.ReLU(), *layers, Head(nn.Conv2d(channels[-1], out, 1)))
 
     def forward(self, z: Tensor) -> Tensor:
         require_shape(z, "z", ("rows", self.of_latent.in_features))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -53,6 +54,16 @@ def using_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def _only_warnings(logger: logging.Logger) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 @dataclasses.dataclass(frozen=True)
 class Hardware(Settings):
     """Where and how precisely to compute."""
@@ -90,25 +101,31 @@ class Hardware(Settings):
             raise UsageError(f"--num-nodes {self.num_nodes} needs a launcher on each machine, such as torchrun or SLURM")
         return find_device(self.device)
 
-    def fabric(self) -> "Fabric":
-        """The launcher: devices, processes, and autocast on a GPU."""
+    def fabric(self, convolutional: bool = False) -> "Fabric":
+        """The launcher: devices, processes, and autocast.
+
+        Args:
+            convolutional: whether networks have convolutions. On a CPU autocast makes these twice as fast; without it only
+                products of matrices are in bfloat16, see :meth:`arithmetic`.
+        """
         from lightning_fabric import Fabric  # takes a second to import, and only training needs it
         from lightning_fabric.plugins.environments import LightningEnvironment
 
         device = self.find()
-        precision = "bf16-mixed" if self.precision == "bf16" and device.type == "cuda" else "32-true"
+        autocast = self.precision == "bf16" and (device.type == "cuda" or convolutional)
         chosen = [device.index] if device.index is not None and device.type != "cpu" and self.devices == 1 else self.devices
         strategy = "ddp" if self.processes > 1 else "auto"
         # One process is one process, whatever a cluster's or torchrun's variables say.
         plugins = [LightningEnvironment()] if self.processes == 1 else []
-        return Fabric(
-            accelerator=device.type,
-            strategy=strategy,
-            devices=chosen,
-            num_nodes=self.num_nodes,
-            precision=precision,
-            plugins=plugins,
-        )
+        with _only_warnings(logging.getLogger("lightning_fabric")):
+            return Fabric(
+                accelerator=device.type,
+                strategy=strategy,
+                devices=chosen,
+                num_nodes=self.num_nodes,
+                precision="bf16-mixed" if autocast else "32-true",
+                plugins=plugins,
+            )
 
     def require_equal_shares(self, batch_size: int) -> None:
         """Raises a UsageError unless each process gets as many examples as the others, and so as much weight."""
@@ -119,7 +136,7 @@ class Hardware(Settings):
     def arithmetic(self) -> Iterator[None]:
         """The context to compute in: on a CPU, bf16 means that matrices in float32 are multiplied in bfloat16.
 
-        That is as fast there as autocast, keeps no copies of the weights, and leaves everything but the products alone.
+        That is as fast for them as autocast, keeps no copies of the weights, and leaves everything but the products alone.
         """
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("medium" if self.precision == "bf16" and self.find().type == "cpu" else before)

@@ -71,13 +71,14 @@ class Trainer:
         self.progress = progress
         self.hardware = hardware or Hardware()
         self.hardware.require_equal_shares(recipe.batch_size)
-        self.fabric = self.hardware.fabric()
-        self.fabric.launch()
-        self.device = self.fabric.device
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(recipe.seed, "init"))
             self.pair: Pair = recipe.programs()
             self.objectives: Sequence[Objective] = list(recipe.objectives(self.pair))
+        modules = nn.ModuleList(objective.module for objective in self.objectives).modules()
+        self.fabric = self.hardware.fabric(convolutional=any(isinstance(module, nn.Conv2d) for module in modules))
+        self.fabric.launch()
+        self.device = self.fabric.device
         engine = self.hardware.engine
         if engine == "auto":  # torch can't trace in its anomaly mode
             engine = "eager" if torch.is_anomaly_enabled() else recipe.engine

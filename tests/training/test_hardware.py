@@ -55,6 +55,12 @@ def test_arithmetic_is_restored():
     assert torch.get_float32_matmul_precision() == before
 
 
+@pytest.mark.parametrize(("precision", "convolutional"), [("fp32", True), ("bf16", False), ("bf16", True)])
+def test_convolutions_are_under_autocast_in_half_precision(precision, convolutional):
+    with Hardware("cpu", precision=precision).fabric(convolutional).autocast():
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16" and convolutional)
+
+
 def test_equal_shares():
     Hardware(devices=2, num_nodes=2).require_equal_shares(8)
     with pytest.raises(UsageError, match="--batch-size 6 can't be shared equally by 4 processes"):
