@@ -1,7 +1,7 @@
 """Figures of scenes taken apart: masks and components side by side, and scenes that were drawn."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
@@ -9,12 +9,13 @@ from torch import Tensor
 
 from pyzoo.evaluation import segments_of
 from pyzoo.plotting import image_grid, loss_history
-from pyzoo.recipes.slots.report import Apart, take_apart
+from pyzoo.recipes.slots.apart import Apart, take_apart
+from pyzoo.recipes.slots.probes import impute_slots, swap_slots
 
 if TYPE_CHECKING:
     from pyzoo.recipes.slots.report import SlotsReport
 
-__all__ = ["decomposition", "figures"]
+__all__ = ["decomposition", "exchange", "figures"]
 
 _SCENES = 8
 # One color for each segment, easy to tell apart; the tenth segment has the first one's again.
@@ -36,13 +37,43 @@ _PALETTE = torch.tensor(
 def figures(report: "SlotsReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
     x = report.measured[0][:_SCENES]
-    yield "figure8_decomposition", decomposition(x, take_apart(*report.pair, x))
+    apart = take_apart(*report.pair, x)
+    yield "figure8_decomposition", decomposition(x, apart)
+    if len(x) > 1:
+        yield "exchange", exchange(report.pair.model, x, apart)
     if report.pair.model.draws_scenes:
         yield "samples", report.picture(report.sample(32, 0))
     if history:
         latents = sorted(name for name in history[0] if name == "z" or name.startswith("z_"))
         terms = {name: name for name in ("x", *latents, "penalty/masks") if name in history[0]}
         yield "loss", loss_history(history, {"loss": {"loss": "loss"}, "terms": terms}, "Training loss and its terms")
+
+
+def exchange(model: Any, x: Tensor, apart: Apart) -> Figure:
+    """Images with one slot imputed from the others, and with one exchanged for that of the next image.
+
+    Args:
+        model: which took the images apart.
+        x: images, (images, channels, height, width), at least 2.
+        apart: the images, taken apart.
+    """
+    numbers = torch.arange(apart.masks.shape[1], device=x.device)
+    pixels = (segments_of(apart.masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
+    slots = pixels.argsort(1, descending=True)[:, 1]  # the largest but the background
+    rows = {"image": x, "one slot of it": _alone(apart, slots)}
+    for name, changed in (
+        ("imputed from the rest", impute_slots(model, apart, slots)),
+        ("swapped", swap_slots(model, apart, slots)),
+    ):
+        rows |= {name: changed.reconstructions, f"the slot, {name}": _alone(changed, slots)}
+    cells = [list(row.clamp(0, 1)) for row in rows.values()]
+    return image_grid(cells, "One slot imputed from the others, and exchanged for the next image's", side=0.8, labels=list(rows))
+
+
+def _alone(apart: Apart, slots: Tensor) -> Tensor:
+    """One slot's component of each image on black, masked."""
+    rows = torch.arange(len(slots), device=slots.device)
+    return apart.masks[rows, slots].unsqueeze(1) * apart.components[rows, slots]
 
 
 def decomposition(x: Tensor, apart: Apart) -> Figure:

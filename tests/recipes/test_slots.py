@@ -6,8 +6,8 @@ import torch
 import pyzoo
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import foreground_ari
+from pyzoo.recipes.slots.apart import take_apart
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe
-from pyzoo.recipes.slots.report import take_apart
 from pyzoo.settings import flat
 from pyzoo.training import Hardware, Run
 from tiny import SLOTS, trained_state
@@ -37,7 +37,7 @@ def test_what_is_measured_and_drawn(run):
     assert metrics["ari_fg"] == pytest.approx(expected)
     assert metrics["reconstruction_mse"] == pytest.approx((apart.reconstructions - x).square().mean().item(), rel=1e-5)
     names = {file.stem for file in run.folder.figures.iterdir()}
-    assert names == {"figure8_decomposition", "loss", *([] if recipe.name == "monet" else ["samples"])}
+    assert names == {"figure8_decomposition", "exchange", "loss", *([] if recipe.name == "monet" else ["samples"])}
     assert any("held_out_ari_fg" in row for row in run.history)
 
 
@@ -50,6 +50,15 @@ def test_scenes_are_drawn_where_slots_are_related(run):
     assert drawn["x"].shape == drawn["mean"].shape == (3, 3, 16, 16)
     with pytest.raises(UsageError, match="there is nothing 'slot' to condition on"):
         run.sample(1, given={"slot": 1})
+
+
+@pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe, GenesisRecipe, MPPGenesisRecipe])
+@pytest.mark.parametrize("relation", ["color", "place"])
+def test_relations_are_measured_where_they_were_planted(kind, relation):
+    recipe = slots(kind, relation=relation)
+    found = recipe.report(recipe.programs(), CPU).metrics()
+    assert ("related_drawn" in found) == (kind is not MONetRecipe)
+    assert all(torch.tensor(value).isfinite() for value in found.values())
 
 
 @pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe, GenesisRecipe, MPPGenesisRecipe])

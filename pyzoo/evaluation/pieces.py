@@ -1,0 +1,136 @@
+"""What the slots of a scene show: which have a piece, in which color, and where; and whether pieces are related."""
+
+import dataclasses
+import itertools
+
+import torch
+from torch import Tensor
+
+from pyzoo.checks import require_count, require_floating, require_kind, require_number, require_shape
+from pyzoo.data.scenes import Relation, Scenes, has_relation
+from pyzoo.evaluation.segmentation import require_masks, segments_of
+from pyzoo.settings import AtLeast, AtMost
+
+__all__ = ["SlotPieces", "are_related", "match_slots", "pieces_of_slots"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SlotPieces:
+    """What each slot shows.
+
+    Args:
+        colors: mean color of the pixels that a slot has, each weighted by its mask, (scenes, slots, channels).
+        places: their center, (scenes, slots, 2), down and right, from 0 to 1.
+        present: which slots have a piece, (scenes, slots), boolean; never the slot with most pixels, which is the background.
+    """
+
+    colors: Tensor
+    places: Tensor
+    present: Tensor
+
+
+def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -> SlotPieces:
+    """Measures what each slot shows from its mask and its image.
+
+    Args:
+        masks: (scenes, slots, height, width), with a sum of 1 at each pixel.
+        components: each slot's image, (scenes, slots, channels, height, width).
+        smallest: share of the image's pixels that a piece has at least.
+
+    Raises:
+        ValueError: these are no masks, or shapes differ.
+
+    Example:
+        >>> masks = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]])  # of one row of three pixels
+        >>> pieces = pieces_of_slots(masks, torch.ones(1, 2, 3, 1, 3))
+        >>> pieces.present.tolist(), pieces.places[0, 1].tolist()
+        ([[False, True]], [0.5, 0.8333333134651184])
+    """
+    require_masks(masks)
+    require_floating(components, "components")
+    scenes, slots, height, width = masks.shape
+    require_shape(components, "components", (scenes, slots, "channels", height, width))
+    require_number(smallest, "smallest", AtLeast(0), AtMost(1))
+    weights = masks / masks.sum((2, 3), keepdim=True).clamp(min=1e-12)
+    colors = (weights.unsqueeze(2) * components).sum((3, 4))
+    down, right = ((torch.arange(size, device=masks.device) + 0.5) / size for size in (height, width))
+    places = torch.stack([(weights.sum(3) * down).sum(2), (weights.sum(2) * right).sum(2)], -1)
+    numbers = torch.arange(slots, device=masks.device)
+    pixels = (segments_of(masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
+    present = pixels >= max(1.0, smallest * height * width)
+    return SlotPieces(colors, places, present.scatter(1, pixels.argmax(1, keepdim=True), False))
+
+
+def match_slots(masks: Tensor, segments: Tensor, num_pieces: int, least: float = 0.5) -> Tensor:
+    """The slot that shows each piece, (scenes, pieces), int64; -1 where none does.
+
+    A slot shows a piece if their pixels overlap, intersection over union, by more than ``least``; at a half or more, no slot
+    shows two pieces and no piece is shown by two slots.
+
+    Args:
+        masks: (scenes, slots, height, width), with a sum of 1 at each pixel.
+        segments: piece of each pixel, (scenes, height, width), integers; 0 is the background.
+        num_pieces: how many pieces there are at most.
+        least: overlap that it takes, at least 1/2.
+
+    Raises:
+        ValueError: these are no masks, shapes differ, or a number is out of range.
+
+    Example:
+        >>> masks = torch.tensor([[[[1.0, 0.0, 0.0]], [[0.0, 1.0, 1.0]]]])
+        >>> match_slots(masks, torch.tensor([[[0, 1, 1]]]), num_pieces=2).tolist()
+        [[1, -1]]
+    """
+    require_masks(masks)
+    require_shape(segments, "segments", (len(masks), *masks.shape[2:]))
+    require_count(num_pieces, "num_pieces")
+    require_number(least, "least", AtLeast(0.5), AtMost(1))
+    pieces, slots = torch.arange(1, num_pieces + 1, device=masks.device), torch.arange(masks.shape[1], device=masks.device)
+    true = (segments.unsqueeze(1) == pieces[:, None, None]).flatten(2).to(masks)
+    found = (segments_of(masks).unsqueeze(1) == slots[:, None, None]).flatten(2).to(masks)
+    shared = true @ found.mT  # (scenes, pieces, slots)
+    overlap, slot = (shared / (true.sum(2)[..., None] + found.sum(2)[:, None] - shared).clamp(min=1)).max(2)
+    return torch.where(overlap > least, slot, -1)
+
+
+def are_related(
+    pieces: SlotPieces, relation: Relation, num_pieces: int, fewest_pieces: int | None = None, tolerance: float = 0.1
+) -> Tensor:
+    """Whether the pieces of each scene, in any order, are related as :func:`pyzoo.data.scenes.has_relation` says, (scenes,).
+
+    A scene with another number of pieces is not: this is what generated scenes are asked.
+
+    Args:
+        pieces: as :func:`pieces_of_slots` measures them.
+        relation: "color" or "place".
+        num_pieces: the number of pieces, or the most that there may be.
+        fewest_pieces: the fewest that there may be; by default as many as the most.
+        tolerance: what colors and places may be off.
+
+    Raises:
+        ValueError: a number or the relation is none of these, or there are fewer slots.
+
+    Example:
+        >>> colors = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])  # black, yellow, red
+        >>> pieces = SlotPieces(colors, torch.rand(1, 3, 2), torch.tensor([[False, True, True]]))
+        >>> are_related(pieces, "color", num_pieces=2).tolist()  # yellow follows red
+        [True]
+    """
+    require_kind(pieces, "pieces", SlotPieces)
+    require_count(num_pieces, "num_pieces")
+    fewest_pieces = num_pieces if fewest_pieces is None else fewest_pieces
+    require_count(fewest_pieces, "fewest_pieces")
+    require_number(tolerance, "tolerance", AtLeast(0))
+    scenes, slots = pieces.present.shape
+    if not fewest_pieces <= num_pieces <= slots:
+        numbers = f"{fewest_pieces} and {num_pieces}"
+        raise ValueError(f"fewest_pieces and num_pieces must be in this order and at most {slots}, the slots, got {numbers}.")
+    counts = pieces.present.sum(1)
+    found = torch.zeros(scenes, dtype=torch.bool, device=counts.device)
+    nothing = counts.new_zeros(scenes, 0, 0)  # what scenes look like is not asked
+    for number in range(fewest_pieces, num_pieces + 1):
+        for order in itertools.permutations(range(slots), number):
+            there = pieces.present[:, order]
+            scene = Scenes(nothing, nothing, pieces.colors[:, order], pieces.places[:, order], nothing, there)
+            found |= (counts == number) & there.all(1) & has_relation(scene, relation, tolerance)
+    return found

@@ -1,0 +1,93 @@
+"""Scenes taken apart into slots, and put together again, also with other slots than were found."""
+
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyzoo.infer import AtMean
+from pyzoo.models.genesis import Genesis, decoded_masks
+
+__all__ = ["Apart", "draw_scenes", "put_together", "take_apart"]
+
+_CHUNK = 100  # images at a time
+
+
+class Apart(NamedTuple):
+    """Images taken apart.
+
+    Attributes:
+        masks: (images, slots, height, width), which sum to 1.
+        components: each slot's image, (images, slots, channels, height, width).
+        latents: the slots' latents, (images, slots, z_dim): the local part, then the global one where slots are related.
+        mask_latents: those of the masks, (images, slots, mask_dim), in Genesis and MPP^G; in MONet and MPP^M (images, slots, 0).
+    """
+
+    masks: Tensor
+    components: Tensor
+    latents: Tensor
+    mask_latents: Tensor
+
+    @property
+    def reconstructions(self) -> Tensor:
+        """Components put together by their masks, (images, channels, height, width)."""
+        return (self.masks.unsqueeze(2) * self.components).sum(1)
+
+    def of(self, images: Tensor) -> "Apart":
+        """That of some of the images, by their numbers or by a boolean for each."""
+        return Apart(*(part[images] for part in self))
+
+
+@torch.no_grad()
+def take_apart(model: Any, guide: Any, x: Tensor) -> Apart:
+    """Takes images apart, from latents' means.
+
+    Args:
+        model: a MONet or a Genesis, with relations or without.
+        guide: its guide.
+        x: images, (images, channels, height, width), from 0 to 1.
+    """
+    found = []
+    for part in x.split(_CHUNK):
+        latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
+        with AtMean(latents):
+            sites = pyro.poutine.trace(guide).get_trace(x=part).nodes
+        found.append(_of_sites(model, sites))
+    return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@torch.no_grad()
+def draw_scenes(model: Any, size: int) -> Apart:
+    """Draws scenes, from a model that can, with their masks and components."""
+    found = []
+    for begin in range(0, size, _CHUNK):
+        sites = pyro.poutine.trace(model).get_trace(size=min(_CHUNK, size - begin)).nodes
+        found.append(_of_sites(model, sites))
+    return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@torch.no_grad()
+def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Apart:
+    """The scene of latents; its masks are the decoder's, in MONet and MPP^M those of the components.
+
+    Args:
+        model: a MONet or a Genesis, with relations or without.
+        latents: (images, slots, z_dim), as in :class:`Apart`.
+        mask_latents: likewise.
+    """
+    found = []
+    for z, z_m in zip(latents.split(_CHUNK), mask_latents.split(_CHUNK), strict=True):
+        if isinstance(model, Genesis):
+            components, masks = model.components(z), decoded_masks(model.mask_decoder, z_m).exp()
+        else:
+            components, logits = model.decoded(z)
+            masks = logits.softmax(1)
+        found.append(Apart(masks, components, z, z_m))
+    return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _of_sites(model: Any, sites: Any) -> Apart:
+    z = torch.cat([sites[name]["value"] for name in ("z", "z_c", "z_g") if name in sites], -1)
+    z_m = [site["value"] for name, site in sites.items() if name.startswith("z_m_")]
+    return Apart(sites["m"]["value"].exp(), model.components(z), z, torch.stack(z_m, 1) if z_m else z[..., :0])

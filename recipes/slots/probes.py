@@ -1,0 +1,113 @@
+"""What a model knows of how the slots of a scene are related: a slot imputed from the others, and a slot swapped."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from pyzoo.data.scenes import Relation, Scenes
+from pyzoo.evaluation import are_related, match_slots, pieces_of_slots, pooled_r2
+from pyzoo.models.genesis import Genesis
+from pyzoo.recipes.slots.apart import Apart, put_together
+
+__all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "swap_slots"]
+
+
+@torch.no_grad()
+def impute_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
+    """Scenes with one slot of each as the model expects it from the other slots.
+
+    In MPP^M and MPP^G the slot's global latent is imputed, and its local one is the prior's mean; in MONet and Genesis all of it
+    is the prior's mean. In Genesis and MPP^G the masks stay: what is imputed is what the slot looks like there.
+
+    Args:
+        model: which took the scenes apart.
+        apart: scenes taken apart.
+        slots: the slot of each scene, (images,), int64.
+    """
+    missing = one_hot(slots, model.num_slots).bool()
+    local, related = _split(model, apart.latents)
+    expected = torch.zeros_like(apart.latents)
+    if isinstance(model, Genesis):
+        expected = model.component_prior(apart.mask_latents).chunk(2, -1)[0]
+    parts = [torch.where(missing.unsqueeze(-1), _split(model, expected)[0], local)]
+    if model.relations is not None:
+        parts.append(model.relations.impute(related, ~missing))
+    return put_together(model, torch.cat(parts, -1), apart.mask_latents)
+
+
+@torch.no_grad()
+def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
+    """Scenes with one slot of each exchanged for that of the next scene; the others follow it where slots are related.
+
+    In MPP^M and MPP^G the slot's global latent is exchanged, that of the scene is inferred from it alone, and the other slots'
+    global latents follow. In MONet and Genesis all of the slot's latent is exchanged, and nothing follows.
+
+    Args:
+        model: which took the scenes apart.
+        apart: scenes taken apart, at least 2.
+        slots: the slot of each scene, (images,), int64.
+    """
+    swapped = one_hot(slots, model.num_slots).bool()
+    local, related = _split(model, apart.latents)
+    if model.relations is None:
+        latents = torch.where(swapped.unsqueeze(-1), local.roll(-1, 0), local)
+    else:
+        latents = torch.cat([local, model.relations.impute(related.roll(-1, 0), swapped)], -1)
+    return put_together(model, latents, apart.mask_latents)
+
+
+def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
+    """Share of the variance of pieces' colors or places that is explained where a slot is imputed from the others.
+
+    A model whose slots are independent imputes the same in all scenes: it has at most 0. nan if no slot shows a piece.
+
+    Args:
+        model: which took the scenes apart.
+        apart: the scenes, taken apart.
+        scenes: the same scenes, as they were made.
+        relation: "color" or "place".
+    """
+    target = {"color": scenes.colors, "place": scenes.places}[relation].to(apart.masks)
+    shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), target.shape[1])
+    true, imputed = [], []
+    for slot in range(model.num_slots):
+        scene, piece = (shown_by == slot).nonzero().unbind(1)
+        if len(scene):
+            found = impute_slots(model, apart.of(scene), torch.full_like(scene, slot))
+            pieces = pieces_of_slots(found.masks, found.components)
+            true.append(target[scene, piece])
+            imputed.append({"color": pieces.colors, "place": pieces.places}[relation][:, slot])
+    return pooled_r2(torch.cat(true), torch.cat(imputed)) if true else float("nan")
+
+
+def related_after_swap(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
+    """Share of scenes whose pieces are related after the first piece's slot was swapped.
+
+    It is the share of those scenes in which each piece had a slot of its own; nan if there are fewer than two.
+
+    Args:
+        model: which took the scenes apart.
+        apart: the scenes, taken apart.
+        scenes: the same scenes, as they were made.
+        relation: "color" or "place".
+    """
+    shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), scenes.present.shape[1])
+    chosen = ((shown_by >= 0) | ~scenes.present.to(shown_by.device)).all(1)
+    if chosen.sum() < 2:
+        return float("nan")
+    return share_related(swap_slots(model, apart.of(chosen), shown_by[chosen, 0]), relation, scenes)
+
+
+def share_related(apart: Apart, relation: Relation, like: Scenes) -> float:
+    """Share of scenes whose pieces are related, and as many as scenes of a kind have."""
+    numbers = like.present.sum(1)
+    pieces = pieces_of_slots(apart.masks, apart.components)
+    return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
+
+
+def _split(model: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """The slots' local and global latents; where slots are independent all is local."""
+    dim = 0 if model.relations is None else model.relations.dim
+    return latents.split([latents.shape[-1] - dim, dim], -1)

@@ -1,0 +1,95 @@
+"""Probes of relations: on models that know the planted relation by construction, and on those that know none."""
+
+import pytest
+import torch
+
+from pyzoo.data.scenes import COLORS, tetrominoes
+from pyzoo.distributions import MessagePassingPrior
+from pyzoo.models.genesis import GenesisNetworks
+from pyzoo.models.monet import MONetNetworks
+from pyzoo.recipes.slots.apart import put_together, take_apart
+from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, swap_slots
+
+
+class Knows(torch.nn.Module):
+    """A model whose slots' latents are (one entry for what is there, two for the global latent: the hue as a point on a circle).
+
+    Slot 0 is the background; slot k shows piece k where it truly is. The relation turns the circle by one step for each piece.
+    """
+
+    num_slots = 4
+
+    def __init__(self, scenes, related):
+        super().__init__()
+        self.scenes = scenes
+        prior = MessagePassingPrior(4, 2)
+        steps = torch.arange(4).double() * torch.pi / 3 - torch.pi / 3
+        turn = torch.stack([steps.cos(), -steps.sin(), steps.sin(), steps.cos()], -1).unflatten(-1, (2, 2)).float()
+        prior.encode = lambda y: (turn.mT @ y.unsqueeze(-1)).squeeze(-1)
+        prior.decode = lambda h: (turn @ h[..., None, :, None]).squeeze(-1)
+        with torch.no_grad():
+            prior.log_weights[0] = -50.0  # the background tells of nothing
+        self.relations = prior if related else None
+
+    def decoded(self, z):
+        hue = torch.atan2(z[..., 2], z[..., 1]).div(torch.pi / 3).round().long() % 6
+        colors = COLORS[hue]
+        colors[:, 0] = 0
+        masks = (self.scenes.segments[z[:, 0, 0].long()].unsqueeze(1) == torch.arange(4)[:, None, None]).float()
+        return colors[..., None, None].expand(-1, -1, -1, *masks.shape[2:]), 50 * masks
+
+    def latents(self):
+        hue = (self.scenes.colors.unsqueeze(2) == COLORS).all(-1).double().argmax(-1) * torch.pi / 3
+        which = torch.arange(len(self.scenes)).double()[:, None, None].expand(-1, 4, 1)
+        circle = torch.cat([torch.zeros(len(hue), 1, 2), torch.stack([hue.cos(), hue.sin()], -1)], 1)
+        return torch.cat([which, circle], -1).float()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return tetrominoes(60, torch.Generator().manual_seed(0), 28, relation="color")
+
+
+def knows(scenes, related):
+    model = Knows(scenes, related)
+    z = model.latents()
+    return model, put_together(model, z, z[..., :0])
+
+
+def test_who_knows_the_relation_imputes_and_follows(scenes):
+    model, apart = knows(scenes, related=True)
+    assert share_related(apart, "color", scenes) == 1
+    # what says where pieces are is local here, and the imputed slot's would be that of scene 0
+    model.decoded_ = model.decoded
+    model.decoded = lambda z: model.decoded_(torch.cat([z.amax(1, keepdim=True)[..., :1].expand(-1, 4, 1), z[..., 1:]], -1))
+    assert relation_r2(model, apart, scenes, "color") == pytest.approx(1, abs=1e-6)
+    assert related_after_swap(model, apart, scenes, "color") == 1
+    changed = swap_slots(model, apart, torch.ones(60, dtype=torch.int64))
+    assert not torch.equal(changed.reconstructions, apart.reconstructions)
+
+
+def test_independent_slots_do_not(scenes):
+    model, apart = knows(scenes, related=False)
+    model.decoded_ = model.decoded
+    model.decoded = lambda z: model.decoded_(torch.cat([z.amax(1, keepdim=True)[..., :1].expand(-1, 4, 1), z[..., 1:]], -1))
+    assert relation_r2(model, apart, scenes, "color") <= 0
+    assert related_after_swap(model, apart, scenes, "color") < 0.5
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [
+        MONetNetworks(num_slots=3, z_dim=4, decoder_channels=(8,), x_shape=(3, 16, 16), attention_channels=(4, 4)),
+        GenesisNetworks(num_slots=3, mask_dim=4, z_dim=4, hidden_dim=8, channels=(4, 4), x_shape=(3, 16, 16)),
+    ],
+)
+def test_only_one_slot_changes_where_slots_are_independent(networks):
+    torch.manual_seed(0)
+    model = networks.model()
+    apart = take_apart(model, networks.guide(model), torch.rand(4, 3, 16, 16))
+    slots = torch.tensor([0, 1, 2, 1])
+    for change in (impute_slots, swap_slots):
+        found = change(model, apart, slots)
+        same = (found.components == apart.components).flatten(2).all(2)
+        assert torch.equal(same, torch.arange(3) != slots.unsqueeze(1))
+    assert torch.allclose(put_together(model, apart.latents, apart.mask_latents).components, apart.components)
