@@ -29,6 +29,8 @@ __all__ = ["FILE_TYPES", "IMAGE_TYPES", "ImageData", "image_data", "read_arrays"
 
 FILE_TYPES = (".npz", ".npy", ".pt", ".pth")
 """How names of files of arrays end."""
+SCENE_TYPE = ".tfrecords"
+"""How names of files of scenes end, which :mod:`pyzoo.data.scene_files` reads."""
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 """How names of image files end, in lower or upper case."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 from torch import Tensor
 from typing_extensions import Self
 
-from pyzoo.data.files import FILE_TYPES, image_data, write_npz
+from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, image_data, write_npz
 from pyzoo.data.images import ImageData, ImageSetName, load_image_data
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import generate, site_terms
@@ -148,7 +148,7 @@ def is_own(data: str, named: Collection[str]) -> bool:
     """Whether data are a user's, in a file or folder, and not among those that are known by name."""
     if data in named or data.startswith("torchvision:"):
         return False
-    return "/" in data or data.startswith((".", "~")) or Path(data).suffix in FILE_TYPES or Path(data).is_dir()
+    return "/" in data or data.startswith((".", "~")) or Path(data).suffix in (*FILE_TYPES, SCENE_TYPE) or Path(data).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,8 @@ TABLES = (
     "mib-table3",
     "mib-table4",
     "mib-structures",
+    "mpp-ablations",
+    "mpp-table5",
     "tvae-table1",
     "tvae-figure2",
 )

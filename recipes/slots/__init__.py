@@ -30,4 +30,6 @@ ABOUT = {
         "tetrominoes, sprites; own images",
         {"small": 45, "paper": None},
     ),
+    "mpp-table5": About("Ren et al. 2023", "pieces of scenes separated, and relations among them"),
+    "mpp-ablations": About("Ren et al. 2023", "the message passing prior with other sizes"),
 }

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Collection, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -17,7 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from pyzoo.about import About
+from pyzoo.data.files import SCENE_TYPE, ImageData
 from pyzoo.data.images import ImageSource
+from pyzoo.data.scene_files import SceneFile, read_scenes
 from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoes
 from pyzoo.errors import UsageError
 from pyzoo.infer import GECO, NegativeELBO
@@ -45,8 +48,8 @@ class SlotsRecipe(ImageRecipe):
     group: ClassVar[str] = "training"
 
     data: Annotated[str, InData] = "tetrominoes"
-    """Scenes to train on: tetrominoes or sprites, which are made as they are needed; or your own images, a folder or a file .npz,
-    .npy or .pt, which have no masks to compare with."""
+    """Scenes to train on: tetrominoes or sprites, which are made as they are needed; a file .tfrecords of DeepMind's
+    multi-object datasets, with masks; or your own images, a folder or a file .npz, .npy or .pt, which have no masks."""
     num_pieces: Annotated[Count, InData] = 3
     """Pieces in a scene; of sprites the most."""
     relation: Annotated[Relation, InData] = "none"
@@ -59,6 +62,8 @@ class SlotsRecipe(ImageRecipe):
     """Largest norm of the gradient."""
     evaluation_scenes: Annotated[int, AtLeast(1), AtMost(100_000), InData] = 1000
     """Scenes on which each metric is measured."""
+    scenes_read: Annotated[int, AtLeast(2), InData] = 60_000
+    """Scenes that are read from a file .tfrecords."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +88,26 @@ class SlotsRecipe(ImageRecipe):
             name, _, rest = str(error).partition(" ")
             raise UsageError(f"{flag(name)} {rest.removesuffix('.')}") from error
 
+    @property
+    def is_scene_file(self) -> bool:
+        """Whether scenes are read from a file, with their masks."""
+        return self.data.endswith(SCENE_TYPE)
+
+    @functools.cached_property
+    def scene_file(self) -> SceneFile:
+        """The scenes of a file."""
+        return read_scenes(self.data, self.scenes_read, self.image_size)
+
+    def read_data(self) -> ImageData:
+        if not self.is_scene_file:
+            return super().read_data()
+        images = self.scene_file.images
+        tested = min(max(round(self.test_share * len(images)), 1), len(images) - 1)
+        if tested < 1:
+            raise UsageError(f"{self.data} has a single scene; training and testing need at least two")
+        note = f"Scenes from {self.data}: {len(images) - tested:,} to train on, the last {tested:,} to test on."
+        return ImageData(Path(self.data).stem, images[:-tested], images[-tested:], note=note)
+
     @functools.cached_property
     def measured_scenes(self) -> Scenes:
         """The generated scenes to measure on."""
@@ -97,7 +122,26 @@ class SlotsRecipe(ImageRecipe):
         return (self.held_out_scenes.images, None) if self.is_generated else super().held_out_images()
 
     def measured_images(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return (self.measured_scenes.images, None) if self.is_generated else super().measured_images()
+        if self.is_generated:
+            return self.measured_scenes.images, None
+        images, labels = super().measured_images()
+        return (images[: self.evaluation_scenes], labels) if self.is_scene_file else (images, labels)
+
+    def held_out_segments(self) -> torch.Tensor | None:
+        """The piece at each pixel of the held-out images, (images, height, width); None of images without masks."""
+        if self.is_generated:
+            return self.held_out_scenes.segments
+        end = len(self.dataset.train)
+        return self.scene_file.segments[end - self.held_out_size : end] if self.is_scene_file else None
+
+    def measured_segments(self) -> torch.Tensor | None:
+        """The same of the images that are measured."""
+        if self.is_generated:
+            return self.measured_scenes.segments
+        if not self.is_scene_file:
+            return None
+        found = self.held_out_segments() if self.validation else self.scene_file.segments[len(self.dataset.train) :]
+        return found[: self.evaluation_scenes]
 
     @property
     def held_out_size(self) -> int:
@@ -119,6 +163,7 @@ class SlotsRecipe(ImageRecipe):
                 )
             self._draw(self.batch_size, seeded(0))
         else:
+            self.require(self.relation == "none", "relation", f"none with {self.data}: relations are planted in generated scenes")
             super().prepare()
         self.sized()
 

@@ -44,9 +44,10 @@ class SlotsReport(ImageReport):
     def validate(self, step: int) -> dict[str, float]:
         """The ELBO of held-out images, without weights, and how well masks separate the pieces."""
         found = super().validate(step)
-        if self.recipe.is_generated:
+        segments = self.recipe.held_out_segments()
+        if segments is not None:
             apart = take_apart(*self.pair, self.held_out)
-            found["held_out_ari_fg"] = self._mean(foreground_ari, apart, self.recipe.held_out_scenes.segments)
+            found["held_out_ari_fg"] = self._mean(foreground_ari, apart, segments[: len(self.held_out)])
         return found
 
     def _mean(self, metric: Any, apart: Apart, segments: Tensor) -> float:
@@ -56,12 +57,12 @@ class SlotsReport(ImageReport):
         x, _ = self.measured
         apart = take_apart(*self.pair, x)
         found: dict[str, float] = {}
-        if self.recipe.is_generated:
-            segments = self.recipe.measured_scenes.segments
+        segments = self.recipe.measured_segments()
+        if segments is not None:
             found["ari_fg"] = self._mean(foreground_ari, apart, segments)
             found["msc_fg"] = self._mean(mean_segmentation_covering, apart, segments)
-            if self.recipe.relation != "none":
-                found |= self._relations(apart)
+        if self.recipe.relation != "none":
+            found |= self._relations(apart)
         found["reconstruction_mse"] = (apart.reconstructions - x).square().mean().item()
         terms = site_terms(*self.pair, {"x": x}, rows=_CHUNK)
         found |= {f"nats_{name}": value for name, value in terms.items()}

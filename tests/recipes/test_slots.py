@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from scene_records import write_scenes
 
 import pyzoo
+from pyzoo.data.scene_files import read_scenes
+from pyzoo.data.scenes import tetrominoes
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import foreground_ari
 from pyzoo.recipes.slots.apart import take_apart
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe
+from pyzoo.recipes.slots.tables import MPPAblations, MPPTable5
 from pyzoo.settings import flat
 from pyzoo.training import Hardware, Run
 from tiny import SLOTS, trained_state
@@ -118,3 +122,35 @@ def test_the_learning_rate_falls_at_the_end():
 def test_bad_settings(changes, message):
     with pytest.raises(UsageError, match=message):
         slots(**changes).prepare()
+
+
+def test_table_five_has_the_papers_numbers_where_scenes_are_the_papers():
+    rows = {row.label: row for row in MPPTable5(models=("MONet", "MPP^M", "MPP^G")).rows()}
+    assert {label for label, row in rows.items() if row.paper} == {"MONet", "MPP^M"}
+    assert rows["MPP^M, related places"].fields["relation"] == "place"
+    assert len({row.folder(0) for row in rows.values()}) == len(rows) == 6
+
+
+def test_ablations_change_one_thing_each():
+    rows = MPPAblations().rows()
+    plain, *others = (row.recipe.preset("small", **row.fields) for row in rows)
+    found = [{name for name, value in flat(other).items() if value != flat(plain)[name]} for other in others]
+    assert found[:-1] == [{"num_couplings"}] * 2 + [{"global_dim"}] * 3
+    assert found[-1] == {"learn_relation_scales", "relation_scale"}
+
+
+def test_files_of_scenes_are_trained_on_and_their_masks_measured(tmp_path):
+    scenes = tetrominoes(20, torch.Generator().manual_seed(0), 35)
+    path = write_scenes(tmp_path / "tetrominoes.tfrecords", scenes, 4)
+    recipe = slots(data=str(path), batch_size=4, held_out=0.25, validate_every=2, steps=4)
+    run = Run.create(recipe, "small", Hardware("cpu"), tmp_path / "run", None).train(progress=False)
+    assert run.recipe.train_size == 12
+    assert {"ari_fg", "msc_fg"} <= run.metrics.keys()
+    assert any("held_out_ari_fg" in row for row in run.history)
+    found = run.recipe.measured_images()[0], run.recipe.measured_segments()
+    resized = read_scenes(path, image_size=16)
+    assert torch.equal(found[0], resized.images[-4:])
+    assert torch.equal(found[1], resized.segments[-4:])
+    assert torch.equal(run.recipe.held_out_segments(), resized.segments[12:16])
+    with pytest.raises(UsageError, match="--relation must be none with"):
+        slots(data=str(path), relation="color", batch_size=4).prepare()
