@@ -16,6 +16,9 @@ Structural Relations with Message Passing Prior", supplement, sections B, D and 
   slot: ``likelihood`` is "mixture" or "weighted", the same for all rows of a table.
 - MONet is no model of scenes without an image: it draws components independently, whose masks do not fit each other. MPP^M
   draws components that are related.
+- Decoders learn masks slowly where the likelihood's gradient is a hundred times that of gamma KL, and until they have learned
+  them the attention loses nothing by giving a slot all that has one color. ``mask_balance`` lets the divergence move what decodes
+  more strongly than what attends, as DreamerV2 does with its KL (Hafner et al. 2021); at 1 it is MONet's.
 - The ReLU that table 9 prints behind the last layer would keep a mask's logits positive: there is none.
 """
 
@@ -54,6 +57,7 @@ class MONet(PyroModule):
         scale: sigma of the other slots.
         mask_weight: gamma, of the divergence of the attention's masks from the decoder's.
         likelihood: "mixture" or "weighted", see above.
+        mask_balance: how many times as strongly that divergence moves the decoder as it moves the attention.
 
     Raises:
         ValueError: an argument is none of these, or the relations are among another number of slots, or not of fewer dimensions.
@@ -74,6 +78,7 @@ class MONet(PyroModule):
         scale: float = 0.11,
         mask_weight: float = 0.5,
         likelihood: Likelihood = "mixture",
+        mask_balance: float = 1.0,
     ) -> None:
         super().__init__("model")
         require_count(num_slots, "num_slots", 2)
@@ -81,6 +86,7 @@ class MONet(PyroModule):
         require_number(background_scale, "background_scale", AtLeast(1e-12), AtMost(1e12))
         require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
         require_number(mask_weight, "mask_weight", AtLeast(0))
+        require_number(mask_balance, "mask_balance", AtLeast(0))
         if likelihood not in ("mixture", "weighted"):
             raise ValueError(f"likelihood is 'mixture' or 'weighted', not {likelihood!r}.")
         require_relations(relations, num_slots, z_dim)
@@ -90,6 +96,7 @@ class MONet(PyroModule):
         self.relations = relations
         self.mask_weight = mask_weight
         self.likelihood = likelihood
+        self.mask_balance = mask_balance
         self.register_buffer("scales", torch.tensor([background_scale, *[scale] * (num_slots - 1)]))
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
@@ -103,6 +110,7 @@ class MONet(PyroModule):
         with pyro.plate("data", size):
             z = self._draw_latents(size)
             means, mask_logits = self.decoded(z)
+            mask_logits = with_gradient_times(mask_logits, self.mask_balance)
             decoded = mask_logits.log_softmax(1)
             log_masks = pyro.sample("m", dist.Delta(decoded, event_dim=3).mask(False))  # in training the guide's
             if x is None:
@@ -188,6 +196,11 @@ def require_halvings(x_shape: Sequence[int], times: int) -> None:
             raise UsageError(f"images of {side} pixels on a side can't be halved {times} times: --image-size {near} can")
 
 
+def with_gradient_times(value: Tensor, factor: float) -> Tensor:
+    """The same value, whose gradient is so many times as large."""
+    return value if factor == 1 else value.detach() + factor * (value - value.detach())
+
+
 def bernoulli_divergence(log_masks: Tensor, logits: Tensor) -> Tensor:
     """KL from Bernoulli variables with the masks as probabilities to those with logits, elementwise."""
     masks = log_masks.exp()
@@ -265,6 +278,8 @@ class MONetNetworks(Networks):
     """Standard deviation of a pixel's channels in the other slots."""
     mask_weight: Annotated[float, AtLeast(0)] = 0.5
     """Weight of the divergence of the attention's masks from the decoder's."""
+    mask_balance: Annotated[float, AtLeast(0)] = 1.0
+    """How many times as strongly that divergence moves the decoder as it moves the attention; 1 in the paper."""
     likelihood: Likelihood = "mixture"
     """One mixture for each pixel, or each slot's likelihood weighted by its mask."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
@@ -289,7 +304,8 @@ class MONetNetworks(Networks):
         channels, height, width = self.x_shape
         decoder = SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, (channels + 1, height, width))
         scales = (self.background_scale, self.scale)
-        return MONet(decoder, self.num_slots, self.z_dim, relations, *scales, self.mask_weight, self.likelihood)
+        how = (self.mask_weight, self.likelihood, self.mask_balance)
+        return MONet(decoder, self.num_slots, self.z_dim, relations, *scales, *how)
 
     def guide(self, model: MONet) -> PyroModule:
         from pyzoo.guides.monet import monet_guide

@@ -111,6 +111,27 @@ def test_the_objective_by_hand(at_mean, kind, likelihood):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-8)
 
 
+@pytest.mark.parametrize("likelihood", ["mixture", "weighted"])
+def test_mask_balance_changes_the_decoders_gradient_alone(at_mean, likelihood):
+    """The decoder's as if the divergence had another weight, the loss and the last attention map's not at all."""
+    x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+
+    def loss_and_gradients(**more):
+        model, guide = (program.double() for program in pair("monet", likelihood=likelihood, **more))
+        masks = []
+        guide.attention.register_forward_hook(lambda module, inputs, output: masks.append(output))
+        guide.encoder.register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))  # else masks move by latents too
+        loss, _ = NegativeELBO(model, guide)(x=x)
+        return [loss, *torch.autograd.grad(loss, [model.decoder.rest[-1].layer.weight, masks[0]])]
+
+    plain, balanced = loss_and_gradients(mask_weight=0.5), loss_and_gradients(mask_weight=0.5, mask_balance=10.0)
+    heavy = loss_and_gradients(mask_weight=5.0)
+    torch.testing.assert_close(balanced[0], plain[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(balanced[1], heavy[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(balanced[2], plain[2], rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(balanced[1], plain[1])
+
+
 def test_masks_share_out_every_pixel():
     attention = Attention(UNet(4, (8, 8, 8), 16, (16, 16)), num_slots=6)
     masks = attention(5 * torch.randn(3, 3, 16, 16)).exp()
