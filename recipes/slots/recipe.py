@@ -212,12 +212,13 @@ class SlotsRecipe(ImageRecipe):
 
 _SMALL = {
     "steps": 10_000,
-    "batch_size": 32,
+    "batch_size": 16,
     "learning_rate": 5e-4,
     "falls_after": 0.7,
     "clip_norm": 1e4,
     "image_size": 32,
-    "num_slots": 5,
+    "num_slots": 4,
+    "mask_balance": 10.0,
     "attention_channels": (16, 32, 32, 32),
     "encoder_channels": (32, 32, 64, 64),
     "decoder_channels": (32, 32, 32),
