@@ -40,7 +40,8 @@ def our_step(model, guide, batch, precision: str, engine: str, **adam) -> Callab
     pyro.enable_validation(False)
     hardware = Hardware(device="cpu", precision=precision, engine=engine)
     objective = Objective(NegativeELBO(model, guide), functools.partial(torch.optim.Adam, **adam, fused=True))
-    take_step = make_step(objective, engine, hardware.fabric())
+    convolutional = any(isinstance(module, torch.nn.Conv2d) for module in (*model.modules(), *guide.modules()))
+    take_step = make_step(objective, engine, hardware.fabric(convolutional))
 
     def step():
         with hardware.arithmetic():

@@ -1,0 +1,145 @@
+"""Time and memory of MONet's and Genesis's training steps: hand-written PyTorch with default settings against ours.
+
+    python benchmarks/slots_step.py [--sizes monet genesis ...] [--sides ...] [--rounds 3]
+
+Both sides train the same networks on the same batch. The hand-written one is what one writes without Pyro and pyzoo: plain
+modules, the loss by hand, ``torch.optim.Adam`` as it comes, in fp32, with the memory that PyTorch and the system give. Ours is
+what ``pyzoo train`` runs. Each measurement is a process of its own; they take turns, and ratios are taken within a round.
+"""
+
+import math
+
+import torch
+from rounds import main, our_step, time_steps
+from torch.nn.functional import logsigmoid
+
+SMALL = {
+    "monet": {
+        "num_slots": 4,
+        "attention_channels": (16, 32, 32, 32),
+        "decoder_channels": (32, 32, 32),
+        "x_shape": (3, 32, 32),
+    },
+    "genesis": {
+        "num_slots": 5,
+        "mask_dim": 16,
+        "hidden_dim": 128,
+        "channels": (16, 32, 32),
+        "decoder_channels": (32, 32, 32),
+        "x_shape": (3, 32, 32),
+    },
+}
+SIZES = {
+    "monet": ("monet", {"num_slots": 5}, 32),
+    "genesis": ("genesis", {"num_slots": 5}, 32),
+    "monet-small": ("monet", SMALL["monet"], 16),
+    "genesis-small": ("genesis", SMALL["genesis"], 32),
+}
+SIDES = (
+    "handwritten",
+    "handwritten, kept memory",
+    "ours fp32 eager",
+    "ours fp32 traced",
+    "ours bf16 eager",
+    "ours bf16 traced",
+)
+
+
+def normal_kl(p_loc, p_scale, q_loc, q_scale):
+    """KL from q to p, summed over all but the first dimension."""
+    ratio = q_scale / p_scale
+    return (0.5 * (ratio**2 + ((q_loc - p_loc) / p_scale) ** 2 - 1) - ratio.log()).flatten(1).sum(1)
+
+
+def mixture_loss(x, components, log_masks, scale):
+    """-log p(x | z, m), one mixture for each pixel, joint over channels."""
+    log_slot = -0.5 * ((x.unsqueeze(1) - components) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)
+    return -(log_masks + log_slot.sum(2)).logsumexp(1).flatten(1).sum(1)
+
+
+def encoded(encoder, x, log_masks):
+    slots = log_masks.shape[1]
+    images = x.unsqueeze(1).expand(-1, slots, -1, -1, -1)
+    seen = torch.cat([images, log_masks.exp().unsqueeze(2)], 2)
+    loc, log_variance = encoder(seen.flatten(0, 1)).unflatten(0, (len(x), slots)).chunk(2, -1)
+    return loc, (0.5 * log_variance).exp()
+
+
+def monet_loss(model, guide, x):
+    log_scope, log_masks = torch.zeros_like(x[:, :1]), []
+    for _ in range(model.num_slots - 1):
+        logits = guide.attention.network(torch.cat([x, log_scope], 1))
+        log_masks.append(log_scope + logsigmoid(logits))
+        log_scope = log_scope + logsigmoid(-logits)
+    log_masks = torch.cat([*log_masks, log_scope], 1)
+    loc, scale = encoded(guide.encoder, x, log_masks)
+    decoded = model.decoder((loc + scale * torch.randn_like(loc)).flatten(0, 1)).unflatten(0, loc.shape[:2])
+    loss = mixture_loss(x, decoded[:, :, :-1], log_masks, model.scales[:, None, None, None])
+    divergence = (log_masks.exp() * (log_masks - decoded[:, :, -1].log_softmax(1))).flatten(1).sum(1)
+    kl = normal_kl(torch.zeros(()), torch.ones(()), loc, scale)
+    return (loss + kl + model.mask_weight * divergence).mean()
+
+
+def genesis_loss(model, guide, x):
+    features = guide.image_encoder(x)
+    before, state, prior_state, p_loc, p_scale = features.new_zeros(len(x), model.mask_dim), None, None, None, None
+    kl, drawn = 0.0, []
+    for slot in range(model.num_slots):
+        state = guide.recurrent(torch.cat([features, before], -1), state)
+        loc, log_variance = guide.mask_head(state[0]).chunk(2, -1)
+        scale = (0.5 * log_variance).exp()
+        if slot == 0:
+            p_loc, p_scale = torch.zeros_like(loc), torch.ones_like(loc)
+        kl = kl + normal_kl(p_loc, p_scale, loc, scale)
+        before = loc + scale * torch.randn_like(loc)
+        drawn.append(before)
+        if slot < model.num_slots - 1:
+            prior_state = model.mask_prior.cell(before, prior_state)
+            p_loc, p_log_variance = model.mask_prior.head(prior_state[0]).chunk(2, -1)
+            p_scale = (0.5 * p_log_variance).exp()
+    z_m = torch.stack(drawn, 1)
+    logits = model.mask_decoder(z_m[:, :-1].flatten(0, 1)).unflatten(0, (len(x), -1)).squeeze(2)
+    left = torch.cat([torch.zeros_like(logits[:, :1]), logsigmoid(-logits).cumsum(1)], 1)
+    log_masks = left + torch.cat([logsigmoid(logits), torch.zeros_like(logits[:, :1])], 1)
+    loc, scale = encoded(guide.component_encoder, x, log_masks)
+    p_loc, p_log_variance = model.component_prior(z_m).chunk(2, -1)
+    kl = kl + normal_kl(p_loc, (0.5 * p_log_variance).exp(), loc, scale)
+    z = loc + scale * torch.randn_like(loc)
+    components = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]).sigmoid()
+    return (mixture_loss(x, components, log_masks, model.scale) + kl).mean()
+
+
+def measure(size: str, side: str, steps: int) -> dict[str, float]:
+    """Milliseconds of a step and megabytes of the process."""
+    from pyzoo.data.scenes import sprites
+    from pyzoo.models.genesis import GenesisNetworks
+    from pyzoo.models.monet import MONetNetworks
+    from pyzoo.training import keep_freed_memory
+
+    name, sizes, batch = SIZES[size]
+    torch.manual_seed(0)
+    if side != "handwritten":
+        keep_freed_memory()
+    networks = {"monet": MONetNetworks, "genesis": GenesisNetworks}[name](**sizes)
+    model = networks.model()
+    guide = networks.guide(model)
+    x = sprites(batch, torch.Generator().manual_seed(0), networks.x_shape[1], 4).images / 255
+    if side.startswith("handwritten"):
+        loss_of = {"monet": monet_loss, "genesis": genesis_loss}[name]
+        optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-4)
+
+        def step():
+            optimizer.zero_grad()
+            loss = loss_of(model, guide, x)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+    else:
+        step = our_step(model, guide, {"x": x}, *side.split()[1:], lr=1e-4)
+    return time_steps(step, steps)
+
+
+if __name__ == "__main__":
+    described = {size: f"K = {sizes['num_slots']}, batch {batch}" for size, (_, sizes, batch) in SIZES.items()}
+    main(__file__, __doc__, described, SIDES, measure, lambda size: 20 if size.endswith("small") else 3)
