@@ -433,6 +433,9 @@ def transformed(x: Tensor, family: Family, num_views: int, inverse_views: bool, 
         inverse_views: whether the views are f(x) and f^-1(x); otherwise each has a transformation of its own.
         generator: draws the transformations, on the device of x.
     """
+    require_kind(family, "family", Family)
+    require_kind(generator, "generator", torch.Generator)
+    require_count(num_views, "num_views")
     if inverse_views:
         parameters = family.sample(len(x), generator)
         return [family.apply(x, parameters), family.apply(x, family.inverse(parameters))]

@@ -20,7 +20,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import require_count, require_floating, require_same_type, require_shape
+from pyzoo.checks import require_count, require_floating, require_kind, require_same_type, require_shape
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
 from pyzoo.models.mib import StructuredNetworks, check_complete, those_given, view_dim, without_absent
@@ -63,6 +63,7 @@ class StructuredGuide(PyroModule):
         mask: nn.Module | None = None,
     ) -> None:
         super().__init__("guide")
+        require_kind(network, "network", BayesianNetwork)
         _check_inference(network)
         check_complete(network.variables, dims, encoders, "encoder")
         self.network = network

@@ -369,6 +369,7 @@ class ViewNetworks(StructuredNetworks):
     """Number of classes of a label."""
 
     def kind(self, view: str) -> ViewKind:
+        require_names([view], self.observed, "view")
         return "class" if view == "label" else "image"
 
     def shape(self, view: str) -> tuple[int, ...]:
@@ -419,6 +420,7 @@ class TableNetworks(StructuredNetworks):
     """Standard deviation of a feature about its decoder's mean; the columns themselves have variance 1, or are zeros and ones."""
 
     def kind(self, view: str) -> ViewKind:
+        require_names([view], self.observed, "view")
         return "features" if view == "x" else "class"
 
     def shape(self, view: str) -> tuple[int, ...]:

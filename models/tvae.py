@@ -29,7 +29,7 @@ its gaps:
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
@@ -37,7 +37,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyzoo.checks import num_rows, require_count, require_floating, require_number, require_observed, require_shape
+from pyzoo.checks import num_rows, require_count, require_floating, require_kind, require_number, require_observed, require_shape
 from pyzoo.errors import UsageError
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.nn import Networks, he_initialized
@@ -48,6 +48,7 @@ __all__ = ["LATENT_MAPS", "TVAE", "Additive", "Coherence", "LatentMap", "Matrix"
 Coherence = Literal["marginal", "conditional"]
 
 
+@runtime_checkable
 class LatentMap(Protocol):
     """r_chi of eq. 1: how a transformation T acts on a latent z. T = 0 is the identity, and -T the inverse of T."""
 
@@ -137,6 +138,8 @@ class TVAE(PyroModule):
         transformation_weight: float = 0.0,
     ) -> None:
         super().__init__("model")
+        require_kind(decoder, "decoder", nn.Module)
+        require_kind(latent_map, "latent_map", LatentMap, type(None))
         if inverse_views and num_views != 2:
             raise ValueError(f"A transformation and its inverse give two views, not {num_views}.")
         require_count(num_views, "num_views")

@@ -96,6 +96,7 @@ def show_curves(
     if not curves:
         raise ValueError("There is no curve to show.")
     require_number(limit, "limit", Above(0))
+    require_names(styles or {}, curves, "curve")
     for label, curve in curves.items():
         require_tensor(curve, f"the curve '{label}'")
         style = dict((styles or {}).get(label, {}))

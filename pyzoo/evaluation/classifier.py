@@ -16,6 +16,7 @@ from pyzoo.checks import (
     require_same_type,
     require_shape,
 )
+from pyzoo.errors import one_line
 
 __all__ = ["class_probabilities", "train_classifier"]
 
@@ -98,4 +99,7 @@ def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) ->
     require_floating(images, "images")
     require_kind(network, "network", nn.Module)
     require_same_type(images, "images", network)
-    return torch.cat([network(part).softmax(-1) for part in images.split(rows)])
+    try:
+        return torch.cat([network(part).softmax(-1) for part in images.split(rows)])
+    except RuntimeError as error:  # the layers' own words, of matrices that can't be multiplied
+        raise ValueError(f"images of {tuple(images.shape[1:])} do not fit the network: {one_line(error)}.") from error

@@ -52,6 +52,8 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
         0.5
     """
     count, total = require_batch(batch), {}
+    if not count:
+        raise ValueError("The mean over a batch needs an example.")
     for block in blocks(batch, rows):
         for name, term in TraceKL_ELBO().terms(model, guide, **block).items():
             total[name] = total.get(name, 0.0) + term.item() / count

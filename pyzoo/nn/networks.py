@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from pyro.nn import PyroModule
@@ -47,6 +48,8 @@ class Networks(Settings):
         Raises:
             UsageError: the class is not there or is no such class, or a value is missing or not allowed.
         """
+        if not isinstance(description, Mapping):
+            raise UsageError(f"networks are described by an object of names and values, not by {description!r}")
         values = dict(description)
         module, _, name = str(values.pop("class", "")).partition(":")
         if not all(part.isidentifier() for part in (*module.split("."), name)):

@@ -331,3 +331,26 @@ def test_the_gain_in_half_precision():
     assert environment_gain(torch.zeros(16, 2).half(), z.half(), y.half(), e.half()).item() == pytest.approx(
         right.item(), abs=0.01
     )
+
+
+def test_small_things_that_functions_are_given_are_named():
+    from pyzoo.evaluation import class_probabilities, site_terms
+    from pyzoo.guides.mib import StructuredGuide
+    from pyzoo.models.mib import PairNetworks
+    from pyzoo.models.tvae import TVAE
+    from pyzoo.nn import Networks
+    from pyzoo.plotting import figure_grid, show_curves
+
+    _, [[axes]] = figure_grid(1, 1, "")
+    cases = {
+        "There is no view 'sound'": lambda: PairNetworks().kind("sound"),
+        "network must be": lambda: StructuredGuide(None, {}, {}),
+        "latent_map must be": lambda: TVAE(torch.nn.Linear(2, 2), 2, latent_map=5),
+        "networks are described by an object": lambda: Networks.restored([1]),
+        "needs an example": lambda: site_terms(lambda x: None, lambda x: None, {"x": torch.zeros(0, 2)}),
+        "There is no curve 'b'": lambda: show_curves(axes, {"a": torch.zeros(3)}, 1.0, styles={"b": {}}),
+        "do not fit the network": lambda: class_probabilities(torch.nn.Conv2d(1, 1, 9), torch.zeros(1, 1, 4, 4)),
+    }
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message):
+            call()
