@@ -222,8 +222,14 @@ def _wrapped(head: str, text: str, indent: int) -> list[str]:
 
 def _presets(about: About) -> str:
     """The presets with the time that they take."""
-    times = {name: "a GPU" if minutes is None else f"{minutes:g} min" for name, minutes in about.minutes.items()}
+    times = {name: _duration(minutes) for name, minutes in about.minutes.items()}
     return "presets: " + ", ".join(f"{name} ({needs})" for name, needs in times.items())
+
+
+def _duration(minutes: float | None) -> str:
+    if minutes is None:
+        return "a GPU"
+    return f"{minutes:g} min" if minutes < 120 else f"{minutes / 60:.0f} hours"
 
 
 # train and resume -----------------------------------------------------------------------------------------------------

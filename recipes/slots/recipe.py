@@ -223,6 +223,14 @@ _SMALL = {
     "encoder_channels": (32, 32, 64, 64),
     "decoder_channels": (32, 32, 32),
 }
+_LONG = {  # the networks of the paper's tables, at 32 x 32
+    **_SMALL,
+    "steps": 100_000,
+    "batch_size": 32,
+    "falls_after": 0.8,
+    "attention_channels": (32, 32, 64, 64),
+    "decoder_channels": (32, 32, 32, 32),
+}
 _PAPER = {"steps": 1_000_000, "batch_size": 64, "image_size": 64, "num_slots": 5}
 _SMALL_GENESIS = {
     "data": "sprites",
@@ -238,6 +246,15 @@ _SMALL_GENESIS = {
     "channels": (16, 32, 32),
     "decoder_channels": (32, 32, 32),
 }
+_LONG_GENESIS = {  # Genesis's networks, at 32 x 32
+    **_SMALL_GENESIS,
+    "steps": 100_000,
+    "falls_after": 0.8,
+    "mask_dim": 64,
+    "hidden_dim": 256,
+    "channels": (32, 32, 64, 64),
+    "decoder_channels": (32, 32, 32, 32),
+}
 _PAPER_GENESIS = {"data": "sprites", "num_pieces": 4, "steps": 500_000, "batch_size": 32, "image_size": 64, "num_slots": 5}
 
 
@@ -250,7 +267,7 @@ class MONetRecipe(SlotsRecipe):
 
     name: ClassVar[str] = "monet"
     about: ClassVar[About] = ABOUT["monet"]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "paper": _PAPER}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "long": _LONG, "paper": _PAPER}
 
     networks: MONetNetworks = MONetNetworks()
     """Sizes of the networks."""
@@ -294,7 +311,7 @@ class GenesisRecipe(SlotsRecipe):
 
     name: ClassVar[str] = "genesis"
     about: ClassVar[About] = ABOUT["genesis"]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL_GENESIS, "paper": _PAPER_GENESIS}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL_GENESIS, "long": _LONG_GENESIS, "paper": _PAPER_GENESIS}
 
     networks: GenesisNetworks = GenesisNetworks()
     """Sizes of the networks."""
