@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyzoo.data.scenes import Relation, Scenes
-from pyzoo.evaluation import are_related, match_slots, pieces_of_slots, pooled_r2
+from pyzoo.evaluation import are_related, match_slots, pieces_of_slots
 from pyzoo.models.genesis import Genesis
 from pyzoo.recipes.slots.apart import Apart, put_together
 
@@ -61,7 +61,8 @@ def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
 def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
     """Share of the variance of pieces' colors or places that is explained where a slot is imputed from the others.
 
-    A model whose slots are independent imputes the same in all scenes: it has at most 0. nan if no slot shows a piece.
+    The variance is about each slot's own mean, so that to know where a slot's pieces are on average is worth nothing. A model
+    whose slots are independent imputes the same in all scenes: it has at most 0. nan if no slot shows two pieces or more.
 
     Args:
         model: which took the scenes apart.
@@ -71,15 +72,17 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
     """
     target = {"color": scenes.colors, "place": scenes.places}[relation].to(apart.masks)
     shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), target.shape[1])
-    true, imputed = [], []
+    error = variance = 0.0
     for slot in range(model.num_slots):
         scene, piece = (shown_by == slot).nonzero().unbind(1)
-        if len(scene):
+        if len(scene) > 1:
             found = impute_slots(model, apart.of(scene), torch.full_like(scene, slot))
             pieces = pieces_of_slots(found.masks, found.components)
-            true.append(target[scene, piece])
-            imputed.append({"color": pieces.colors, "place": pieces.places}[relation][:, slot])
-    return pooled_r2(torch.cat(true), torch.cat(imputed)) if true else float("nan")
+            imputed = {"color": pieces.colors, "place": pieces.places}[relation][:, slot]
+            true = target[scene, piece].double()
+            error += (true - imputed).square().sum().item()
+            variance += (true - true.mean(0)).square().sum().item()
+    return 1 - error / variance if variance else float("nan")
 
 
 def related_after_swap(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
