@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 from pyzoo.checks import require_count
 from pyzoo.data.files import check_size, expanded, fit
 from pyzoo.errors import UsageError
+from pyzoo.files import require_file
 
 __all__ = ["SceneFile", "read_scenes"]
 
@@ -61,6 +62,7 @@ def read_scenes(path: str | Path, count: int = 60_000, image_size: int | None = 
         check_size(image_size)
     images, segments = [], []
     try:
+        require_file(path)
         with gzip.open(path, "rb") as file:
             for record in _records(file, count):
                 image, segment = _scene(record)
@@ -68,6 +70,8 @@ def read_scenes(path: str | Path, count: int = 60_000, image_size: int | None = 
                     raise ValueError("its images differ in size")
                 images.append(image)
                 segments.append(segment)
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or 'it is not compressed with gzip, or is damaged'}") from error
     except (ValueError, IndexError, struct.error, EOFError, zlib.error) as error:

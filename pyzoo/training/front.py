@@ -12,7 +12,7 @@ from pyzoo.settings import cut
 from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
 from pyzoo.training.run import Run, run_name
-from pyzoo.training.run_folder import RunFolder
+from pyzoo.training.run_folder import OWN_DATA, RunFolder
 
 __all__ = ["load", "train"]
 
@@ -59,7 +59,7 @@ def train(
         >>> run.metrics["reconstruction_r2"]  # doctest: +SKIP
         0.93
     """
-    if out is not None and (not isinstance(out, (str, Path)) or "\0" in str(out)):
+    if out is not None and (not isinstance(out, (str, Path)) or "\0" in str(out) or not str(out)):
         raise UsageError(f"out must be a path, got {cut(out)}")
     if preset is not None and not isinstance(preset, str):
         raise UsageError(f"preset must be a name, got {cut(preset)}")
@@ -93,7 +93,10 @@ def _with_tensors(
     """A run on images that were given as tensors, which its folder keeps."""
     name = run_name(kind.preset(preset, **settings), preset)
     path = absolute(Path("runs") / name.replace(f"-{preset}-", f"-{preset}-images-", 1) if out is None else out)
+    if (path / OWN_DATA).exists() and not RunFolder(path).was_begun:
+        raise UsageError(f"{path / OWN_DATA} is in the way of the images to keep there: choose another folder")
     with RunFolder.making(path) as folder:
+        folder.made_data = True
         file = kind.keep_data(path, *(data if isinstance(data, tuple) else (data,)), **settings)
         return Run.create(kind.preset(preset, **settings, data=str(file)).fitted(settings), preset, hardware, folder, say)
 

@@ -161,6 +161,7 @@ class Run:
         with contextlib.nullcontext(path) if isinstance(path, RunFolder) else RunFolder.making(expanded(path)) as folder:
             folder.write_config(_config(recipe, preset, hardware, folder.path))
         run = cls(folder.path, say)
+        run.folder.made_data = folder.made_data
         run._is_new = True
         return run
 
@@ -296,8 +297,17 @@ class Run:
             raise UsageError(f"--steps must be at least {max(1, trained)}, which {self.path} is trained to, got {steps}")
         recipe = changed(self.recipe, {"steps": steps})
         with self.folder.lock():
+            self._require_readable(recipe)
             self.config = {**self.config, "settings": _settings(recipe, self.path)}
             self.folder.write_config(self.config)
+
+    def _require_readable(self, recipe: Recipe) -> None:
+        """Raises a UsageError unless the run's files and data are what a training goes on from."""
+        with own_surroundings():
+            self._require_same_data(recipe)
+            if self.folder.checkpoints.newest_step():
+                self.folder.checkpoints.load()
+            self.folder.metrics()
 
     @property
     def is_finished(self) -> bool:

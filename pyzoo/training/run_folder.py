@@ -83,8 +83,14 @@ class RunFolder:
         self.path = path
         self.checkpoints = CheckpointFolder(path / "checkpoints")
         self.figures = path / "figures"
+        self.made_data = False  # whether data.npz was written for this run, and is not its user's
         self._locked = False
         self._writer: Any = None
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether making the run was begun: its lock comes first."""
+        return (self.path / _LOCK).exists()
 
     @classmethod
     def require_free(cls, path: Path) -> None:
@@ -133,7 +139,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Removes the files of a run that was never trained, and its folder if nothing else is in it."""
-        for name in ("config.json", "log.txt", "metrics.csv", _LOCK, OWN_DATA):
+        for name in ("config.json", "log.txt", "metrics.csv", _LOCK, *([OWN_DATA] if self.made_data else [])):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
         for folder in (self.checkpoints.path, self.figures, self.path):

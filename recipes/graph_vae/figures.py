@@ -165,7 +165,7 @@ def embeddings(report: "GraphVAEReport", sets: Mapping[str, Tensor], labels: Ten
     colors = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10" if few else "gist_rainbow"}
     perplexity = min(30.0, (count - 1) / 3)
     for cell, (name, points) in zip(axes, sets.items(), strict=True):
-        places = TSNE(random_state=report.recipe.seed, perplexity=perplexity).fit_transform(points.numpy())
+        places = TSNE(random_state=report.recipe.seed % 2**32, perplexity=perplexity).fit_transform(points.numpy())
         dots = cell.scatter(*places.T, s=4, **colors)
         cell.set_title(name, fontsize=9)
         cell.set_xticks([])

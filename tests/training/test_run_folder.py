@@ -1,12 +1,16 @@
+import io
 import json
 import math
 import os
 import sys
 
+import numpy as np
 import pytest
+import torch
 
+import pyzoo
 from pyzoo.errors import UsageError
-from pyzoo.training import Busy, RunFolder
+from pyzoo.training import Busy, NonFiniteLoss, RunFolder
 
 RESULTS = {
     "metrics": {"r2": 0.5},
@@ -264,3 +268,27 @@ def test_tensorboard_is_not_installed(tmp_path, monkeypatch):
     run = RunFolder.create(tmp_path / "run", {})
     with pytest.raises(UsageError, match="needs the package tensorboard: pip install tensorboard"):
         run.write_tensorboard({"step": 5, "loss": 2.0})
+
+
+def test_a_users_data_in_the_folder_of_a_run_stay_whatever_happens(tmp_path):
+    """Also where the run fails before its first checkpoint, and where tensors would be kept under the same name."""
+    out = tmp_path / "run"
+    out.mkdir()
+    content = io.BytesIO()
+    np.savez(content, images=np.zeros((60, 8, 8), np.uint8))
+    (out / "data.npz").write_bytes(content.getvalue())
+    settings = {"out": out, "steps": 2, "progress": False}
+    with pytest.raises(NonFiniteLoss):
+        pyzoo.train("vae", "digits", data=out / "data.npz", batch_size=4, learning_rate=1e30, **{**settings, "steps": 30})
+    with pytest.raises(UsageError):
+        pyzoo.train("vae", "digits", data=out / "data.npz", batch_size=999, **settings)
+    with pytest.raises(UsageError, match="in the way of the images to keep there"):
+        pyzoo.train("vae", "digits", data=torch.rand(60, 8, 8), batch_size=4, **settings)
+    assert [path.name for path in out.iterdir()] == ["data.npz"]
+    assert (out / "data.npz").read_bytes() == content.getvalue()
+
+
+def test_data_that_were_kept_for_a_run_go_with_it(tmp_path):
+    with pytest.raises(UsageError):
+        pyzoo.train("vae", "digits", data=torch.rand(60, 8, 8), out=tmp_path / "run", batch_size=999, progress=False)
+    assert not (tmp_path / "run").exists()
