@@ -316,6 +316,8 @@ def has_relation(scenes: Scenes, relation: Relation, tolerance: float = 0.05) ->
     require_number(tolerance, "tolerance", AtLeast(0))
     if relation not in ("color", "place"):
         raise ValueError(f"relation is 'color' or 'place', not {relation!r}.")
+    if relation == "place" and scenes.places.shape[1] > 4:
+        raise ValueError(f"scenes must have at most 4 pieces where places are mirrored, got {scenes.places.shape[1]}.")
     if relation == "color":
         nearest = (scenes.colors.unsqueeze(2) - COLORS.to(scenes.colors)).abs().amax(-1)
         distance, hues = nearest.min(-1)

@@ -163,11 +163,12 @@ class Sines:
         require_shape(phases, "phases", tuple(parts.shape))
         require_kept(keep, parts)
         keep = torch.ones_like(parts, dtype=torch.bool) if keep is None else keep
-        time = torch.arange(self.num_steps, device=parts.device, dtype=amplitudes.dtype)
+        kind = torch.promote_types(amplitudes.dtype, torch.float32)  # half precision can't count the steps
+        time = torch.arange(self.num_steps, device=parts.device, dtype=kind)
         angle = (2 * math.pi / self.period * (parts + 1)).unsqueeze(-1) * time + phases.unsqueeze(-1)
         waves = (keep * amplitudes).unsqueeze(-1) * angle.cos()  # (batch, parts, steps)
         num_parts = keep.sum(-1, keepdim=True)
-        return num_parts * torch.tanh(self.nonlinearity / num_parts * waves.sum(-2))
+        return (num_parts * torch.tanh(self.nonlinearity / num_parts * waves.sum(-2))).to(amplitudes.dtype)
 
     def subset(self, curves: Curves, keep: Tensor) -> Tensor:
         """The curves that the kept sines alone would have given, (batch, steps).

@@ -66,6 +66,7 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     tolerance = 1e-5 + torch.finfo(weights.dtype).eps
     if not (weights >= 0).all() or not ((weights.double().sum(dim) - 1).abs() <= tolerance).all():
         raise ValueError("Weights must be at least 0 and sum to 1 along the dimension of the normals.")
+    loc = loc - loc.narrow(dim, 0, 1).detach()  # only differences count, and means far from zero leave them few digits
     shares = weights / scale.square()
     precision = shares.sum(dim, keepdim=True)
     mean = (shares * loc).sum(dim, keepdim=True) / precision

@@ -6,8 +6,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from pyzoo.checks import require_count, require_floating, require_kind, require_number, require_shape
-from pyzoo.data.scenes import Relation, Scenes, has_relation
+from pyzoo.checks import as_indices, require_count, require_floating, require_kind, require_number, require_shape, require_tensor
+from pyzoo.data.scenes import COLORS, Relation, Scenes, has_relation
 from pyzoo.evaluation.segmentation import require_masks, segments_of
 from pyzoo.settings import AtLeast, AtMost
 
@@ -48,6 +48,8 @@ def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -
     """
     require_masks(masks)
     require_floating(components, "components")
+    kind = torch.promote_types(masks.dtype, torch.float32)  # half precision can't count an image's pixels
+    masks, components = masks.to(kind), components.to(kind)
     scenes, slots, height, width = masks.shape
     require_shape(components, "components", (scenes, slots, "channels", height, width))
     require_number(smallest, "smallest", AtLeast(0), AtMost(1))
@@ -82,12 +84,15 @@ def match_slots(masks: Tensor, segments: Tensor, num_pieces: int, least: float =
         [[1, -1]]
     """
     require_masks(masks)
+    segments = as_indices(segments, "segments", dim=3)
     require_shape(segments, "segments", (len(masks), *masks.shape[2:]))
     require_count(num_pieces, "num_pieces")
+    if segments.numel() and not 0 <= int(segments.min()) <= int(segments.max()) <= num_pieces:
+        raise ValueError(f"segments must be from 0 to {num_pieces}, the number of pieces.")
     require_number(least, "least", AtLeast(0.5), AtMost(1))
     pieces, slots = torch.arange(1, num_pieces + 1, device=masks.device), torch.arange(masks.shape[1], device=masks.device)
-    true = (segments.unsqueeze(1) == pieces[:, None, None]).flatten(2).to(masks)
-    found = (segments_of(masks).unsqueeze(1) == slots[:, None, None]).flatten(2).to(masks)
+    true = (segments.unsqueeze(1) == pieces[:, None, None]).flatten(2).double()
+    found = (segments_of(masks).unsqueeze(1) == slots[:, None, None]).flatten(2).double()
     shared = true @ found.mT  # (scenes, pieces, slots)
     overlap, slot = (shared / (true.sum(2)[..., None] + found.sum(2)[:, None] - shared).clamp(min=1)).max(2)
     return torch.where(overlap > least, slot, -1)
@@ -117,6 +122,12 @@ def are_related(
         [True]
     """
     require_kind(pieces, "pieces", SlotPieces)
+    require_tensor(pieces.present, "present")
+    if pieces.present.dtype != torch.bool:
+        raise ValueError(f"present must be boolean, got {pieces.present.dtype}.")
+    require_shape(pieces.present, "present", ("scenes", "slots"))
+    require_shape(pieces.colors, "colors", (*pieces.present.shape, COLORS.shape[1]))
+    require_shape(pieces.places, "places", (*pieces.present.shape, 2))
     require_count(num_pieces, "num_pieces")
     fewest_pieces = num_pieces if fewest_pieces is None else fewest_pieces
     require_count(fewest_pieces, "fewest_pieces")

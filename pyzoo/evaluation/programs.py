@@ -3,7 +3,7 @@
 All expect programs in evaluation mode and draw from the global random state.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -51,6 +51,8 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
         >>> round(site_terms(model, guide, {"x": torch.tensor([1.0, -1.0])})["z"], 3)
         0.5
     """
+    require_kind(model, "model", Callable)
+    require_kind(guide, "guide", Callable)
     count, total = require_batch(batch), {}
     if not count:
         raise ValueError("The mean over a batch needs an example.")
@@ -70,6 +72,7 @@ def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num
 @torch.no_grad()
 def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[str]) -> dict[str, Tensor]:
     """Each latent's mean given the batch, and given the means of the sites that the guide draws before it."""
+    require_kind(guide, "guide", Callable)
     require_kind(batch, "batch", Mapping)
     require_names_of(sites, "sites")
     with AtMean(sites):
@@ -81,6 +84,8 @@ def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[s
 @torch.no_grad()
 def reconstruct(model: Any, guide: Any, batch: Mapping[str, Tensor], site: str = "x") -> Tensor:
     """The mean of p(x | latents) at a draw of the latents given the batch."""
+    require_kind(model, "model", Callable)
+    require_kind(guide, "guide", Callable)
     require_kind(batch, "batch", Mapping)
     drawn = pyro.poutine.trace(guide).get_trace(**batch)
     trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch)

@@ -1,10 +1,19 @@
 """How well one tensor predicts another."""
 
+import torch
 from torch import Tensor
 
 from pyzoo.checks import require_tensor
 
 __all__ = ["pooled_r2"]
+
+
+def _beyond_floats(values: Tensor) -> bool:
+    """Whether any whole number is too large to be told apart from its neighbors as a float."""
+    if values.dtype == torch.uint64:  # torch can't compare these
+        return bool((values.view(torch.int64) < 0).any()) or int(values.view(torch.int64).max()) > 2**53
+    values = values.long()
+    return int(values.max()) > 2**53 or int(values.min()) < -(2**53)
 
 
 def pooled_r2(target: Tensor, estimate: Tensor) -> float:
@@ -36,7 +45,7 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
     if target.is_complex() or estimate.is_complex():
         raise ValueError("target and estimate must be real numbers.")
     for name, values in (("target", target), ("estimate", estimate)):
-        if not values.is_floating_point() and values.numel() and int(values.abs().max()) > 2**53:
+        if not values.is_floating_point() and values.dtype != torch.bool and _beyond_floats(values):
             raise ValueError(f"{name} has whole numbers beyond 2^53, which can't be told apart as floats.")
     target, estimate = target.double(), estimate.double()
     if not (target.isfinite() & estimate.isfinite()).all():

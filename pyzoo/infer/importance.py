@@ -10,7 +10,7 @@ from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyzoo.checks import require_batch, require_count, require_kind
+from pyzoo.checks import require_batch, require_count, require_kind, require_tensor
 from pyzoo.infer.parameter_store import without_parameter_store
 from pyzoo.infer.trace_kl import is_masked_out
 
@@ -93,6 +93,12 @@ def _block(model, guide, batch: Mapping[int | str, Tensor], num_samples: int, ma
     examples = len(next(iter(batch.values())))
     most = max(1, max_rows // examples)
     encoded = _call(guide.precompute, batch, {}) if hasattr(guide, "precompute") else {}
+    require_kind(encoded, "what the guide's precompute returns", Mapping)
+    for name, value in encoded.items():
+        require_tensor(value, f"'{name}' of the guide's precompute")
+        if not value.dim() or len(value) != examples:
+            what = f"as many rows as the batch, {examples}, got {tuple(value.shape)}"
+            raise ValueError(f"'{name}' of the guide's precompute must have {what}.")
     total = None
     for start in range(0, num_samples, most):
         repeats = min(most, num_samples - start)

@@ -54,6 +54,16 @@ class Objective:
         require_kind(self.optimizer, "optimizer", Callable)
         require_kind(self.name, "name", str)
         require_count(self.every, "every")
+        require_kind(self.moves, "moves", Sequence, type(None))
+        for place, group in enumerate(self.moves or ()):
+            require_kind(group, f"entry {place} of moves", nn.Parameter, Mapping)
+            if isinstance(group, Mapping) and "params" not in group:
+                raise ValueError(f"Entry {place} of moves must have 'params', got {sorted(group)}.")
+        require_kind(self.scheduler, "scheduler", Callable, type(None))
+        require_kind(self.after_step, "after_step", Callable, type(None))
+        require_kind(self.schedules, "schedules", Sequence)
+        for place, schedule in enumerate(self.schedules):
+            require_kind(schedule, f"entry {place} of schedules", Schedule)
         if self.clip_norm is not None:
             require_number(self.clip_norm, "clip_norm", Above(0))
 

@@ -68,6 +68,8 @@ class Schedule:
         value = self.value(step)
         require_number(value, f"the value of '{self.column}' at step {step}")
         for buffer in self._buffers:
+            if abs(value) > torch.finfo(buffer.dtype).max:
+                raise ValueError(f"the value of '{self.column}' at step {step}, {value:g}, is beyond {buffer.dtype}.")
             buffer.fill_(value)
 
     def current(self) -> float:
@@ -77,6 +79,7 @@ class Schedule:
 
 def progress(step: int, steps: float, start: float = 0.0) -> float:
     """How much of a schedule has passed, from 0 to 1; one without steps does not begin."""
+    require_number(step, "step")
     return min(1.0, max(0.0, (step - start) / steps)) if steps else 0.0
 
 
@@ -101,7 +104,12 @@ def linear(first: float, last: float, steps: float, start: float = 0.0) -> Value
     """
     _check(first, last, steps)
     require_number(start, "start")
-    return lambda step: first + (last - first) * progress(step, steps, start)
+
+    def value(step: int) -> float:  # so that both ends are met exactly, and nothing overflows between them
+        share = progress(step, steps, start)
+        return (1 - share) * first + share * last
+
+    return value
 
 
 def warmup(steps: float) -> Value:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import LogNormal, Normal, kl_divergence
 
-import pyzoo
+import pyzoo.plotting
 from pyzoo.data.environments import EnvironmentSource, colored_images
 from pyzoo.data.planted import drawn_structure
 from pyzoo.distributions import (
@@ -350,6 +350,77 @@ def test_small_things_that_functions_are_given_are_named():
         "needs an example": lambda: site_terms(lambda x: None, lambda x: None, {"x": torch.zeros(0, 2)}),
         "There is no curve 'b'": lambda: show_curves(axes, {"a": torch.zeros(3)}, 1.0, styles={"b": {}}),
         "do not fit the network": lambda: class_probabilities(torch.nn.Conv2d(1, 1, 9), torch.zeros(1, 1, 4, 4)),
+    }
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_more_numbers_are_right():
+    from pyzoo.data.sines import Sines
+    from pyzoo.distributions import dual_geometric_jensen_shannon
+    from pyzoo.evaluation import match_slots, pieces_of_slots, pooled_r2
+    from pyzoo.training import linear
+
+    far = torch.full((3, 1), 1e4)
+    assert dual_geometric_jensen_shannon(far, torch.full((3, 1), 1e-3)) == 0
+    assert linear(1e16, 1.0, 10)(10) == 1
+    assert linear(-1.7e308, 1.7e308, 10)(5) == 0
+    sines, parts = Sines(lambda step: 2, num_steps=4000), torch.tensor([[0, 3]])
+    amplitudes = torch.tensor([[0.5, 1.0]])
+    whole = sines.curve(parts, amplitudes, amplitudes)
+    torch.testing.assert_close(sines.curve(parts, amplitudes.half(), amplitudes.half()).float(), whole, rtol=0, atol=2e-2)
+    masks = torch.zeros(1, 2, 300, 300, dtype=torch.half)
+    masks[:, 0] = 1
+    assert match_slots(masks, torch.ones(1, 300, 300, dtype=torch.int64), 1).tolist() == [[0]]
+    assert pieces_of_slots(masks, torch.ones(1, 2, 3, 300, 300, dtype=torch.half)).colors[0, 0].tolist() == pytest.approx(
+        [1, 1, 1]
+    )
+    with pytest.raises(ValueError, match="beyond 2\\^53"):
+        pooled_r2(torch.tensor([-(2**63), 1]), torch.tensor([-(2**63) + 1, 1]))
+    for kind in (torch.bool, torch.uint16, torch.uint64):
+        assert pooled_r2(torch.tensor([0, 1]).to(kind), torch.tensor([0, 1]).to(kind)) == 1
+
+
+def test_more_arguments_are_named():
+    from functools import partial
+
+    from pyzoo.data.scenes import Scenes, has_relation
+    from pyzoo.evaluation import SlotPieces, are_related, match_slots, posterior_means, reconstruct, site_terms
+    from pyzoo.infer import log_likelihood
+    from pyzoo.training import Objective, Schedule, constant, linear
+
+    adam, layer = partial(torch.optim.Adam, lr=1.0), torch.nn.Linear(1, 1)
+    holder = torch.nn.Module()
+    holder.register_buffer("number", torch.zeros((), dtype=torch.half))
+    masks = torch.full((1, 2, 3, 3), 0.5)
+    places, flags = torch.zeros(1, 5, 2), torch.ones(1, 5, dtype=torch.bool)
+    nothing = torch.zeros(1, 0, 0, dtype=torch.int64)
+
+    class Three(torch.nn.Module):
+        def precompute(self, x):
+            return {"features": torch.zeros(3)}
+
+        def forward(self, x, features):
+            pass
+
+    cases = {
+        "moves must be": lambda: Objective(layer, adam, moves=3),
+        "entry 0 of moves must be": lambda: Objective(layer, adam, moves=[1]),
+        "must have 'params'": lambda: Objective(layer, adam, moves=[{"lr": 1}]),
+        "scheduler must be": lambda: Objective(layer, adam, scheduler=3),
+        "schedules must be": lambda: Objective(layer, adam, schedules=3),
+        "is beyond torch.float16": lambda: Schedule(holder, "number", constant(1e6)).apply(0),
+        "step must be": lambda: linear(0, 1, 10)(float("nan")),
+        "model must be": lambda: site_terms(None, None, {"x": torch.zeros(2)}),
+        "guide must be": lambda: posterior_means(None, {"x": torch.zeros(2)}, ["z"]),
+        "guide must": lambda: reconstruct(layer, None, {"x": torch.zeros(2)}),
+        "segments must be": lambda: match_slots(masks, torch.full((1, 3, 3), 9), 2),
+        "segments": lambda: match_slots(masks, torch.zeros(1, 3, 3), 2),
+        "at most 4 pieces": lambda: has_relation(Scenes(nothing, nothing, places, places, nothing, flags), "place"),
+        "present": lambda: are_related(SlotPieces(places, places, None), "color", 2),
+        "colors must be": lambda: are_related(SlotPieces(places, places, flags), "color", 2),
+        "must have as many rows": lambda: log_likelihood(lambda x: None, Three(), torch.zeros(2), 1),
     }
     for message, call in cases.items():
         with pytest.raises(ValueError, match=message):
