@@ -66,9 +66,10 @@ class MPPTable5(Table):
             for label in self.models:
                 fields: dict[str, Any] = {"relation": relation, "data_dir": self.data_dir}
                 fields |= {} if self.data is None else {"data": self.data}
+                fields |= {"num_pieces": 2} if relation == "place" else {}  # of more it is not said which slot is which
                 recipe = _MODELS[label]
                 plain = relation == "none" and recipe.preset(self.preset, **fields).data == "tetrominoes"
-                scenes = {"none": "", "color": ", related colors", "place": ", related places"}[relation]
+                scenes = {"none": "", "color": ", related colors", "place": ", two at mirrored places"}[relation]
                 rows.append(Row(label + scenes, recipe, fields, _PAPER.get(label, {}) if plain else {}))
         return rows
 
@@ -92,7 +93,8 @@ class MPPAblations(Table):
     """Folder in which images are looked for first."""
 
     def rows(self) -> Sequence[Row]:
-        shared = {"relation": self.relation, "data_dir": self.data_dir}
+        pieces = {"num_pieces": 2} if self.relation == "place" else {}
+        shared = {"relation": self.relation, "data_dir": self.data_dir, **pieces}
         rows = [Row("MPP^M", MPPMONetRecipe, shared)]
         usual = MPPMONetRecipe.preset(self.preset).networks
         for count in self.num_couplings:
