@@ -1,5 +1,6 @@
 """Figures of scenes taken apart: masks and components side by side, and scenes that were drawn."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +9,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyzoo.evaluation import segments_of
-from pyzoo.plotting import image_grid, loss_history
+from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history
 from pyzoo.recipes.slots.apart import Apart, take_apart
 from pyzoo.recipes.slots.probes import impute_slots, swap_slots
 
 if TYPE_CHECKING:
     from pyzoo.recipes.slots.report import SlotsReport
 
-__all__ = ["decomposition", "exchange", "figures"]
+__all__ = ["decomposition", "exchange", "figures", "separation"]
 
 _SCENES = 8
+_ARI = "held_out_ari_fg"
 # One color for each segment, easy to tell apart; the tenth segment has the first one's again.
 _PALETTE = torch.tensor(
     [
@@ -46,7 +48,22 @@ def figures(report: "SlotsReport", history: Sequence[Mapping[str, float]]) -> It
     if history:
         latents = sorted(name for name in history[0] if name == "z" or name.startswith("z_"))
         terms = {name: name for name in ("x", *latents, "penalty/masks") if name in history[0]}
+        if found := [(row["step"], row[_ARI]) for row in history if math.isfinite(row.get(_ARI, math.nan))]:
+            yield "separation", separation(found)
         yield "loss", loss_history(history, {"loss": {"loss": "loss"}, "terms": terms}, "Training loss and its terms")
+
+
+def separation(measured: Sequence[tuple[float, float]]) -> Figure:
+    """How well held-out scenes were separated as training went on.
+
+    Args:
+        measured: steps, and the adjusted Rand index of the pieces' pixels there.
+    """
+    figure, [[axes]] = figure_grid(1, 1, "Pieces of held-out scenes, separated", cell=(4.6, 2.8))
+    axes.plot(*zip(*measured, strict=True), marker="o", markersize=3)
+    axes.set_ylim(min(0.0, *(ari for _, ari in measured)), 1)
+    label_axes(axes, "training step", "adjusted Rand index")
+    return figure
 
 
 def exchange(model: Any, x: Tensor, apart: Apart) -> Figure:
@@ -60,12 +77,15 @@ def exchange(model: Any, x: Tensor, apart: Apart) -> Figure:
     numbers = torch.arange(apart.masks.shape[1], device=x.device)
     pixels = (segments_of(apart.masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
     slots = pixels.argsort(1, descending=True)[:, 1]  # the largest but the background
-    rows = {"image": x, "one slot of it": _alone(apart, slots)}
-    for name, changed in (
-        ("imputed from the rest", impute_slots(model, apart, slots)),
-        ("swapped", swap_slots(model, apart, slots)),
-    ):
-        rows |= {name: changed.reconstructions, f"the slot, {name}": _alone(changed, slots)}
+    imputed, swapped = impute_slots(model, apart, slots), swap_slots(model, apart, slots)
+    rows = {
+        "image": x,
+        "one slot of it": _alone(apart, slots),
+        "slot, imputed": _alone(imputed, slots),
+        "image with that": imputed.reconstructions,
+        "slot, swapped": _alone(swapped, slots),
+        "image after that": swapped.reconstructions,
+    }
     cells = [list(row.clamp(0, 1)) for row in rows.values()]
     return image_grid(cells, "One slot imputed from the others, and exchanged for the next image's", side=0.8, labels=list(rows))
 
