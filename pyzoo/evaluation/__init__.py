@@ -3,14 +3,13 @@
 from pyzoo.evaluation.classifier import class_probabilities, train_classifier
 from pyzoo.evaluation.fairness import fairness_metrics, leakage
 from pyzoo.evaluation.knn import few_label_accuracy, knn_accuracy
-from pyzoo.evaluation.pieces import SlotPieces, are_related, match_slots, pieces_of_slots
+from pyzoo.evaluation.pieces import SlotPieces, match_slots, pieces_of_slots
 from pyzoo.evaluation.programs import blocks, generate, mean_log_likelihood, posterior_means, reconstruct, site_terms
 from pyzoo.evaluation.regression import pooled_r2
 from pyzoo.evaluation.segmentation import foreground_ari, mean_segmentation_covering, require_masks, segments_of
 
 __all__ = [
     "SlotPieces",
-    "are_related",
     "blocks",
     "class_probabilities",
     "fairness_metrics",

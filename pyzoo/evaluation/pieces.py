@@ -1,17 +1,15 @@
-"""What the slots of a scene show: which have a piece, in which color, and where; and whether pieces are related."""
+"""What the slots of a scene show: which have a piece, in which color, and where."""
 
 import dataclasses
-import itertools
 
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices, require_count, require_floating, require_kind, require_number, require_shape, require_tensor
-from pyzoo.data.scenes import COLORS, Relation, Scenes, has_relation
+from pyzoo.checks import as_indices, require_count, require_floating, require_number, require_shape
 from pyzoo.evaluation.segmentation import require_masks, segments_of
 from pyzoo.settings import AtLeast, AtMost
 
-__all__ = ["SlotPieces", "are_related", "match_slots", "pieces_of_slots"]
+__all__ = ["SlotPieces", "match_slots", "pieces_of_slots"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,52 +94,3 @@ def match_slots(masks: Tensor, segments: Tensor, num_pieces: int, least: float =
     shared = true @ found.mT  # (scenes, pieces, slots)
     overlap, slot = (shared / (true.sum(2)[..., None] + found.sum(2)[:, None] - shared).clamp(min=1)).max(2)
     return torch.where(overlap > least, slot, -1)
-
-
-def are_related(
-    pieces: SlotPieces, relation: Relation, num_pieces: int, fewest_pieces: int | None = None, tolerance: float = 0.1
-) -> Tensor:
-    """Whether the pieces of each scene, in any order, are related as :func:`pyzoo.data.scenes.has_relation` says, (scenes,).
-
-    A scene with another number of pieces is not: this is what generated scenes are asked.
-
-    Args:
-        pieces: as :func:`pieces_of_slots` measures them.
-        relation: "color" or "place".
-        num_pieces: the number of pieces, or the most that there may be.
-        fewest_pieces: the fewest that there may be; by default as many as the most.
-        tolerance: what colors and places may be off.
-
-    Raises:
-        ValueError: a number or the relation is none of these, or there are fewer slots.
-
-    Example:
-        >>> colors = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])  # black, yellow, red
-        >>> pieces = SlotPieces(colors, torch.rand(1, 3, 2), torch.tensor([[False, True, True]]))
-        >>> are_related(pieces, "color", num_pieces=2).tolist()  # yellow follows red
-        [True]
-    """
-    require_kind(pieces, "pieces", SlotPieces)
-    require_tensor(pieces.present, "present")
-    if pieces.present.dtype != torch.bool:
-        raise ValueError(f"present must be boolean, got {pieces.present.dtype}.")
-    require_shape(pieces.present, "present", ("scenes", "slots"))
-    require_shape(pieces.colors, "colors", (*pieces.present.shape, COLORS.shape[1]))
-    require_shape(pieces.places, "places", (*pieces.present.shape, 2))
-    require_count(num_pieces, "num_pieces")
-    fewest_pieces = num_pieces if fewest_pieces is None else fewest_pieces
-    require_count(fewest_pieces, "fewest_pieces")
-    require_number(tolerance, "tolerance", AtLeast(0))
-    scenes, slots = pieces.present.shape
-    if not fewest_pieces <= num_pieces <= slots:
-        numbers = f"{fewest_pieces} and {num_pieces}"
-        raise ValueError(f"fewest_pieces and num_pieces must be in this order and at most {slots}, the slots, got {numbers}.")
-    counts = pieces.present.sum(1)
-    found = torch.zeros(scenes, dtype=torch.bool, device=counts.device)
-    nothing = counts.new_zeros(scenes, 0, 0)  # what scenes look like is not asked
-    for number in range(fewest_pieces, num_pieces + 1):
-        for order in itertools.permutations(range(slots), number):
-            there = pieces.present[:, order]
-            scene = Scenes(nothing, nothing, pieces.colors[:, order], pieces.places[:, order], nothing, there)
-            found |= (counts == number) & there.all(1) & has_relation(scene, relation, tolerance)
-    return found

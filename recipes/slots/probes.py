@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.data.scenes import Relation, Scenes
-from pyzoo.evaluation import are_related, match_slots, pieces_of_slots
+from pyzoo.data.scenes import Relation, Scenes, are_related
+from pyzoo.evaluation import match_slots, pieces_of_slots
 from pyzoo.models.genesis import Genesis
 from pyzoo.recipes.slots.apart import Apart, put_together
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from pyzoo.data.scenes import COLORS, sprites, tetrominoes
-from pyzoo.evaluation import SlotPieces, are_related, match_slots, pieces_of_slots
+from pyzoo.data.scenes import COLORS, are_related, sprites, tetrominoes
+from pyzoo.evaluation import SlotPieces, match_slots, pieces_of_slots
 
 
 def generator(seed=0):

@@ -385,8 +385,8 @@ def test_more_numbers_are_right():
 def test_more_arguments_are_named():
     from functools import partial
 
-    from pyzoo.data.scenes import Scenes, has_relation
-    from pyzoo.evaluation import SlotPieces, are_related, match_slots, posterior_means, reconstruct, site_terms
+    from pyzoo.data.scenes import Scenes, are_related, has_relation
+    from pyzoo.evaluation import SlotPieces, match_slots, posterior_means, reconstruct, site_terms
     from pyzoo.infer import log_likelihood
     from pyzoo.training import Objective, Schedule, constant, linear
 
