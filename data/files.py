@@ -161,8 +161,8 @@ def image_data(
 
 def check_size(image_size: int) -> None:
     """Raises a UsageError unless a size is a whole number of at least 1."""
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
-        raise UsageError(f"--image-size must be a whole number of at least 1, got {cut(image_size)}")
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= 2**14:
+        raise UsageError(f"--image-size must be a whole number from 1 to {2**14:,}, got {cut(image_size)}")
 
 
 def check_options(image_size: int | None, test_share: float) -> None:

@@ -30,6 +30,7 @@ from pyzoo.data.torchvision_sets import read_torchvision
 from pyzoo.errors import UsageError, one_line
 from pyzoo.files import expanded, require_name
 from pyzoo.random import derive_seed, seeded
+from pyzoo.settings import cut
 
 __all__ = [
     "IMAGE_SETS",
@@ -226,6 +227,8 @@ def load_image_data(
         ((1, 28, 28), 1437, 360)
     """
     check_options(image_size, test_share)
+    if not isinstance(data, (str, Path)):
+        raise UsageError(f"data must be a name or a path, got {cut(data)}")
     require_name(data)
     if isinstance(data, str):
         if data in get_args(ImageSetName):

@@ -81,6 +81,7 @@ class MONet(PyroModule):
         mask_balance: float = 1.0,
     ) -> None:
         super().__init__("model")
+        require_kind(decoder, "decoder", nn.Module)
         require_count(num_slots, "num_slots", 2)
         require_count(z_dim, "z_dim")
         require_number(background_scale, "background_scale", AtLeast(1e-12), AtMost(1e12))
@@ -175,6 +176,8 @@ def pixel_mixture(means: Tensor, log_masks: Tensor, scales: Tensor) -> dist.Torc
         log_masks: logarithms of the masks, (batch, slots, height, width).
         scales: standard deviations, which broadcast to (slots, channels).
     """
+    require_shape(means, "means", ("batch", "slots", "channels", "height", "width"))
+    require_shape(log_masks, "log_masks", (*means.shape[:2], *means.shape[3:]))
     slots = dist.Normal(means.movedim((1, 2), (-2, -1)), scales, validate_args=False).to_event(1)
     masks = dist.Categorical(logits=log_masks.movedim(1, -1), validate_args=False)
     return dist.MixtureSameFamily(masks, slots, validate_args=False).to_event(2)

@@ -39,4 +39,9 @@ def seeded(seed: int, device: "torch.device | str" = "cpu") -> "torch.Generator"
 
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must be a whole number of 64 bits, got {seed!r}.")
-    return torch.Generator(device).manual_seed(seed)
+    from pyzoo.checks import as_device
+
+    try:
+        return torch.Generator(as_device(device)).manual_seed(seed)
+    except RuntimeError as error:  # a device that this machine has not, or that holds no numbers
+        raise ValueError(f"There is no generator on the device {str(device)!r}.") from error

@@ -106,7 +106,8 @@ class CorrelatedNormal(TorchDistribution):
         try:
             self.loc, self.scale, value = broadcast_all(*arguments.values())
         except RuntimeError as error:
-            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in arguments.items())
+            tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
+            shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
             raise ValueError(f"The arguments of CorrelatedNormal must broadcast, got {shapes}.") from error
         if self.loc.dim() < 1:
             raise ValueError("CorrelatedNormal is K-variate: at least one argument must have a last dimension of size K.")

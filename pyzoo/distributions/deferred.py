@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyzoo.checks import require_kind
+from pyzoo.checks import require_kind, require_tensor
 
 __all__ = ["Deferred"]
 
@@ -46,6 +46,7 @@ class Deferred(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         value = self._compute()
+        require_tensor(value, "what compute returns")
         if value.shape != self.batch_shape + self.event_shape:
             raise ValueError(f"The value must be {tuple(self.batch_shape + self.event_shape)}, got {tuple(value.shape)}.")
         return value.expand(*sample_shape, *value.shape)
@@ -56,4 +57,5 @@ class Deferred(TorchDistribution):
         return self
 
     def log_prob(self, value: Tensor) -> Tensor:
+        require_tensor(value, "value")
         return value.new_zeros(value.shape[: value.dim() - self.event_dim])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyzoo.checks import require_kind, require_names, require_names_of
+from pyzoo.checks import require_kind, require_names, require_names_of, require_tensor
 
 __all__ = ["Beliefs"]
 
@@ -37,6 +37,11 @@ class Beliefs:
         views: Mapping[str, Tensor] | None = None,
     ) -> None:
         require_kind(draws, "draws", Mapping)
+        require_kind(posteriors, "posteriors", Mapping, type(None))
+        require_kind(views, "views", Mapping, type(None))
+        for names, found in (posteriors or {}).items():
+            require_kind(names, "each key of posteriors", tuple, frozenset)
+            require_kind(found, f"what posteriors hold for {', '.join(map(str, names)) or 'no views'}", Mapping)
         self._draws = draws
         self._posteriors = {frozenset(names): found for names, found in (posteriors or {}).items()}
         self.views = dict(views or {})
@@ -53,6 +58,8 @@ class Beliefs:
         Raises:
             ValueError: there are no latents, or their draws differ in number.
         """
+        for name, draw in self.draws.items():
+            require_tensor(draw, f"the draw of '{name}'")
         sizes = {name: len(draw) if draw.dim() else None for name, draw in self.draws.items()}
         if len(set(sizes.values())) != 1 or None in sizes.values():
             raise ValueError(f"Draws of all latents must have one number of rows, got {sizes or 'no latents'}.")
@@ -82,11 +89,15 @@ class Beliefs:
 
     def joined(self, names: Collection[str]) -> tuple[Normal, Tensor]:
         """The posterior of several latents side by side, and its draw, in alphabetical order."""
+        require_names_of(names, "names")
         beliefs, names = self.given(None), sorted(names)
         require_names(names, beliefs, "latent")
+        require_names(names, self.draws, "draw")
         if not names:
             raise ValueError("names must hold a latent.")
         for name in names:
             require_kind(beliefs[name], f"the posterior of '{name}'", Normal)
+        if len({len(beliefs[name].loc) for name in names} | {len(self.draws[name]) for name in names}) > 1:
+            raise ValueError(f"The posteriors and draws of {', '.join(names)} must have one number of rows.")
         q = Normal(*(torch.cat([getattr(beliefs[name], part) for name in names], -1) for part in ("loc", "scale")))
         return q, torch.cat([self.draws[name] for name in names], -1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyzoo.checks import is_validation_enabled, require_names_of, require_number, require_shape, require_tensor
+from pyzoo.checks import is_validation_enabled, require_floating, require_names_of, require_number, require_shape, require_tensor
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import Kind
 from pyzoo.infer.network import BayesianNetwork
@@ -50,7 +50,9 @@ def gradient_penalty(logits: Tensor, labels: Tensor, environments: Tensor, count
     require_shape(logits, "logits", ("batch", "classes"))
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
+    require_floating(logits, "logits")
     _require_one_hot(labels=labels, environments=environments)
+    labels, environments = labels.to(logits.dtype), environments.to(logits.dtype)
     centered = logits - logits.detach().amax(-1, keepdim=True)  # an offset changes nothing, but for rounding
     slopes = ((logits.softmax(-1) - labels) * centered).sum(-1, keepdim=True)
     first, second = _means_by_environment(slopes, environments, counted)

@@ -186,6 +186,8 @@ class BayesianNetwork:
         Args:
             order: of the observed variables; by default the variables'. Other names in it are passed over.
         """
+        if order is not None:
+            require_names_of(order, "order")
         names = self.variables.observed if order is None else [name for name in order if name in self.variables.observed]
         return BayesianNetwork(self.variables, {*self.edges, *itertools.combinations(names, 2)})
 
@@ -237,12 +239,14 @@ class BayesianNetwork:
     @classmethod
     def from_inference_mask(cls, variables: Variables, mask: Tensor) -> "BayesianNetwork":
         """G^q of a mask, (observed, shared): x_i -> z_j where its entry is 1, and x_i -> u_i for private latents."""
+        require_kind(variables, "variables", Variables)
         edges = cls._masked(variables, mask)
         return cls(variables, edges + [(owner, latent) for latent, owner in variables.private.items()])
 
     @classmethod
     def from_generative_mask(cls, variables: Variables, mask: Tensor) -> "BayesianNetwork":
         """G^p of a mask, (observed, shared): z_j -> x_i where its entry is 1, and u_i -> x_i for private latents."""
+        require_kind(variables, "variables", Variables)
         edges = [(z, x) for x, z in cls._masked(variables, mask)]
         return cls(variables, edges + list(variables.private.items()))
 

@@ -110,7 +110,7 @@ class Recipe(Settings):
             UsageError: there is no such preset or setting, or a value is not allowed.
         """
         name = next(iter(cls.presets)) if name is None else name
-        if name not in cls.presets:
+        if not isinstance(name, str) or name not in cls.presets:
             raise UsageError(f"{cls.name} has no preset '{name}'; it has {', '.join(cls.presets)}")
         for field in (field for _, field in walk(cls()) if field.name in changes and not field.has_flag):
             raise UsageError(f"{flag(field.name)} is decided by the recipe and its data, and can't be set")

@@ -178,6 +178,6 @@ def find_table(name: str) -> type[Table]:
         UsageError: there is none of the name.
     """
     known = entries("pyzoo.tables")
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UsageError(f"unknown table '{name}'; there are {', '.join(known)}")
     return load_entry(known[name])

@@ -425,3 +425,47 @@ def test_more_arguments_are_named():
     for message, call in cases.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_still_more_arguments_are_named():
+    from pyzoo.data.files import check_size
+    from pyzoo.data.images import load_image_data
+    from pyzoo.distributions import Deferred
+    from pyzoo.infer import GECO, BayesianNetwork, Beliefs, NegativeELBO, Variables, gradient_penalty
+    from pyzoo.models.monet import MONet, pixel_mixture
+    from pyzoo.random import seeded
+    from pyzoo.training import find_recipe, find_table
+
+    normal, names = Normal(torch.zeros(4, 2), 1.0), Variables(("x", "y"), shared=("z",))
+    network, linear = BayesianNetwork.parse("x, y -> z", names), torch.nn.Linear(1, 1)
+    geco = GECO(NegativeELBO(linear, linear, {"z": 1.0}), 1.0)
+    unequal = Beliefs({"z": torch.zeros(4, 2), "u": torch.zeros(3, 2)}, {("x",): {"z": normal, "u": normal}})
+    cases = {
+        "must broadcast": lambda: CorrelatedNormal(torch.zeros(3), torch.ones(4), rho=0.4),
+        "what compute returns": lambda: Deferred(lambda: [0.0], (1,), ()).rsample(),
+        "value must be a tensor": lambda: Deferred(lambda: torch.zeros(1), (1,), ()).log_prob([0.0]),
+        "posteriors must be": lambda: Beliefs({}, [1]),
+        "each key of posteriors": lambda: Beliefs({}, {3: {}}),
+        "what posteriors hold for x": lambda: Beliefs({}, {("x",): normal}),
+        "the draw of 'z'": lambda: Beliefs({"z": [1.0]}).rows,
+        "one number of rows": lambda: unequal.joined(["z", "u"]),
+        "names must be a collection": lambda: unequal.joined("z"),
+        "logits must": lambda: gradient_penalty(torch.ones(2, 2, dtype=torch.int64), torch.eye(2), torch.ones(2, 1)),
+        "the term of 'x' must be": lambda: geco.update(torch.zeros(()), {"x": torch.zeros(3)}),
+        "variables must be": lambda: BayesianNetwork.from_inference_mask(None, torch.zeros(2, 1)),
+        "order must be a collection": lambda: network.with_observed_connected("xy"),
+        "data must be a name or a path": lambda: load_image_data(None),
+        "--image-size must be a whole number from 1": lambda: check_size(10**9),
+        "device must be": lambda: seeded(0, "xx"),
+        "no generator on the device 'meta'": lambda: seeded(0, "meta"),
+        "unknown table": lambda: find_table([]),
+        "has no preset": lambda: find_recipe("vae").preset([]),
+        "decoder must be": lambda: MONet(None, 3, 2),
+        "log_masks must be": lambda: pixel_mixture(torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.ones(1)),
+    }
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    labels = torch.eye(2, dtype=torch.bool)
+    whole = gradient_penalty(torch.eye(2), labels, torch.ones(2, 1, dtype=torch.bool))
+    assert whole == gradient_penalty(torch.eye(2), labels.float(), torch.ones(2, 1))
