@@ -34,7 +34,7 @@ from pyzoo.plotting import image_grid, image_sheet
 from pyzoo.recipes.slots.apart import Apart, put_together, take_apart
 from pyzoo.recipes.slots.figures import decomposition
 from pyzoo.recipes.slots.probes import swap_slots
-from pyzoo.training import keep_freed_memory
+from pyzoo.training import keep_freed_memory, linear
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 2000))
 OUT = Path("tutorial-scenes")
@@ -110,13 +110,13 @@ def train(model, guide, steps=STEPS):
     """Trains a pair on scenes; prints the loss and the separation as it goes."""
     module = NegativeELBO(model, guide, dict.fromkeys(("z_c", "z_g", "z_0"), 0.5))
     optimizer = torch.optim.Adam(module.parameters(), lr=5e-4, fused=True)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, linear(1, 0, steps=0.3 * steps, start=0.7 * steps))
     gradients = TracedStep(module, context=partial(torch.autocast, "cpu", torch.bfloat16))
     with pyro.validation_enabled(False):
         for step in range(steps):
             loss, terms = gradients(source.batch(step, 16))
             optimizer.step()
-            cosine.step()
+            falling.step()
             if (step + 1) % max(1, steps // 5) == 0:
                 found = f"masks {terms['penalty/masks']:6.1f}, separation {separation(model, guide):.2f}"
                 print(f"step {step + 1:5}: loss {loss:9.1f} nats, divergence of the {found}")

@@ -210,7 +210,7 @@ def test_a_dead_process_stops_its_neighbors(tmp_path, killed):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(tmp_path / "errors", "w") as errors:
         first = subprocess.Popen([sys.executable, "-m", "pyzoo.cli", *TRAIN, *more], stderr=errors, env=environment)
-    wait_until(lambda: folder.is_dir() and Run(folder).folder.checkpoints.newest_step() > 2)
+    wait_until(lambda: (folder / "config.json").exists() and Run(folder).folder.checkpoints.newest_step() > 2)
     processes = running(str(folder))
     assert first.pid in processes
     assert len(processes) == 2
