@@ -84,7 +84,7 @@ def test_list(capsys):
     assert "presets: small (5 min), paper (a GPU)" in shown
     assert max(map(len, shown.splitlines())) <= 80
     papers = [line for line in shown.splitlines() if re.fullmatch(r"\w.* \d{4}", line)]
-    assert len(papers) == 7 + 3  # seven with recipes, three with tables
+    assert len(papers) == 7 + 4  # seven with recipes, four with tables
 
 
 def test_list_and_help_do_not_import_torch():

@@ -72,8 +72,8 @@ def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num
 @torch.no_grad()
 def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[str]) -> dict[str, Tensor]:
     """Each latent's mean given the batch, and given the means of the sites that the guide draws before it."""
-    require_kind(guide, "guide", Callable)
     require_kind(batch, "batch", Mapping)
+    require_kind(guide, "guide", Callable)
     require_names_of(sites, "sites")
     with AtMean(sites):
         trace = pyro.poutine.trace(guide).get_trace(**batch)
@@ -84,9 +84,9 @@ def posterior_means(guide: Any, batch: Mapping[str, Tensor], sites: Collection[s
 @torch.no_grad()
 def reconstruct(model: Any, guide: Any, batch: Mapping[str, Tensor], site: str = "x") -> Tensor:
     """The mean of p(x | latents) at a draw of the latents given the batch."""
+    require_kind(batch, "batch", Mapping)
     require_kind(model, "model", Callable)
     require_kind(guide, "guide", Callable)
-    require_kind(batch, "batch", Mapping)
     drawn = pyro.poutine.trace(guide).get_trace(**batch)
     trace = pyro.poutine.trace(pyro.poutine.replay(model, trace=drawn)).get_trace(**batch)
     require_names([site], _sites(trace), "site")

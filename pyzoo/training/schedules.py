@@ -68,9 +68,9 @@ class Schedule:
         value = self.value(step)
         require_number(value, f"the value of '{self.column}' at step {step}")
         for buffer in self._buffers:
+            buffer.fill_(value)
             if abs(value) > torch.finfo(buffer.dtype).max:
                 raise ValueError(f"the value of '{self.column}' at step {step}, {value:g}, is beyond {buffer.dtype}.")
-            buffer.fill_(value)
 
     def current(self) -> float:
         """What the buffers hold."""

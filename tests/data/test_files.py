@@ -169,7 +169,7 @@ def test_bad_shares(share):
 
 @pytest.mark.parametrize("size", [0, -3, 2.5])
 def test_bad_sizes(size):
-    with pytest.raises(UsageError, match="--image-size must be a whole number of at least 1"):
+    with pytest.raises(UsageError, match="--image-size must be a whole number from 1 to 16,384"):
         image_data(torch.zeros(4, 2, 2), image_size=size)
     assert "--image-size" in error("digits", image_size=size)
 
