@@ -51,9 +51,9 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
         >>> round(site_terms(model, guide, {"x": torch.tensor([1.0, -1.0])})["z"], 3)
         0.5
     """
+    count, total = require_batch(batch), {}
     require_kind(model, "model", Callable)
     require_kind(guide, "guide", Callable)
-    count, total = require_batch(batch), {}
     if not count:
         raise ValueError("The mean over a batch needs an example.")
     for block in blocks(batch, rows):
