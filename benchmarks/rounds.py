@@ -40,8 +40,7 @@ def our_step(model, guide, batch, precision: str, engine: str, **adam) -> Callab
     pyro.enable_validation(False)
     hardware = Hardware(device="cpu", precision=precision, engine=engine)
     objective = Objective(NegativeELBO(model, guide), functools.partial(torch.optim.Adam, **adam, fused=True))
-    convolutional = any(isinstance(module, torch.nn.Conv2d) for module in (*model.modules(), *guide.modules()))
-    take_step = make_step(objective, engine, hardware.fabric(convolutional))
+    take_step = make_step(objective, engine, hardware.fabric(model, guide))
 
     def step():
         with hardware.arithmetic():

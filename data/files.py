@@ -160,7 +160,7 @@ def image_data(
 
 
 def check_size(image_size: int) -> None:
-    """Raises a UsageError unless a size is a whole number of at least 1."""
+    """Raises a UsageError unless a size is a whole number from 1 to 16,384."""
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= 2**14:
         raise UsageError(f"--image-size must be a whole number from 1 to {2**14:,}, got {cut(image_size)}")
 
@@ -262,13 +262,18 @@ def _resized_note(image_size: int) -> str:
     return f"Resized to {image_size}x{image_size}."
 
 
-def fit(images: Tensor, image_size: int) -> Tensor:
-    """The central squares of images, (images, channels, height, width), uint8, resized bilinearly, with antialiasing."""
-    height, width = images.shape[2:]
+def central_square(images: Tensor) -> Tensor:
+    """The central squares of images, (..., height, width)."""
+    height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = images[..., top : top + side, left : left + side].contiguous()
-    if side == image_size:
+    return images[..., top : top + side, left : left + side]
+
+
+def fit(images: Tensor, image_size: int) -> Tensor:
+    """The central squares of images, (images, channels, height, width), uint8, resized bilinearly, with antialiasing."""
+    square = central_square(images).contiguous()
+    if square.shape[-1] == image_size:
         return square
     return interpolate(square, size=(image_size, image_size), mode="bilinear", antialias=True)
 

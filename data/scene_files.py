@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pyzoo.checks import require_count
-from pyzoo.data.files import check_size, expanded, fit
+from pyzoo.data.files import central_square, check_size, expanded, fit
 from pyzoo.errors import UsageError
 from pyzoo.files import require_file
 
@@ -84,10 +84,7 @@ def read_scenes(path: str | Path, count: int = 60_000, image_size: int | None = 
 
 
 def _resized(scenes: SceneFile, image_size: int) -> SceneFile:
-    height, width = scenes.segments.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = scenes.segments[:, top : top + side, left : left + side]
+    square = central_square(scenes.segments)
     segments = interpolate(square.unsqueeze(1).float(), size=(image_size, image_size), mode="nearest-exact")
     return SceneFile(fit(scenes.images, image_size), segments.squeeze(1).byte())
 

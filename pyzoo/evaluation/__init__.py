@@ -6,7 +6,7 @@ from pyzoo.evaluation.knn import few_label_accuracy, knn_accuracy
 from pyzoo.evaluation.pieces import SlotPieces, match_slots, pieces_of_slots
 from pyzoo.evaluation.programs import blocks, generate, mean_log_likelihood, posterior_means, reconstruct, site_terms
 from pyzoo.evaluation.regression import pooled_r2
-from pyzoo.evaluation.segmentation import foreground_ari, mean_segmentation_covering, require_masks, segments_of
+from pyzoo.evaluation.segmentation import foreground_ari, mean_segmentation_covering, pixels_of_slots, require_masks, segments_of
 
 __all__ = [
     "SlotPieces",
@@ -22,6 +22,7 @@ __all__ = [
     "mean_log_likelihood",
     "mean_segmentation_covering",
     "pieces_of_slots",
+    "pixels_of_slots",
     "pooled_r2",
     "posterior_means",
     "reconstruct",

@@ -102,4 +102,6 @@ def class_probabilities(network: nn.Module, images: Tensor, rows: int = 1000) ->
     try:
         return torch.cat([network(part).softmax(-1) for part in images.split(rows)])
     except RuntimeError as error:  # the layers' own words, of matrices that can't be multiplied
+        if "memory" in str(error).lower():
+            raise
         raise ValueError(f"images of {tuple(images.shape[1:])} do not fit the network: {one_line(error)}.") from error

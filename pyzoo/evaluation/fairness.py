@@ -100,5 +100,5 @@ def leakage(train: Tensor, train_group: Tensor, test: Tensor, test_group: Tensor
     train, test = (values.detach().to(torch.promote_types(values.dtype, torch.float32)) for values in (train, test))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads
-        judge = HistGradientBoostingClassifier(random_state=seed % 2**32).fit(train.cpu().numpy(), train_group.cpu().numpy())
+        judge = HistGradientBoostingClassifier(random_state=seed).fit(train.cpu().numpy(), train_group.cpu().numpy())
         return float(judge.score(test.cpu().numpy(), test_group.cpu().numpy()))

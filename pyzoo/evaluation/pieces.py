@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyzoo.checks import as_indices, require_count, require_floating, require_number, require_shape
-from pyzoo.evaluation.segmentation import require_masks, segments_of
+from pyzoo.evaluation.segmentation import pixels_of_slots, require_masks
 from pyzoo.settings import AtLeast, AtMost
 
 __all__ = ["SlotPieces", "match_slots", "pieces_of_slots"]
@@ -55,8 +55,7 @@ def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -
     colors = (weights.unsqueeze(2) * components).sum((3, 4))
     down, right = ((torch.arange(size, device=masks.device) + 0.5) / size for size in (height, width))
     places = torch.stack([(weights.sum(3) * down).sum(2), (weights.sum(2) * right).sum(2)], -1)
-    numbers = torch.arange(slots, device=masks.device)
-    pixels = (segments_of(masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
+    pixels = pixels_of_slots(masks).sum((2, 3))
     present = pixels >= max(1.0, smallest * height * width)
     return SlotPieces(colors, places, present.scatter(1, pixels.argmax(1, keepdim=True), False))
 
@@ -88,9 +87,9 @@ def match_slots(masks: Tensor, segments: Tensor, num_pieces: int, least: float =
     if segments.numel() and not 0 <= int(segments.min()) <= int(segments.max()) <= num_pieces:
         raise ValueError(f"segments must be from 0 to {num_pieces}, the number of pieces.")
     require_number(least, "least", AtLeast(0.5), AtMost(1))
-    pieces, slots = torch.arange(1, num_pieces + 1, device=masks.device), torch.arange(masks.shape[1], device=masks.device)
+    pieces = torch.arange(1, num_pieces + 1, device=masks.device)
     true = (segments.unsqueeze(1) == pieces[:, None, None]).flatten(2).double()
-    found = (segments_of(masks).unsqueeze(1) == slots[:, None, None]).flatten(2).double()
+    found = pixels_of_slots(masks).flatten(2).double()
     shared = true @ found.mT  # (scenes, pieces, slots)
     overlap, slot = (shared / (true.sum(2)[..., None] + found.sum(2)[:, None] - shared).clamp(min=1)).max(2)
     return torch.where(overlap > least, slot, -1)

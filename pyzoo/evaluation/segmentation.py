@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyzoo.checks import as_indices, require_floating, require_shape
 
-__all__ = ["foreground_ari", "mean_segmentation_covering", "require_masks", "segments_of"]
+__all__ = ["foreground_ari", "mean_segmentation_covering", "pixels_of_slots", "require_masks", "segments_of"]
 
 
 def require_masks(masks: Tensor, tolerance: float = 1e-4) -> None:
@@ -31,6 +31,12 @@ def segments_of(masks: Tensor) -> Tensor:
     """
     require_masks(masks)
     return masks.argmax(1)
+
+
+def pixels_of_slots(masks: Tensor) -> Tensor:
+    """The pixels that each slot has most of, (images, slots, height, width), boolean; errors as :func:`segments_of`."""
+    numbers = torch.arange(masks.shape[1], device=masks.device)
+    return segments_of(masks).unsqueeze(1) == numbers[:, None, None]
 
 
 def foreground_ari(predicted: Tensor, target: Tensor) -> Tensor:

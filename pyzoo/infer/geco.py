@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pyzoo.checks import require_kind, require_names, require_number, require_shape, require_tensor
+from pyzoo.checks import require_kind, require_names, require_number, require_shape
 from pyzoo.infer.trace_kl import NegativeELBO
 from pyzoo.settings import Above, AtLeast, AtMost, Below
 
@@ -90,7 +90,6 @@ class GECO(nn.Module):
         """
         require_names([self.site], terms, "site")
         error = terms[self.site]
-        require_tensor(error, f"the term of '{self.site}'")
         require_shape(error, f"the term of '{self.site}'", ())
         moves = error.isfinite().to(self.average.dtype)
         error = torch.where(error.isfinite(), error, self.goal)

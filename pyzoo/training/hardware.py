@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
+from torch import nn
 
 from pyzoo.errors import UsageError
 from pyzoo.settings import AtLeast, AtMost, Count, Settings
@@ -101,17 +102,18 @@ class Hardware(Settings):
             raise UsageError(f"--num-nodes {self.num_nodes} needs a launcher on each machine, such as torchrun or SLURM")
         return find_device(self.device)
 
-    def fabric(self, convolutional: bool = False) -> "Fabric":
+    def fabric(self, *networks: nn.Module) -> "Fabric":
         """The launcher: devices, processes, and autocast.
 
         Args:
-            convolutional: whether networks have convolutions. On a CPU autocast makes these twice as fast; without it only
-                products of matrices are in bfloat16, see :meth:`arithmetic`.
+            *networks: what is computed. On a CPU autocast makes convolutions twice as fast; without them only products of
+                matrices are in bfloat16, see :meth:`arithmetic`.
         """
         from lightning_fabric import Fabric  # takes a second to import, and only training needs it
         from lightning_fabric.plugins.environments import LightningEnvironment
 
         device = self.find()
+        convolutional = any(isinstance(layer, nn.Conv2d) for network in networks for layer in network.modules())
         autocast = self.precision == "bf16" and (device.type == "cuda" or convolutional)
         chosen = [device.index] if device.index is not None and device.type != "cpu" and self.devices == 1 else self.devices
         strategy = "ddp" if self.processes > 1 else "auto"

@@ -75,8 +75,7 @@ class Trainer:
             torch.manual_seed(derive_seed(recipe.seed, "init"))
             self.pair: Pair = recipe.programs()
             self.objectives: Sequence[Objective] = list(recipe.objectives(self.pair))
-        modules = nn.ModuleList(objective.module for objective in self.objectives).modules()
-        self.fabric = self.hardware.fabric(convolutional=any(isinstance(module, nn.Conv2d) for module in modules))
+        self.fabric = self.hardware.fabric(*(objective.module for objective in self.objectives))
         self.fabric.launch()
         self.device = self.fabric.device
         engine = self.hardware.engine

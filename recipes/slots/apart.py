@@ -1,5 +1,6 @@
 """Scenes taken apart into slots, and put together again, also with other slots than were found."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -9,9 +10,10 @@ from torch import Tensor
 from pyzoo.infer import AtMean
 from pyzoo.models.genesis import Genesis, decoded_masks
 
-__all__ = ["Apart", "draw_scenes", "put_together", "take_apart"]
+__all__ = ["CHUNK", "Apart", "draw_scenes", "put_together", "take_apart"]
 
-_CHUNK = 100  # images at a time
+CHUNK = 100
+"""Images that are taken apart, drawn or measured at a time."""
 
 
 class Apart(NamedTuple):
@@ -49,22 +51,22 @@ def take_apart(model: Any, guide: Any, x: Tensor) -> Apart:
         x: images, (images, channels, height, width), from 0 to 1.
     """
     found = []
-    for part in x.split(_CHUNK):
+    for part in x.split(CHUNK):
         latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
         with AtMean(latents):
             sites = pyro.poutine.trace(guide).get_trace(x=part).nodes
         found.append(_of_sites(model, sites))
-    return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    return _joined(found)
 
 
 @torch.no_grad()
 def draw_scenes(model: Any, size: int) -> Apart:
     """Draws scenes, from a model that can, with their masks and components."""
     found = []
-    for begin in range(0, size, _CHUNK):
-        sites = pyro.poutine.trace(model).get_trace(size=min(_CHUNK, size - begin)).nodes
+    for begin in range(0, size, CHUNK):
+        sites = pyro.poutine.trace(model).get_trace(size=min(CHUNK, size - begin)).nodes
         found.append(_of_sites(model, sites))
-    return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    return _joined(found)
 
 
 @torch.no_grad()
@@ -77,13 +79,17 @@ def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Apart:
         mask_latents: likewise.
     """
     found = []
-    for z, z_m in zip(latents.split(_CHUNK), mask_latents.split(_CHUNK), strict=True):
+    for z, z_m in zip(latents.split(CHUNK), mask_latents.split(CHUNK), strict=True):
         if isinstance(model, Genesis):
             components, masks = model.components(z), decoded_masks(model.mask_decoder, z_m).exp()
         else:
             components, logits = model.decoded(z)
             masks = logits.softmax(1)
         found.append(Apart(masks, components, z, z_m))
+    return _joined(found)
+
+
+def _joined(found: Sequence[Apart]) -> Apart:
     return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyzoo.evaluation import segments_of
+from pyzoo.evaluation import pixels_of_slots, segments_of
 from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history
 from pyzoo.recipes.slots.apart import Apart, take_apart
 from pyzoo.recipes.slots.probes import impute_slots, swap_slots
@@ -74,8 +74,7 @@ def exchange(model: Any, x: Tensor, apart: Apart) -> Figure:
         x: images, (images, channels, height, width), at least 2.
         apart: the images, taken apart.
     """
-    numbers = torch.arange(apart.masks.shape[1], device=x.device)
-    pixels = (segments_of(apart.masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
+    pixels = pixels_of_slots(apart.masks).sum((2, 3))
     slots = pixels.argsort(1, descending=True)[:, 1]  # the largest but the background
     imputed, swapped = impute_slots(model, apart, slots), swap_slots(model, apart, slots)
     rows = {

@@ -27,15 +27,13 @@ from pyzoo.evaluation import foreground_ari, generate, mean_segmentation_coverin
 from pyzoo.models.genesis import Genesis
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageReport
-from pyzoo.recipes.slots.apart import Apart, draw_scenes, take_apart
+from pyzoo.recipes.slots.apart import CHUNK, Apart, draw_scenes, take_apart
 from pyzoo.recipes.slots.probes import related_after_swap, relation_r2, share_related
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["SlotsReport"]
-
-_CHUNK = 100  # images at a time
 
 
 class SlotsReport(ImageReport):
@@ -64,7 +62,7 @@ class SlotsReport(ImageReport):
         if self.recipe.relation != "none":
             found |= self._relations(apart)
         found["reconstruction_mse"] = (apart.reconstructions - x).square().mean().item()
-        terms = site_terms(*self.pair, {"x": x}, rows=_CHUNK)
+        terms = site_terms(*self.pair, {"x": x}, rows=CHUNK)
         found |= {f"nats_{name}": value for name, value in terms.items()}
         return {**found, "test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
 

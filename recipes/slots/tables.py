@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pyzoo.about import About
+from pyzoo.data.scenes import Relation
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe, SlotsRecipe
 from pyzoo.settings import Length
@@ -32,6 +33,11 @@ _COLUMNS = {
     "related_drawn": "related where drawn, share",
     "test_elbo": "ELBO, nats",
 }
+
+
+def _scenes(relation: Relation) -> dict[str, Any]:
+    """The fields of scenes with a relation; of more than two pieces at mirrored places it is not said which slot is which."""
+    return {"relation": relation, **({"num_pieces": 2} if relation == "place" else {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +70,8 @@ class MPPTable5(Table):
         rows = []
         for relation in self.relations:
             for label in self.models:
-                fields: dict[str, Any] = {"relation": relation, "data_dir": self.data_dir}
+                fields = {**_scenes(relation), "data_dir": self.data_dir}
                 fields |= {} if self.data is None else {"data": self.data}
-                fields |= {"num_pieces": 2} if relation == "place" else {}  # of more it is not said which slot is which
                 recipe = _MODELS[label]
                 plain = relation == "none" and recipe.preset(self.preset, **fields).data == "tetrominoes"
                 scenes = {"none": "", "color": ", related colors", "place": ", two at mirrored places"}[relation]
@@ -93,8 +98,7 @@ class MPPAblations(Table):
     """Folder in which images are looked for first."""
 
     def rows(self) -> Sequence[Row]:
-        pieces = {"num_pieces": 2} if self.relation == "place" else {}
-        shared = {"relation": self.relation, "data_dir": self.data_dir, **pieces}
+        shared = {**_scenes(self.relation), "data_dir": self.data_dir}
         rows = [Row("MPP^M", MPPMONetRecipe, shared)]
         usual = MPPMONetRecipe.preset(self.preset).networks
         for count in self.num_couplings:

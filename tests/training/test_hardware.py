@@ -57,7 +57,8 @@ def test_arithmetic_is_restored():
 
 @pytest.mark.parametrize(("precision", "convolutional"), [("fp32", True), ("bf16", False), ("bf16", True)])
 def test_convolutions_are_under_autocast_in_half_precision(precision, convolutional):
-    with Hardware("cpu", precision=precision).fabric(convolutional).autocast():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1) if convolutional else torch.nn.Linear(1, 1))
+    with Hardware("cpu", precision=precision).fabric(network).autocast():
         assert torch.is_autocast_enabled("cpu") == (precision == "bf16" and convolutional)
 
 

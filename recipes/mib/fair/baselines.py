@@ -36,11 +36,12 @@ def baselines(train: Split, test: Split, seed: int = 0) -> dict[str, dict[str, f
     from sklearn.svm import LinearSVC
 
     x, y, a = (values.numpy() for values in (train.x, train.y, train.a))
+    seed %= 2**32  # scikit-learn's have 32 bits
 
     def measured(classifier: Any, **options: Any) -> dict[str, float]:
         return fairness_metrics(torch.as_tensor(classifier.predict(test.x.numpy(), **options)), test.y, test.a)
 
-    kernel = Nystroem(gamma=1 / _squared_distance(train.x), n_components=min(300, len(train)), random_state=seed % 2**32)
+    kernel = Nystroem(gamma=1 / _squared_distance(train.x), n_components=min(300, len(train)), random_state=seed)
     reductions = ExponentiatedGradient(LogisticRegression(max_iter=1000), TruePositiveRateParity(difference_bound=0.01), eps=0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fairlearn's own use of pandas
@@ -52,8 +53,8 @@ def baselines(train: Split, test: Split, seed: int = 0) -> dict[str, dict[str, f
                 "leakage": leakage(train.x, train.a, test.x, test.a),
             },
             "SVM": measured(make_pipeline(kernel, LinearSVC(dual=False)).fit(x, y)),
-            "MLP": measured(MLPClassifier((64, 64), early_stopping=True, random_state=seed % 2**32).fit(x, y)),
-            "Reductions (fairlearn)": measured(reductions, random_state=seed % 2**32),
+            "MLP": measured(MLPClassifier((64, 64), early_stopping=True, random_state=seed).fit(x, y)),
+            "Reductions (fairlearn)": measured(reductions, random_state=seed),
         }
 
 
