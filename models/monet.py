@@ -34,7 +34,16 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyzoo.checks import num_rows, require_count, require_kind, require_number, require_observed, require_shape, require_sizes
+from pyzoo.checks import (
+    num_rows,
+    require_count,
+    require_kind,
+    require_number,
+    require_observed,
+    require_same_type,
+    require_shape,
+    require_sizes,
+)
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.errors import UsageError
 from pyzoo.nn import Head, Networks
@@ -247,6 +256,7 @@ class SpatialBroadcastDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         require_shape(z, "z", ("rows", self.of_latent.in_features))
+        require_same_type(z, "z", self.of_latent)
         return self.rest(self.of_latent(z)[..., None, None] + self.of_place(self.places))
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pyzoo.settings import Above, AtLeast, AtMost, Below, cut, is_finite
 
-__all__ = ["as_device", "as_indices", "num_rows", "require_batch", "require_broadcast", "require_count", "require_floating"]
+__all__ = ["as_device", "as_indices", "num_rows", "require_batch", "require_broadcast", "require_count"]
+__all__ += ["require_finite", "require_floating"]
 __all__ += ["require_input", "require_kept", "require_kind", "require_names", "require_number", "require_observed"]
 __all__ += ["require_pair", "require_same_type", "require_shape", "require_sizes", "require_tensor"]
 
@@ -149,6 +150,13 @@ def require_floating(tensor: Tensor, name: str) -> None:
     require_tensor(tensor, name)
     if not tensor.is_floating_point():
         raise ValueError(f"{name} must be of a floating-point type, got {tensor.dtype}.")
+
+
+def require_finite(**tensors: Tensor) -> None:
+    """Raises a ValueError if a tensor holds nan or infinity, while Pyro validates."""
+    for name, tensor in tensors.items():
+        if is_validation_enabled() and not tensor.isfinite().all():
+            raise ValueError(f"{name} must be finite.")
 
 
 def require_shape(tensor: Tensor, name: str, shape: Collection[str | int], **sizes: int) -> None:

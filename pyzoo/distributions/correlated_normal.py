@@ -111,6 +111,8 @@ class CorrelatedNormal(TorchDistribution):
             raise ValueError(f"The arguments of CorrelatedNormal must broadcast, got {shapes}.") from error
         if self.loc.dim() < 1:
             raise ValueError("CorrelatedNormal is K-variate: at least one argument must have a last dimension of size K.")
+        if not self.loc.shape[-1]:
+            raise ValueError("CorrelatedNormal is over one or more terms, got none.")
         setattr(self, self._correlation, value)
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=validate_args)
 
@@ -237,7 +239,8 @@ class CorrelatedNormal(TorchDistribution):
 def _whiten(offset: Tensor, scale: Tensor, rho: Tensor, log_remainder: Tensor) -> Tensor:
     """S^-1 D^-1 applied to offsets along the last dimension, (..., K), in O(K) by the formula of Sherman and Morrison."""
     scaled = offset / scale
-    total = scaled.sum(-1, keepdim=True) * (-log_remainder).exp().unsqueeze(-1)
+    inverse = (-log_remainder).exp().clamp(max=torch.finfo(log_remainder.dtype).max)  # infinite, it would make nan of a sum of 0
+    total = scaled.sum(-1, keepdim=True) * inverse.unsqueeze(-1)
     return scaled + rho * total
 
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, kl_divergence
 
 from pyzoo.checks import (
-    is_validation_enabled,
     require_broadcast,
     require_count,
+    require_finite,
     require_floating,
     require_kind,
+    require_same_type,
     require_shape,
     require_tensor,
 )
@@ -194,12 +195,14 @@ def total_correlation(q: Normal, z: Tensor, groups: Sequence[slice | Sequence[in
 
 def index_information(q: Normal, z: Tensor, dataset_size: int | None = None) -> Tensor:
     """I(z; x) = E log q(z | x) - log q(z): an estimate. 0-dim; arguments as in :func:`aggregate_log_prob`."""
+    _check_posterior(q, z)
     return (q.log_prob(z).sum(-1) - aggregate_log_prob(q, z, dataset_size)).mean()
 
 
 def _check_posterior(q: Normal, z: Tensor) -> None:
     require_shape(z, "z", ("batch", "features"))
     require_floating(z, "z")
+    require_finite(z=z)
     require_kind(q, "q", Normal)
     if q.batch_shape != z.shape:
         raise ValueError(f"q must be over z's shape, {tuple(z.shape)}, got {tuple(q.batch_shape)}.")
@@ -279,6 +282,8 @@ class MINE(nn.Module):
         _check_pairs(z, u)
         require_shape(z, "z", ("batch", self.z_dim))
         require_shape(u, "u", ("batch", self.u_dim))
+        require_same_type(z, "z", self)
+        require_same_type(u, "u", self)
         pairs = self.network(torch.cat([z, u], -1)).squeeze(-1)
         strangers = self.network(torch.cat([z, _shuffled(u)], -1)).squeeze(-1)
         return pairs.mean() - (strangers.logsumexp(0) - math.log(len(strangers)))
@@ -289,8 +294,7 @@ def _check_pairs(z: Tensor, u: Tensor) -> None:
     require_shape(u, "u", ("batch", "features"), batch=len(z))
     require_floating(z, "z")
     require_floating(u, "u")
-    if is_validation_enabled() and not (z.isfinite().all() and u.isfinite().all()):
-        raise ValueError("z and u must be finite.")
+    require_finite(z=z, u=u)
     if len(z) < 2:
         raise ValueError("What two variables tell of each other is estimated from two or more examples.")
 

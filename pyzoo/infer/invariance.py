@@ -6,7 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyzoo.checks import is_validation_enabled, require_floating, require_names_of, require_number, require_shape, require_tensor
+from pyzoo.checks import (
+    is_validation_enabled,
+    require_finite,
+    require_floating,
+    require_names_of,
+    require_number,
+    require_shape,
+    require_tensor,
+)
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import Kind
 from pyzoo.infer.network import BayesianNetwork
@@ -51,6 +59,7 @@ def gradient_penalty(logits: Tensor, labels: Tensor, environments: Tensor, count
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
     require_floating(logits, "logits")
+    require_finite(logits=logits)
     _require_one_hot(labels=labels, environments=environments)
     labels, environments = labels.to(logits.dtype), environments.to(logits.dtype)
     centered = logits - logits.detach().amax(-1, keepdim=True)  # an offset changes nothing, but for rounding
@@ -101,6 +110,7 @@ def environment_gain(
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
     require_number(damping, "damping", AtLeast(0))
+    require_finite(logits=logits, z=z)
     _require_one_hot(labels=labels, environments=environments)
     if logits.dtype in (torch.half, torch.bfloat16):  # there is no solver in half precision
         wide = (value.float() for value in (logits, z, labels, environments))

@@ -4,10 +4,9 @@ import math
 from numbers import Real
 
 import torch
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
-from pyzoo.checks import require_broadcast, require_floating, require_tensor
+from pyzoo.checks import require_broadcast, require_finite, require_floating, require_tensor
 
 __all__ = ["gaussian_kernel", "squared_mmd", "squared_mmd_to_normal"]
 
@@ -27,7 +26,7 @@ def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Ten
         The shape that x and y broadcast to, without the last dimension.
 
     Raises:
-        ValueError: the bandwidth is not positive, x and y have other numbers of features, or they are not floating-point.
+        ValueError: the bandwidth is not positive, x and y have other numbers of features, or they are not finite floats.
 
     Example:
         >>> gaussian_kernel(torch.zeros(4), torch.ones(4))
@@ -38,6 +37,7 @@ def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Ten
     if not x.dim() or not y.dim() or x.shape[-1] != y.shape[-1] or not x.shape[-1]:
         raise ValueError(f"x and y must have as many features, one or more, got {tuple(x.shape)} and {tuple(y.shape)}.")
     require_broadcast(x=x.shape, y=y.shape)
+    require_finite(x=x, y=y)
     scaled = (x - y) / (2**0.5 * _bandwidth(x, bandwidth))  # before it is squared, which half precision soon can't hold
     return (-scaled.square().sum(-1)).exp()
 
@@ -109,8 +109,7 @@ def _check(**samples: Tensor) -> None:
         if sample.dim() != 2 or not sample.numel():
             raise ValueError(f"{name} must be (examples, features) with at least one of each, got {tuple(sample.shape)}.")
         require_floating(sample, name)
-        if is_validation_enabled() and not sample.isfinite().all():
-            raise ValueError(f"{name} must be finite.")
+        require_finite(**{name: sample})
     if len({sample.shape[1] for sample in samples.values()}) > 1:
         shapes = " and ".join(str(tuple(sample.shape)) for sample in samples.values())
         raise ValueError(f"{' and '.join(samples)} must have as many features, got {shapes}.")

@@ -377,6 +377,8 @@ class NegativeELBO(nn.Module):
         site_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
+        require_kind(model, "model", Callable)
+        require_kind(guide, "guide", Callable)
         self.model = model
         self.guide = guide
         self.elbo = TraceKL_ELBO(num_particles, kl_weights, site_weights=site_weights)

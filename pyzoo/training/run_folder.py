@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any, TypedDict
 
+from pyzoo.checks import require_kind
 from pyzoo.errors import UsageError, one_line, printable
 from pyzoo.files import read_bytes, remove_leftovers, require_file, resume_command, write_whole
 from pyzoo.settings import AtLeast, Steps, Weight, require_entries
@@ -80,6 +81,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path) -> None:
+        require_kind(path, "path", Path)
         self.path = path
         self.checkpoints = CheckpointFolder(path / "checkpoints")
         self.figures = path / "figures"

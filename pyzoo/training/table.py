@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pyzoo.about import About, entries
+from pyzoo.checks import require_kind
 from pyzoo.errors import UsageError
 from pyzoo.settings import Settings, Steps, flat
 from pyzoo.training.recipe import Recipe, load_entry
@@ -131,6 +132,7 @@ class Table(Settings):
 
     def render(self, runs: Mapping[str, Sequence[Run]], references: References | None = None) -> str:
         """The table in Markdown: ours, mean and standard deviation over the runs that have the metric, and the paper's."""
+        require_kind(runs, "runs", Mapping)
         entries = self.entries(runs, references or {})
         names = [name for name in self.columns if any(name in found for entry in entries for found in entry.metrics)]
         printed = [name for name in self.columns if any(name in entry.paper for entry in entries)]

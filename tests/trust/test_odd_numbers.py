@@ -469,3 +469,34 @@ def test_still_more_arguments_are_named():
     labels = torch.eye(2, dtype=torch.bool)
     whole = gradient_penalty(torch.eye(2), labels, torch.ones(2, 1, dtype=torch.bool))
     assert whole == gradient_penalty(torch.eye(2), labels.float(), torch.ones(2, 1))
+
+
+NAN = torch.full((4, 2), math.nan)
+ONE_HOT = torch.eye(2).repeat(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gradient_penalty(NAN, ONE_HOT, torch.ones(4, 1)), "logits must be finite"),
+        (lambda: environment_gain(torch.zeros(4, 2), NAN, ONE_HOT, torch.ones(4, 1)), "z must be finite"),
+        (lambda: gaussian_kernel(NAN, NAN), "x must be finite"),
+        (lambda: pyzoo.infer.aggregate_log_prob(Normal(torch.zeros(4, 2), 1.0), NAN), "z must be finite"),
+        (lambda: pyzoo.infer.index_information(None, torch.zeros(4, 2)), "q must be of type Normal"),
+        (lambda: pyzoo.infer.MINE(2, 2)(torch.zeros(4, 2).double(), torch.zeros(4, 2)), "z must be torch.float32"),
+        (lambda: pyzoo.infer.NegativeELBO(None, None), "model must be of type Callable"),
+        (lambda: CorrelatedNormal(torch.zeros(0), torch.ones(0), rho=torch.zeros(0)), "one or more terms"),
+        (lambda: pyzoo.training.RunFolder(None), "path must be of type Path"),
+        (lambda: pyzoo.models.monet.SpatialBroadcastDecoder(3, (4,), (3, 8, 8))(torch.zeros(2, 3).double()), "z must be"),
+    ],
+)
+def test_what_is_not_finite_or_of_another_type_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_density_at_the_mean_of_a_sum_that_is_all_but_certain():
+    q = CorrelatedNormal(torch.zeros(3), torch.ones(3), rho_logits=torch.full((3,), 200.0))
+    at_mean = q.log_prob(torch.zeros(3))
+    assert at_mean.item() == pytest.approx(200 + math.log(3) - 1.5 * math.log(2 * math.pi), abs=1e-3)
+    assert q.log_prob(torch.ones(3)) == -math.inf
