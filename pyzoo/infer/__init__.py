@@ -22,7 +22,7 @@ from pyzoo.infer.network import BayesianNetwork, Variables
 from pyzoo.infer.penalty import Penalised, Penalty
 from pyzoo.infer.projection import Information, projection, signed_projection
 from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO, analytic
-from pyzoo.infer.traced import TracedStep
+from pyzoo.infer.traced import CompiledStep, TracedStep, compile_step
 
 __all__ = [
     "GECO",
@@ -30,6 +30,7 @@ __all__ = [
     "AtMean",
     "BayesianNetwork",
     "Beliefs",
+    "CompiledStep",
     "Distortion",
     "EnvironmentGain",
     "Estimator",
@@ -49,6 +50,7 @@ __all__ = [
     "Variables",
     "aggregate_log_prob",
     "analytic",
+    "compile_step",
     "dependence",
     "distortion",
     "environment_gain",

@@ -4,16 +4,16 @@ Nothing here waits for the device. A loss or gradient that is not finite is foun
 moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from pyzoo.errors import UsageError
 from pyzoo.infer import TracedStep
+from pyzoo.infer.update import update
 from pyzoo.training.checkpoint import StepState, require_same_form
 from pyzoo.training.objective import Objective
 
@@ -51,6 +51,9 @@ class Eager:
             processes: then the gradients of those that this one moves are averaged here.
     """
 
+    compiled = False
+    """Whether the arithmetic is a compiler's, whose last digits are its own."""
+
     def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
         self.objective = objective
         self.fabric = fabric
@@ -64,17 +67,9 @@ class Eager:
 
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         loss, terms = self.gradients(batch)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        finite = loss.isfinite()
-        if self.objective.clip_norm is not None:
-            norm = get_total_norm(gradients)
-            clip_grads_with_norm_(self.parameters, self.objective.clip_norm, norm)
-            finite = finite & norm.isfinite()
-        else:
-            finite = finite & are_finite(gradients)
-        bad = (~finite).to(torch.float32)
-        self.skipped += bad
-        self._move(bad)
+        self.skipped += update(self.optimizer, self.parameters, loss, self.objective.clip_norm)
+        if self.scheduler is not None:
+            self.scheduler.step()
         if self.objective.after_step is not None:
             self.objective.after_step(loss, terms)
         return loss, terms
@@ -97,16 +92,6 @@ class Eager:
         if self.fabric.world_size > 1:  # all log the same, and all skip the step where one's loss is not finite
             loss, terms = (self.fabric.all_reduce(value, reduce_op="mean") for value in (loss, terms))
         return loss, terms
-
-    def _move(self, bad: Tensor) -> None:
-        if any(group.get("fused") for group in self.optimizer.param_groups):
-            # Fused optimizers read the flag on the device, as they do for a gradient scaler.
-            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-            self.optimizer.step()
-        elif not bad:  # others have no such flag: this waits for the device
-            self.optimizer.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
 
     def overflowed(self) -> list[str]:
         """What the optimizer keeps that is not finite, by name: squares of gradients overflow before these do."""
@@ -187,8 +172,6 @@ def _like(value: Any, parameter: Tensor) -> Any:
 class Traced(Eager):
     """Runs the arithmetic of a traced step: on a CPU bit-identical to :class:`Eager`, without the Python of model and guide."""
 
-    compiled = False
-
     def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
         super().__init__(objective, fabric, one_of_several)
         self._traced = TracedStep(self.module, self.compiled, fabric.autocast, self.parameters)
@@ -196,26 +179,16 @@ class Traced(Eager):
     def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return self._traced(batch)
 
+    def compile(self) -> None:
+        """Has its steps compiled from here on."""
+        self.compiled = True
+        self._traced = TracedStep(self.module, True, self.fabric.autocast, self.parameters)
+
 
 class Compiled(Traced):
-    """Runs a traced step that ``torch.compile`` has compiled: takes minutes to start, and pays in long runs."""
+    """Runs a traced step that ``torch.compile`` has compiled: takes seconds to minutes to start, and pays in long runs."""
 
     compiled = True
-
-
-def are_finite(tensors: Sequence[Tensor]) -> Tensor:
-    """Whether all entries of some tensors are finite, 0-dim, on their device.
-
-    By their extremes: squares, as of the Euclidean norm, may overflow where no entry does.
-    """
-    tensors = [tensor for tensor in tensors if tensor.numel()]
-    if not tensors:
-        return torch.tensor(True)
-    if tensors[0].device.type == "cpu":  # where the norm takes ten times as long
-        extremes = [extreme for tensor in tensors for extreme in tensor.aminmax()]
-    else:  # one kernel for all
-        extremes = torch._foreach_norm(tensors, ord=float("inf"))
-    return torch.stack(extremes).isfinite().all()
 
 
 _ENGINES: dict[str, type[Eager]] = {"eager": Eager, "traced": Traced, "compiled": Compiled}

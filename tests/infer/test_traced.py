@@ -1,4 +1,5 @@
 import copy
+import math
 import re
 
 import pytest
@@ -6,7 +7,9 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 
-from pyzoo.infer import NegativeELBO, TracedStep
+import pyzoo.infer.traced
+from pyzoo.infer import NegativeELBO, TracedStep, compile_step
+from pyzoo.infer.traced import _log1p
 from tiny import sines
 
 
@@ -75,19 +78,123 @@ def test_only_what_is_used_and_trained_gets_a_gradient():
     assert module.frozen.grad is None
 
 
-@pytest.mark.slow
-def test_compiled_agrees_and_leaves_validation_on():
-    module, (_, batch) = module_and_batches()
-    assert Distribution._validate_args
+class Everything(nn.Module):
+    """A loss with all that a graph could get wrong: noise, dropout, batch norm, a detached part, a scheduled weight, softplus."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(3, 8, bias=False), nn.BatchNorm1d(8), nn.Softplus(), nn.Dropout(0.5), nn.Linear(8, 3)
+        )
+        self.other = nn.Linear(3, 3)
+        self.register_buffer("weight", torch.tensor(1.0))
+
+    def forward(self, x):
+        logits = self.network(x) + 0.1 * torch.randn_like(x)
+        terms = {
+            "x": nn.functional.binary_cross_entropy_with_logits(logits, x),
+            "other": (self.other(x) * logits.detach()).mean(),
+        }
+        return terms["x"] + self.weight * terms["other"], {name: term.detach() for name, term in terms.items()}
+
+
+def test_compiled_steps_are_those_of_plain_torch():
+    """By the same noise, through a changed weight, evaluation of a part, frozen parameters and restored ones."""
     torch.manual_seed(0)
-    loss, _, gradients = eager(module, batch)
-    gradients = [g.clone() for g in gradients]
-    torch.manual_seed(0)
-    compiled_loss, _ = TracedStep(module, compiled=True)(batch)
+    module = Everything()
+    twin = copy.deepcopy(module)
+    step = compile_step(module, torch.optim.Adam(module.parameters(), lr=0.01, fused=True))
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
     assert Distribution._validate_args
-    assert torch.isfinite(compiled_loss)
-    assert compiled_loss.item() == pytest.approx(loss.item(), rel=0.2)  # compiled code draws other noise
-    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+
+    def eval_norm(either):
+        either.network[1].eval()
+
+    changes = [
+        lambda either: None,
+        lambda either: either.weight.fill_(0.3),
+        lambda either: either.other.requires_grad_(False),
+        eval_norm,
+        lambda either: either.train(),
+        lambda either: either.load_state_dict(start),
+    ]
+    start = copy.deepcopy(module.state_dict())
+    for seed, change in enumerate(changes):
+        for either in (module, twin):
+            change(either)
+        x = torch.rand(16, 3, generator=torch.Generator().manual_seed(seed)).round()
+        torch.manual_seed(seed)
+        loss, terms = step(x=x)
+        torch.manual_seed(seed)
+        optimizer.zero_grad()
+        expected, expected_terms = twin(x)
+        expected.backward()
+        optimizer.step()
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+        assert terms.keys() == expected_terms.keys()
+        for (name, one), other in zip(module.state_dict().items(), twin.state_dict().values(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=f"{name} after change {seed}")
+    assert Distribution._validate_args
+
+
+def test_log1p_to_the_last_digits():
+    x = torch.cat([torch.logspace(-30, 30, 2001), -torch.logspace(-30, -0.01, 2001), torch.tensor([0.0, math.inf])])
+    exact = x.double().log1p()
+    assert ((_log1p(x).double() - exact).abs() <= 3e-7 * exact.abs())[:-1].all()
+    assert _log1p(x)[-1] == math.inf
+
+
+class Branching(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x).sum()
+        loss = y**2 if y > 0 else 2 * y**2
+        return loss, {"x": loss.detach()}
+
+
+def test_a_branch_on_values_runs_as_it_stands():
+    torch.manual_seed(0)
+    module = Branching(2, 1)
+    step = TracedStep(module)
+    with pytest.warns(RuntimeWarning, match="not traced: its model or guide branches on values"):
+        step({"x": torch.ones(3, 2)})
+    for sign in (1, -1):  # both branches
+        x = sign * torch.ones(3, 2)
+        loss, _ = step({"x": x})
+        gradient = module.weight.grad.clone()
+        module.zero_grad()
+        expected, _ = module(x)
+        expected.backward()
+        assert loss == expected
+        assert not loss.requires_grad
+        assert torch.equal(gradient, module.weight.grad)
+
+
+def test_without_a_compiler_the_traced_graph_runs(monkeypatch):
+    def failing(graph, **options):
+        def run(*inputs):
+            raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("No working C++ compiler found"), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", failing)
+    module, (batch, _) = module_and_batches()
+    torch.manual_seed(0)
+    expected, *_ = eager(module, batch)
+    step = TracedStep(module, compiled=True)
+    torch.manual_seed(0)
+    with pytest.warns(RuntimeWarning, match="traced, and not compiled: .*No working C"):
+        loss, _ = step(batch)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_few_graphs_are_kept(monkeypatch):
+    monkeypatch.setattr(pyzoo.infer.traced, "MOST_GRAPHS", 2)
+    step = TracedStep(Partial())
+    for sign in (1.0, 2.0, 3.0):
+        step.module.used.data.fill_(sign)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            step({"x": torch.tensor([1.0, 2.0], dtype=dtype)})
+    assert len(step._graphs) == 2
 
 
 def test_batch_norm_counts_each_step_once():

@@ -1,0 +1,34 @@
+"""Every recipe by every engine."""
+
+import pyro
+import pytest
+import torch
+
+from pyzoo.about import entries
+from pyzoo.training import Hardware, find_recipe
+from pyzoo.training.steps import Compiled, Eager, make_step
+from tiny import tiny
+
+
+@pytest.mark.slow  # half a minute for each
+@pytest.mark.filterwarnings("error:The step")  # nothing falls back
+@pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
+def test_compiled_steps_are_eager_ones(name):
+    """The losses of the same steps by the same noise."""
+    recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
+    recipe.prepare()
+    recipe = recipe.sized()
+    fabric, losses = Hardware("cpu").fabric(), {}
+    for engine in ("eager", "compiled"):
+        torch.manual_seed(0)
+        pair = recipe.programs()
+        objectives = list(recipe.objectives(pair))
+        steps = [make_step(objective, engine, fabric, len(objectives) > 1) for objective in objectives]
+        assert {type(step) for step in steps} == {Eager if engine == "eager" else Compiled}
+        source, losses[engine] = recipe.source(torch.device("cpu")), []
+        with pyro.validation_enabled(False):
+            for number in range(3):
+                torch.manual_seed(number)
+                batch = source.batch(number, recipe.batch_size)
+                losses[engine] += [step(batch)[0].item() for step in steps]
+    assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-3, abs=1e-3)
