@@ -246,6 +246,7 @@ class Run:
             self.say(f"already trained to {trained} steps")
         if first and not trainer.finished:
             self._choose_threads(trainer)
+            self._choose_engine(trainer)
         now = trainer.computed_with()
         before = trainer.resumed_from
         others = [f"{name} {value}, not {before[name]}" for name, value in now.items() if before.get(name, value) != value]
@@ -283,6 +284,15 @@ class Run:
                 "torch was imported before pyzoo could limit how long its threads wait for each other: beside busy processes "
                 f"set GOMP_SPINCOUNT={SPIN_COUNT} before Python starts, or take one thread"
             )
+
+    def _choose_engine(self, trainer: "Trainer") -> None:
+        """Has the trainer choose whether to compile, and keeps the choice; the lock is held."""
+        chosen = trainer.choose_engine()
+        if chosen:
+            self.hardware = dataclasses.replace(self.hardware, engine="compiled")
+            self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
+            self.folder.write_config(self.config)
+            self.say(chosen)
 
     def extend(self, steps: int) -> None:
         """Makes the run longer, or shorter than planned: the next :meth:`train` goes up to so many steps.

@@ -5,7 +5,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from pyzoo.errors import UsageError
 from pyzoo.infer import evaluating
+from pyzoo.infer.traced import has_compiler
 from pyzoo.random import derive_seed
 from pyzoo.settings import flat
 from pyzoo.signals import Interrupted, on_signals
@@ -24,11 +25,12 @@ from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
 from pyzoo.training.recipe import Pair, Recipe, Source, require_held_out
 from pyzoo.training.run_folder import RunFolder
-from pyzoo.training.steps import make_step
+from pyzoo.training.steps import Traced, make_step
 
 __all__ = ["LostProcess", "NonFiniteLoss", "Stopped", "Trainer"]
 
-WORTH_MEASURING = 100  # steps; in shorter runs the threads are not measured
+WORTH_MEASURING = 100  # steps; in shorter runs neither threads nor engines are measured
+WORTH_COMPILING = 1200.0  # seconds of training, of which a compiled step saves at least what it takes to compile it
 
 
 class NonFiniteLoss(RuntimeError):
@@ -98,6 +100,7 @@ class Trainer:
             self.threads = max(1, self.threads // self.hardware.devices)
         self._losses = [objective.column("loss") for objective in self.objectives]
         self._signal: int | None = None
+        self._measured: float | None = None  # seconds of a step
         self._restore()
 
     @property
@@ -124,20 +127,48 @@ class Trainer:
         if free == 1 or self.recipe.steps - self.step < WORTH_MEASURING:
             self.threads = free
             return f"computing with {threads(free)}: as many cores are free"
-        before = [copy.deepcopy(step.state_dict()) for step in self.step_of]
         source, seconds = self.recipe.source(self.device), {}
-        with torch.random.fork_rng(), pyro.validation_enabled(False), self.hardware.arithmetic():
+        with self._leaving_no_trace():
             for count in sorted({1, free, *(2**i for i in range(1, free.bit_length()))}):
                 with using_threads(count):
                     seconds[count] = self.seconds_of_step(source)
                 if seconds[count] > min(seconds.values()):
                     break  # more threads only wait longer
+        self.threads = min(seconds, key=lambda count: seconds[count])
+        self._measured = seconds[self.threads]
+        measured = ", ".join(f"{1e3 * value:.0f} ms with {threads(count)}" for count, value in seconds.items())
+        return f"computing with {threads(self.threads)}: a step takes {measured}"
+
+    def choose_engine(self) -> str:
+        """Compiles the steps of a new run that is long enough to gain by it, where the choice is left to us.
+
+        Returns:
+            In one line what was chosen and why; empty if nothing was.
+        """
+        traced = [step for step in self.step_of if isinstance(step, Traced) and not step.compiled]
+        if self.hardware.engine != "auto" or self.step or len(traced) < len(self.step_of) or self.device.type != "cpu":
+            return ""
+        if self.recipe.steps < WORTH_MEASURING or not has_compiler():
+            return ""
+        if self._measured is None:
+            with self._leaving_no_trace(), using_threads(self.threads):
+                self._measured = self.seconds_of_step(self.recipe.source(self.device))
+        seconds = self._measured * self.recipe.steps
+        if seconds < WORTH_COMPILING:
+            return ""
+        for step in traced:
+            step.compile()
+        return f"compiling the steps, which takes a minute or two: without that, training takes {seconds / 3600:.1f} hours"
+
+    @contextlib.contextmanager
+    def _leaving_no_trace(self) -> Iterator[None]:
+        """The context to take steps in for their time alone."""
+        before = [copy.deepcopy(step.state_dict()) for step in self.step_of]
+        with torch.random.fork_rng(), pyro.validation_enabled(False), self.hardware.arithmetic():
+            yield
         for step, state in zip(self.step_of, before, strict=True):
             step.load_state_dict(state)
             step.skipped.zero_()
-        self.threads = min(seconds, key=lambda count: seconds[count])
-        measured = ", ".join(f"{1e3 * value:.0f} ms with {threads(count)}" for count, value in seconds.items())
-        return f"computing with {threads(self.threads)}: a step takes {measured}"
 
     def seconds_of_step(self, source: Source) -> float:
         """The shortest time of a few steps, after a first one that may have to prepare something."""
@@ -271,7 +302,9 @@ class Trainer:
     def computed_with(self) -> dict[str, str]:
         """What decides the last digits of a step, by name."""
         threads = str(self.threads) if self.device.type == "cpu" else "any"
-        hardware = {"device": self.device.type, "threads": threads, "precision": self.hardware.precision}
+        compiled = any(step.compiled for step in self.step_of)  # the other engines are the same to the last bit
+        engine = "compiled" if compiled else "eager or traced"
+        hardware = {"device": self.device.type, "threads": threads, "precision": self.hardware.precision, "engine": engine}
         return {**hardware, "processes": str(self.fabric.world_size), "torch": str(torch.__version__)}
 
     def _restore(self) -> None:

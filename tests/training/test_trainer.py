@@ -15,7 +15,7 @@ from torch import nn
 from pyzoo.errors import UsageError
 from pyzoo.recipes.compvae.recipe import CompVAESines
 from pyzoo.training import NonFiniteLoss, Objective, RunFolder, Schedule, Stopped, constant
-from tiny import SINES, colors, made, sines, state_of, trained_state, trainer_of
+from tiny import SINES, colors, graph, made, sines, state_of, trained_state, trainer_of
 from toy import RootLoss, ToyLoss, shared_layer, toy
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -487,6 +487,29 @@ def test_threads_are_not_measured_where_there_is_nothing_to_choose(tmp_path, nob
     assert short.choose_threads() == "computing with 1 thread: as many cores are free"
     nobody_chose.setenv("OMP_NUM_THREADS", "2")
     assert short.choose_threads() == ""
+
+
+def test_steps_of_a_long_run_are_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyzoo.training.trainer.WORTH_MEASURING", 1)
+    monkeypatch.setattr("pyzoo.training.trainer.has_compiler", lambda: True)
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    expected = trained_state(graph(steps=6), tmp_path / "traced", "traced")
+    trainer = trainer_of(graph(steps=6), tmp_path / "short")
+    assert trainer.choose_engine() == ""
+    monkeypatch.setattr(trainer, "seconds_of_step", lambda source: 3600.0)
+    assert trainer.choose_engine() == ""  # what was measured once is not measured again
+    trainer = trainer_of(graph(steps=6), tmp_path / "long")
+    monkeypatch.setattr(trainer, "seconds_of_step", lambda source: 3600.0)
+    assert trainer.choose_engine() == "compiling the steps, which takes a minute or two: without that, training takes 6.0 hours"
+    assert trainer.computed_with()["engine"] == "compiled"
+    trainer.train()
+    for name, value in state_of(trainer).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+    assert trainer_of(graph(steps=9), tmp_path / "long").choose_engine() == ""  # a run goes on as it began
+    for engine in ("eager", "traced"):  # the user's choice
+        assert trainer_of(graph(steps=6), tmp_path / engine, engine).choose_engine() == ""
+    monkeypatch.setattr("pyzoo.training.trainer.has_compiler", lambda: False)
+    assert trainer_of(graph(steps=6), tmp_path / "none").choose_engine() == ""
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
