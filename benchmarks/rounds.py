@@ -1,10 +1,10 @@
-"""What the benchmarks of training steps share: sides that take turns, each measurement in a process of its own.
+"""One measurement, and rounds of them: sides take turns, each in a process of its own.
 
 So a change of the machine's speed meets all sides, and ratios are taken within a round.
 """
 
-import argparse
 import functools
+import importlib
 import json
 import math
 import resource
@@ -13,23 +13,80 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-__all__ = ["main", "our_step", "time_steps"]
+from benchmarks.cases import CASES, Case
+
+__all__ = ["SIDES", "measure", "peak", "rounds"]
+
+BY_HAND = ("handwritten", "handwritten, kept memory", "handwritten, compiled")
+SIDES = (
+    *BY_HAND,
+    "Pyro's SVI",
+    "fp32 eager",
+    "fp32 traced",
+    "fp32 compiled",
+    "bf16 eager",
+    "bf16 traced",
+    "bf16 compiled",
+)
+"""By hand: with PyTorch's default settings; with memory kept between steps; compiled, with kept memory and fused Adam. Then
+Pyro's SVI with Trace_ELBO, and what ``pyzoo train`` runs, by precision and engine."""
 
 
-def time_steps(step: Callable[[], float], count: int) -> dict[str, float]:
-    """Milliseconds of a step, the median, and the peak of the process's memory in MB; ``step`` returns its loss."""
-    times = []
-    for _ in range(count + 2):
+def measure(case: str, size: str, side: str, most: int) -> dict[str, float]:
+    """A side of a case: milliseconds of a step, the median; the first step's seconds; the process's memory in MB; its losses."""
+    import torch
+
+    from pyzoo.training import keep_freed_memory
+
+    torch.manual_seed(0)
+    if side not in ("handwritten", "Pyro's SVI"):
+        keep_freed_memory()
+    made: Case = importlib.import_module(CASES[case]).make(size)
+    step = _step(made, side)
+    count, times, losses = min(made.steps, most), [], []
+    for _ in range(count + 3):
         started = time.perf_counter()
-        loss = step()
-        times.append(1000 * (time.perf_counter() - started))
-    assert math.isfinite(loss)
-    return {"ms": statistics.median(times[2:]), "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        losses.append(step())
+        times.append(time.perf_counter() - started)
+    assert all(map(math.isfinite, losses)), losses
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = {"ms": 1000 * statistics.median(times[3:]), "first_s": times[0], "MB": megabytes}
+    found |= {"first": losses[0], "last": losses[-1]}
+    return found | ({"flop": _flop(made)} if side == BY_HAND[0] else {})
 
 
-def our_step(model, guide, batch, precision: str, engine: str, **adam) -> Callable[[], float]:
-    """One step of the training loop, without a run folder; the keywords are Adam's."""
+def _step(made: Case, side: str) -> Callable[[], float]:
+    """A function that takes one step and returns its loss."""
+    import torch
+
+    if side in BY_HAND:
+        fused = {"fused": True} if side == BY_HAND[2] else {}
+        optimizer = torch.optim.Adam([*made.model.parameters(), *made.guide.parameters()], **made.adam, **fused)
+        loss_of = torch.compile(made.by_hand) if side == BY_HAND[2] else made.by_hand
+
+        def step() -> float:
+            optimizer.zero_grad()
+            loss = loss_of()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step
+    if side == "Pyro's SVI":
+        import pyro
+        from pyro.infer import SVI, Trace_ELBO
+
+        svi = SVI(made.model, made.guide, pyro.optim.Adam(dict(made.adam)), Trace_ELBO())
+        examples = len(next(iter(made.batch.values())))
+        return lambda: svi.step(**made.batch) / examples
+    return _our_step(made, *side.split())
+
+
+def _our_step(made: Case, precision: str, engine: str) -> Callable[[], float]:
+    """One step of the training loop, without a run folder."""
     import pyro
     import torch
 
@@ -37,55 +94,69 @@ def our_step(model, guide, batch, precision: str, engine: str, **adam) -> Callab
     from pyzoo.training import Hardware, Objective
     from pyzoo.training.steps import make_step
 
-    pyro.enable_validation(False)
     hardware = Hardware(device="cpu", precision=precision, engine=engine)
-    objective = Objective(NegativeELBO(model, guide), functools.partial(torch.optim.Adam, **adam, fused=True))
-    take_step = make_step(objective, engine, hardware.fabric(model, guide))
+    objective = Objective(NegativeELBO(made.model, made.guide), functools.partial(torch.optim.Adam, **made.adam, fused=True))
+    take_step = make_step(objective, engine, hardware.fabric(made.model, made.guide))
 
-    def step():
-        with hardware.arithmetic():
-            return take_step(batch)[0].item()
+    def step() -> float:
+        with pyro.validation_enabled(False), hardware.arithmetic():
+            return take_step(made.batch)[0].item()
 
     return step
 
 
-def main(
-    script: str,
-    description: str,
-    sizes: Mapping[str, str],
-    sides: Sequence[str],
-    measure: Callable[[str, str, int], dict[str, float]],
-    steps: Callable[[str], int],
-) -> None:
-    """The command of a benchmark.
+def _flop(made: Case) -> float:
+    """Operations in the matrix products and convolutions of a step, a multiplication and an addition being two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        made.by_hand().backward()
+    return counter.get_total_flops()
+
+
+def peak(dtype: str) -> dict[str, float]:
+    """What this machine multiplies at most in a second, by a product of large matrices."""
+    import torch
+
+    a, b = (torch.randn(2048, 2048).to(getattr(torch, dtype)) for _ in range(2))
+    times = []
+    for _ in range(8):
+        started = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - started)
+    return {"flop_per_s": 2 * 2048**3 / min(times)}
+
+
+def rounds(
+    case: str, size: str, sides: Sequence[str], count: int, most: int, numpyro: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The measurements of each side, one for each round.
 
     Args:
-        script: its file, which is run again for each measurement.
-        description: for ``--help``.
-        sizes: names of problem sizes, and what to print of them.
-        sides: what is compared; the first is what ratios are to.
-        measure: from size, side and number of steps to milliseconds and megabytes.
-        steps: how many steps to measure at a size.
+        case: name of the case.
+        size: one of its sizes.
+        sides: what is compared.
+        count: of rounds.
+        most: steps in a measurement, at most.
+        numpyro: a Python with numpyro, to measure its program too where there is one.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=sizes, default=list(sizes))
-    parser.add_argument("--sides", nargs="+", choices=sides, default=list(sides), help="the first is what ratios are to")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=3, metavar=("SIZE", "SIDE", "STEPS"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.one[0], arguments.one[1], int(arguments.one[2]))))
-        return
-    for size in arguments.sizes:
-        found = {side: [] for side in arguments.sides}
-        for _ in range(arguments.rounds):
-            for side in arguments.sides:
-                command = [sys.executable, script, "--one", size, side, str(steps(size))]
-                found[side].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        print(f"{size}, {sizes[size]}: medians of {arguments.rounds} rounds")
-        for side, rows in found.items():
-            ratios = [row["ms"] / base["ms"] for row, base in zip(rows, found[arguments.sides[0]], strict=True)]
-            ms, megabytes = statistics.median(row["ms"] for row in rows), statistics.median(row["MB"] for row in rows)
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            ratio = f"{statistics.median(ratios):.2f} of {arguments.sides[0]} ({spread})"
-            print(f"  {side:25} {ms:8.1f} ms  {megabytes:6.0f} MB  {ratio}")
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    commands = {side: [sys.executable, "-m", "benchmarks", "--one", case, size, side, str(most)] for side in sides}
+    if numpyro and case == "vae":
+        found["NumPyro, jitted"] = []
+        steps = str(min(most, 200))
+        commands["NumPyro, jitted"] = [numpyro, str(Path(__file__).with_name("with_numpyro.py")), size, steps]
+    for _ in range(count):
+        for side, command in commands.items():
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{case} {size}, {side}: {done.stderr.strip()[-2000:]}")
+            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+    return found
+
+
+def medians(rows: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of a side's rounds: milliseconds, memory, the first step's seconds, and the ratio to another side, with its range."""
+    ratios = [row["ms"] / other["ms"] for row, other in zip(rows, base, strict=True)]
+    kept = {name: statistics.median(row[name] for row in rows) for name in ("ms", "MB", "first_s") if name in rows[0]}
+    return {**kept, "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}

@@ -1,27 +1,26 @@
-"""Time and memory of CompVAE's training step: hand-written PyTorch with default settings against ours.
-
-    python benchmarks/compvae_step.py [--sizes wide paper small] [--sides ...] [--rounds 3]
-
-Both sides train the same networks on the same batches. The hand-written one is what one writes without Pyro and pyzoo: plain
-modules, the loss by hand, ``torch.optim.Adam`` as it comes. Ours is what ``pyzoo train`` runs: the model and guide through
-``NegativeELBO`` and Fabric, fused Adam, memory kept between steps; in fp32 and in bf16. Each measurement is a process of its
-own; they take turns, so that a change of the machine's speed meets all, and ratios are taken within a round.
-"""
+"""CompVAE on curves."""
 
 import math
 
-from rounds import main, our_step, time_steps
+import torch
+from torch.nn.functional import log_softmax, softplus
+
+from benchmarks.cases import Case
+from pyzoo.data.sines import Sines
+from pyzoo.models.compvae import SinesNetworks
 
 BATCH, PARTS = 64, 4
 SMALL = {"w_dim": 64, "z_dim": 8, "prior_width": 128, "decoder_width": 200, "encoder_width": 200, "z_width": 128}
-SIZES = {"wide": {"graph_block": "wide"}, "paper": {}, "small": {**SMALL, "graph_widths": (256,), "label_dim": 64}}
-SIDES = ("handwritten", "handwritten, kept memory", "ours fp32 eager", "ours bf16 eager", "ours fp32 traced")
+_SIZES: dict[str, dict] = {
+    "small": {**SMALL, "graph_widths": (256,), "label_dim": 64},
+    "wide": {"graph_block": "wide"},
+    "paper": {},
+}
+SIZES = dict.fromkeys(_SIZES, f"batch {BATCH}, K = {PARTS}")
 
 
 def handwritten_loss(model, guide, parts, x):
     """The negative ELBO per set (Berger and Sebag 2019, algorithm 1), with the networks of both programs and nothing else."""
-    import torch
-    from torch.nn.functional import log_softmax, softplus
 
     def floored(log_variance, floor=model.scale_floor):
         lowest = 2 * math.log(floor)
@@ -56,36 +55,11 @@ def handwritten_loss(model, guide, parts, x):
     return (kl_w + log_ratio_z + nll) / len(x)
 
 
-def measure(size: str, side: str, steps: int) -> dict[str, float]:
-    """Milliseconds of a step and megabytes of the process."""
-    import torch
-
-    from pyzoo.data.sines import Sines
-    from pyzoo.models.compvae import SinesNetworks
-    from pyzoo.training import keep_freed_memory
-
-    torch.manual_seed(0)
-    if side != "handwritten":
-        keep_freed_memory()
-    networks = SinesNetworks(**SIZES[size])
+def make(size: str) -> Case:
+    networks = SinesNetworks(**_SIZES[size])
     model = networks.model()
     guide = networks.guide(model)
     curves = Sines(lambda step: PARTS).draw(BATCH, PARTS, seed=0)
-    if side.startswith("handwritten"):
-        optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-4, betas=(0.5, 0.9))
-
-        def step():
-            optimizer.zero_grad()
-            loss = handwritten_loss(model, guide, curves.parts, curves.x)
-            loss.backward()
-            optimizer.step()
-            return loss.item()
-
-    else:
-        step = our_step(model, guide, curves.batch(), *side.split()[1:], lr=1e-4, betas=(0.5, 0.9))
-    return time_steps(step, steps)
-
-
-if __name__ == "__main__":
-    described = dict.fromkeys(SIZES, f"batch {BATCH}, K = {PARTS}")
-    main(__file__, __doc__, described, SIDES, measure, lambda size: 50 if size == "small" else 5)
+    adam = {"lr": 1e-4, "betas": (0.5, 0.9)}
+    steps = 50 if size == "small" else 5
+    return Case(model, guide, curves.batch(), lambda: handwritten_loss(model, guide, curves.parts, curves.x), adam, steps)

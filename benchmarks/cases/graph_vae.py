@@ -1,17 +1,13 @@
-"""Time and memory of FC-VAE's training step: hand-written PyTorch with default settings against ours.
+"""FC-VAE, a Graph VAE with all dependencies, with the networks of appendix B.1 on binary images."""
 
-    python benchmarks/graph_vae_step.py [--sizes 64 128 512] [--sides ...] [--rounds 3]
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-Both sides train the networks of appendix B.1 on the same binary images. The hand-written one is what one writes without Pyro and
-pyzoo: plain modules, the loss by hand, ``torch.optim.Adam`` as it comes. Ours is what ``pyzoo train fc-vae`` runs: the model
-and guide with their gates through ``NegativeELBO`` and Fabric, fused Adam, memory kept between steps.
-"""
-
-from rounds import main, our_step, time_steps
+from benchmarks.cases import Case
+from pyzoo.models.graph_vae import GraphVAENetworks
 
 NODES = 5
-SIZES = ("64", "128", "512")
-SIDES = ("handwritten", "handwritten, kept memory", "ours fp32 eager", "ours fp32 traced", "ours bf16 traced")
+SIZES = dict.fromkeys(("64", "128", "512"), "images in a batch")
 
 
 def handwritten_loss(model, guide, x, parents, noise):
@@ -24,9 +20,6 @@ def handwritten_loss(model, guide, x, parents, noise):
         parents: the parents of each node; nodes count from 1.
         noise: standard normal draws for each node, (batch, node_dim).
     """
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
-
     features = guide.encoder(x)
     z, loss = {}, 0.0
     for node in sorted(parents, reverse=True):
@@ -47,35 +40,15 @@ def handwritten_loss(model, guide, x, parents, noise):
     return loss / len(x)
 
 
-def measure(size: str, side: str, steps: int) -> dict[str, float]:
-    """Milliseconds of a step and megabytes of the process."""
-    import torch
-
-    from pyzoo.models.graph_vae import GraphVAENetworks
-    from pyzoo.training import keep_freed_memory
-
-    torch.manual_seed(0)
-    if side != "handwritten":
-        keep_freed_memory()
+def make(size: str) -> Case:
     networks = GraphVAENetworks(nodes=NODES, structure="full")
     model = networks.model()
     guide = networks.guide(model)
     x = torch.rand(int(size), 1, 28, 28).round()
-    if not side.startswith("handwritten"):
-        return time_steps(our_step(model, guide, {"x": x}, *side.split()[1:], lr=1e-3), steps)
-    optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-3)
     parents = {node: list(range(node + 1, NODES + 1)) for node in range(1, NODES + 1)}
 
-    def step():
-        optimizer.zero_grad()
+    def by_hand() -> torch.Tensor:
         noise = {node: torch.randn(len(x), model.node_dim) for node in parents}
-        loss = handwritten_loss(model, guide, x, parents, noise)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+        return handwritten_loss(model, guide, x, parents, noise)
 
-    return time_steps(step, steps)
-
-
-if __name__ == "__main__":
-    main(__file__, __doc__, dict.fromkeys(SIZES, "images in a batch"), SIDES, measure, lambda size: 50)
+    return Case(model, guide, {"x": x}, by_hand, steps=50)

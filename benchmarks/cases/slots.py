@@ -1,17 +1,14 @@
-"""Time and memory of MONet's and Genesis's training steps: hand-written PyTorch with default settings against ours.
-
-    python benchmarks/slots_step.py [--sizes monet genesis ...] [--sides ...] [--rounds 3]
-
-Both sides train the same networks on the same batch. The hand-written one is what one writes without Pyro and pyzoo: plain
-modules, the loss by hand, ``torch.optim.Adam`` as it comes, in fp32, with the memory that PyTorch and the system give. Ours is
-what ``pyzoo train`` runs. Each measurement is a process of its own; they take turns, and ratios are taken within a round.
-"""
+"""MONet and Genesis on scenes of sprites."""
 
 import math
 
 import torch
-from rounds import main, our_step, time_steps
 from torch.nn.functional import logsigmoid
+
+from benchmarks.cases import Case
+from pyzoo.data.scenes import sprites
+from pyzoo.models.genesis import GenesisNetworks
+from pyzoo.models.monet import MONetNetworks
 
 SMALL = {
     "monet": {
@@ -29,20 +26,13 @@ SMALL = {
         "x_shape": (3, 32, 32),
     },
 }
-SIZES = {
-    "monet": ("monet", {"num_slots": 5}, 32),
-    "genesis": ("genesis", {"num_slots": 5}, 32),
+_SIZES: dict[str, tuple[str, dict, int]] = {
     "monet-small": ("monet", SMALL["monet"], 16),
     "genesis-small": ("genesis", SMALL["genesis"], 32),
+    "monet": ("monet", {"num_slots": 5}, 32),
+    "genesis": ("genesis", {"num_slots": 5}, 32),
 }
-SIDES = (
-    "handwritten",
-    "handwritten, kept memory",
-    "ours fp32 eager",
-    "ours fp32 traced",
-    "ours bf16 eager",
-    "ours bf16 traced",
-)
+SIZES = {size: f"K = {sizes['num_slots']}, batch {batch}" for size, (_, sizes, batch) in _SIZES.items()}
 
 
 def normal_kl(p_loc, p_scale, q_loc, q_scale):
@@ -109,37 +99,12 @@ def genesis_loss(model, guide, x):
     return (mixture_loss(x, components, log_masks, model.scale) + kl).mean()
 
 
-def measure(size: str, side: str, steps: int) -> dict[str, float]:
-    """Milliseconds of a step and megabytes of the process."""
-    from pyzoo.data.scenes import sprites
-    from pyzoo.models.genesis import GenesisNetworks
-    from pyzoo.models.monet import MONetNetworks
-    from pyzoo.training import keep_freed_memory
-
-    name, sizes, batch = SIZES[size]
-    torch.manual_seed(0)
-    if side != "handwritten":
-        keep_freed_memory()
+def make(size: str) -> Case:
+    name, sizes, batch = _SIZES[size]
     networks = {"monet": MONetNetworks, "genesis": GenesisNetworks}[name](**sizes)
     model = networks.model()
     guide = networks.guide(model)
     x = sprites(batch, torch.Generator().manual_seed(0), networks.x_shape[1], 4).images / 255
-    if side.startswith("handwritten"):
-        loss_of = {"monet": monet_loss, "genesis": genesis_loss}[name]
-        optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-4)
-
-        def step():
-            optimizer.zero_grad()
-            loss = loss_of(model, guide, x)
-            loss.backward()
-            optimizer.step()
-            return loss.item()
-
-    else:
-        step = our_step(model, guide, {"x": x}, *side.split()[1:], lr=1e-4)
-    return time_steps(step, steps)
-
-
-if __name__ == "__main__":
-    described = {size: f"K = {sizes['num_slots']}, batch {batch}" for size, (_, sizes, batch) in SIZES.items()}
-    main(__file__, __doc__, described, SIDES, measure, lambda size: 20 if size.endswith("small") else 3)
+    loss_of = {"monet": monet_loss, "genesis": genesis_loss}[name]
+    steps = 20 if size.endswith("small") else 3
+    return Case(model, guide, {"x": x}, lambda: loss_of(model, guide, x), {"lr": 1e-4}, steps)

@@ -1,28 +1,20 @@
-"""Time and memory of T-VAE's training step: hand-written PyTorch with default settings against ours, and against a VAE's.
+"""T-VAE with the networks of appendix B on batches of 100 images, and the VAE that has the same encoder and decoder.
 
-    python benchmarks/tvae_step.py [--sizes 10 100] [--sides ...] [--rounds 3]
-
-All sides train the networks of appendix B on the same batch of 100 images. The hand-written T-VAE encodes and decodes one tensor
-after the other, as eq. 3 is written. The VAE has the same encoder and decoder, by our side or by hand.
+By hand T-VAE encodes and decodes one tensor after the other, as eq. 3 is written.
 """
 
-from rounds import main, our_step, time_steps
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-SIZES = ("10", "100")
-SIDES = (
-    "handwritten T-VAE",
-    "T-VAE fp32 eager",
-    "T-VAE fp32 traced",
-    "handwritten VAE",
-    "VAE fp32 eager",
-    "VAE fp32 traced",
-)
+from benchmarks.cases import Case
+from pyzoo.models.tvae import TVAENetworks, VAENetworks
+
+SIZES = {**dict.fromkeys(("10", "100"), "dimensions of z"), **dict.fromkeys(("vae-10", "vae-100"), "a VAE's step")}
 BATCH = 100
 
 
 def handwritten_mmd(first, second):
     """The squared discrepancy of two batches under exp(-|a - b|^2 / 2d), pair by pair."""
-    import torch
 
     def mean(a, b):
         return torch.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * a.shape[1])).mean()
@@ -41,8 +33,6 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
         noise: standard normal draws for z_0, z_1, z_2 and z, (batch, z_dim) each.
         weights: of the discrepancies of z_1 and z_2, of that of z, and of T's prior.
     """
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
 
     def encode(image, epsilon):
         loc, log_variance = guide.encoder(image).chunk(2, 1)
@@ -69,35 +59,11 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
     return loss + weights[1] * (within + (d / (2 + d)) ** (d / 2) - 2 * to_normal)
 
 
-def measure(size: str, side: str, steps: int) -> dict[str, float]:
-    """Milliseconds of a step and megabytes of the process."""
-    import torch
-
-    from pyzoo.models.tvae import TVAENetworks, VAENetworks
-    from pyzoo.training import keep_freed_memory
-
-    torch.manual_seed(0)
-    is_tvae = "T-VAE" in side
-    if not side.startswith("handwritten"):
-        keep_freed_memory()
-    networks = (TVAENetworks if is_tvae else VAENetworks)(z_dim=int(size))
+def make(size: str) -> Case:
+    kind, _, z_dim = size.rpartition("-")
+    networks = (VAENetworks if kind else TVAENetworks)(z_dim=int(z_dim))
     model = networks.model()
     guide = networks.guide(model)
-    x, views = torch.rand(BATCH, 1, 28, 28), torch.rand(BATCH, 2, 1, 28, 28) if is_tvae else None
-    if not side.startswith("handwritten"):
-        batch = {"x": x, "views": views} if is_tvae else {"x": x}
-        return time_steps(our_step(model, guide, batch, *side.split()[1:], lr=1e-3), steps)
-    optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-3)
-
-    def step():
-        optimizer.zero_grad()
-        loss = handwritten_loss(model, guide, x, views, torch.randn(4, BATCH, model.z_dim))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return time_steps(step, steps)
-
-
-if __name__ == "__main__":
-    main(__file__, __doc__, dict.fromkeys(SIZES, "dimensions of z"), SIDES, measure, lambda size: 20)
+    x, views = torch.rand(BATCH, 1, 28, 28), None if kind else torch.rand(BATCH, 2, 1, 28, 28)
+    batch = {"x": x} if views is None else {"x": x, "views": views}
+    return Case(model, guide, batch, lambda: handwritten_loss(model, guide, x, views, torch.randn(4, BATCH, model.z_dim)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compvae_step import handwritten_loss
+from benchmarks.cases.compvae import handwritten_loss
 from pyzoo.data.colors import COLORS, Colors
 from pyzoo.data.sines import Sines
 from pyzoo.errors import UsageError

@@ -6,10 +6,10 @@ import re
 import pyro
 import pytest
 import torch
-from graph_vae_step import handwritten_loss
 from pyro.infer import SVI, TraceGraph_ELBO
 from torch import nn
 
+from benchmarks.cases.graph_vae import handwritten_loss
 from pyzoo.errors import UsageError
 from pyzoo.guides.graph_vae import GraphVAEGuide, fuse, graph_vae_guide
 from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood

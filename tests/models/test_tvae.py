@@ -8,8 +8,8 @@ import pytest
 import torch
 from pyro import poutine
 from torch import nn
-from tvae_step import handwritten_loss
 
+from benchmarks.cases.tvae import handwritten_loss
 from pyzoo.errors import UsageError
 from pyzoo.guides.tvae import TVAEGuide, tvae_guide
 from pyzoo.infer import NegativeELBO, TraceKL_ELBO, log_likelihood, squared_mmd

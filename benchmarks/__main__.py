@@ -1,0 +1,98 @@
+"""Times training steps of every system, each against hand-written PyTorch with the same networks on the same batch.
+
+    python -m benchmarks                                  all of it, an hour or two
+    python -m benchmarks --quick                          a few steps of each: whether everything runs
+    python -m benchmarks vae --sizes 64 --numpyro PYTHON  beside NumPyro, by a Python that has it
+
+Ratios are to the first side, of the same round; "peak" is the share of what this machine multiplies at most.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+from benchmarks.cases import CASES
+from benchmarks.rounds import SIDES, measure, medians, peak, rounds
+
+QUICK = ("handwritten", "fp32 eager", "fp32 traced")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
+    parser.add_argument("--sizes", nargs="+", help="of one case; all by default")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help="; ".join(SIDES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10**6, help="most steps in a measurement")
+    parser.add_argument("--numpyro", metavar="PYTHON", help="a Python that has numpyro and jax")
+    parser.add_argument("--json", metavar="FILE", help="write all measurements here")
+    parser.add_argument("--quick", action="store_true", help="one round of two steps, at the smallest size, by few sides")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    for case in arguments.cases:
+        if case not in CASES:
+            parser.error(f"unknown case {case}; there are {', '.join(CASES)}")
+    if arguments.sizes and len(arguments.cases) != 1:
+        parser.error("--sizes are of one case: name it")
+    if arguments.quick:
+        arguments.rounds, arguments.steps = 1, 2
+        arguments.sides = list(QUICK) if arguments.sides == list(SIDES) else arguments.sides
+    return arguments
+
+
+def sizes_of(case: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """The sizes to measure a case at, and what to print of them."""
+    sizes: dict[str, str] = importlib.import_module(CASES[case]).SIZES
+    for size in arguments.sizes or ():
+        if size not in sizes:
+            sys.exit(f"unknown size {size} of {case}; there are {', '.join(sizes)}")
+    chosen = arguments.sizes or (list(sizes)[:1] if arguments.quick else list(sizes))
+    return {size: sizes[size] for size in chosen}
+
+
+def show(title: str, found: dict[str, list[dict[str, Any]]], peaks: dict[str, float]) -> None:
+    """Prints the table of a case at a size."""
+    print(f"\n{title}\n\n| | ms | ratio | range | MB | first step, s | peak |\n|---|---|---|---|---|---|---|")
+    first = next(iter(found))
+    flop = found[first][0].get("flop")
+    for side, rows in found.items():
+        one = medians(rows, found[first])
+        top = peaks["bfloat16" if side.startswith("bf16") else "float32"]
+        share = f"{100 * flop / (one['ms'] / 1000) / top:.0f} %" if flop else "-"
+        started = f"{one['first_s']:.1f}" if "first_s" in one else "-"
+        spread = f"{one['least']:.2f} to {one['most']:.2f}"
+        print(f"| {side} | {one['ms']:.2f} | {one['ratio']:.2f} | {spread} | {one['MB']:.0f} | {started} | {share} |", flush=True)
+
+
+def main() -> None:
+    arguments = parsed()
+    if arguments.one:
+        case, size, side, most = arguments.one
+        print(json.dumps(measure(case, size, side, int(most))))
+        return
+    import torch
+
+    peaks = {dtype: peak(dtype)["flop_per_s"] for dtype in ("float32", "bfloat16")}
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    machine |= {"torch": torch.__version__, **{f"{name}, Gflop/s": round(value / 1e9) for name, value in peaks.items()}}
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    kept: dict[str, Any] = {"machine": machine, "cases": {}}
+    for case in arguments.cases or CASES:
+        for size, what in sizes_of(case, arguments).items():
+            found = rounds(case, size, arguments.sides, arguments.rounds, arguments.steps, arguments.numpyro)
+            show(f"{case} {size}, {what}: medians of {arguments.rounds} rounds", found, peaks)
+            kept["cases"][f"{case} {size}"] = found
+            if arguments.json:
+                with open(arguments.json, "w") as file:
+                    json.dump(kept, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

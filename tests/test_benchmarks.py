@@ -1,0 +1,62 @@
+"""The benchmarks run; nothing here is timed."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.cases import CASES
+from benchmarks.rounds import measure, medians, peak
+from pyzoo.infer import NegativeELBO
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("case", ["vae", "graph-vae", "tvae"])
+def test_sides_train_the_same_model(case):
+    size = next(iter(importlib.import_module(CASES[case]).SIZES))
+    found = {side: measure(case, size, side, 2) for side in ("handwritten", "Pyro's SVI", "fp32 traced")}
+    first = found["handwritten"]["first"]
+    assert all(one["first"] == pytest.approx(first, rel=0.05) for one in found.values())  # each draws noise of its own
+    assert found["handwritten"]["flop"] > 1e6
+    assert all(one["ms"] > 0 and one["MB"] > 0 for one in found.values())
+
+
+def test_the_vae_by_hand_is_the_program():
+    torch.manual_seed(0)
+    case = importlib.import_module(CASES["vae"]).make("64")
+    torch.manual_seed(1)
+    by_hand = case.by_hand()
+    torch.manual_seed(1)
+    loss, _ = NegativeELBO(case.model, case.guide)(**case.batch)
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_every_case_can_be_made():
+    for module in CASES.values():
+        case = importlib.import_module(module)
+        made = case.make(next(iter(case.SIZES)))
+        assert len({len(value) for value in made.batch.values()}) == 1
+    assert peak("float32")["flop_per_s"] > 1e8
+
+
+def test_ratios_are_taken_within_a_round():
+    rows, base = ([{"ms": ms, "MB": 1.0} for ms in found] for found in ((1.0, 10.0, 3.0), (2.0, 10.0, 4.0)))
+    assert medians(rows, base) == {"ms": 3.0, "MB": 1.0, "ratio": 0.75, "least": 0.5, "most": 1.0}
+
+
+def test_the_command(tmp_path):
+    def run(*arguments):
+        return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, cwd=ROOT)
+
+    done = run("vae", "--quick", "--sides", "handwritten", "--json", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    assert "| handwritten |" in done.stdout
+    kept = json.loads((tmp_path / "found.json").read_text())
+    assert kept["cases"]["vae 64"].keys() == {"handwritten"}
+    assert "unknown case vea; there are vae" in run("vea").stderr
+    assert "unknown size 65 of vae; there are 64, 256" in run("vae", "--sizes", "65").stderr
