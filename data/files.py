@@ -4,6 +4,7 @@ Images become bytes with one channel or three. Labels become the integers 0 to C
 """
 
 import dataclasses
+import errno
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -430,7 +431,10 @@ def _labeled_files(folder: Path) -> list[tuple[Path, str | None]]:
     """Image files in the order of their paths, each with its class."""
     paths = _visible(folder)
     flat = [path for path in paths if path.suffix.lower() in IMAGE_TYPES and path.is_file()]
-    classes = [(path, file.name) for file in paths if file.is_dir() for path in _files_below(file)]
+    above = {folder.resolve(), *folder.resolve().parents}
+    classes = [
+        (path, file.name) for file in paths if file.is_dir() and file.resolve() not in above for path in _files_below(file)
+    ]
     if flat and classes:
         raise UsageError(
             f"{folder} has images beside its subfolders, such as {flat[0].name}: move them into one of the subfolders"
@@ -599,8 +603,12 @@ _Arrays = tuple[dict[str, np.ndarray], list[str]]
 def _reading(read: Callable[[Path], Any], path: Path, advice: str) -> Any:
     """What a function reads, with one line for everything that can go wrong."""
     try:
-        return read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that are refused below
+            return read(path)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch seeks before the beginning of a file that was cut short
+            raise UsageError(f"{path} cannot be read: it is damaged, or {advice}") from error
         raise UsageError(f"{path} cannot be read: {error.strerror or one_line(error)}") from error
     except Exception as error:  # NumPy, zipfile, pickle and torch raise many kinds, some with advice to load what may be unsafe
         raise UsageError(f"{path} cannot be read: it is damaged, or {advice}") from error

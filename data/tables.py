@@ -299,6 +299,7 @@ def _table(name: str, frame: "pd.DataFrame", target: str, sensitive: str, favora
     notes = [f"{int(missing.sum())} rows without target or sensitive attribute are left out."] if missing.any() else []
     frame = frame[~missing].reset_index(drop=True)
     y, outcomes = _two_values(name, frame[target], "target", favorable)
+    notes += [] if favorable else [f"Of '{target}', {outcomes[1]!r} is favorable."]
     a, groups = _two_values(name, frame[sensitive], "sensitive attribute")
     features = _as_numbers(name, frame.drop(columns=[target, sensitive]))
     if not features.shape[1]:
@@ -350,7 +351,9 @@ def _two_values(name: str, column: "pd.Series", what: str, last: str | None = No
     from pandas.api.types import is_numeric_dtype
 
     numeric = is_numeric_dtype(column)
-    values = sorted(column.unique(), key=lambda value: (str(value) == last, value if numeric else str(value)))
+    values = sorted(
+        column.unique(), key=lambda value: (str(value) == last, *((value,) if numeric else (str(value).casefold(), str(value))))
+    )
     if len(values) != 2:
         some = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
         raise UsageError(f"the {what} of {name}, '{column.name}', must have two values, got {len(values)}: {some}")

@@ -184,6 +184,9 @@ def require_shape(tensor: Tensor, name: str, shape: Collection[str | int], **siz
     fits = (size > 0 if isinstance(axis, str) else size == axis for size, axis in zip(found, wanted, strict=False))
     if len(found) == len(wanted) and all(fits):
         return
+    empty = [str(axis) for size, axis in zip(found, wanted, strict=False) if isinstance(axis, str) and not size]
+    if empty and len(found) == len(wanted):
+        raise ValueError(f"{name} must have one or more along '{empty[0]}', got the shape {tuple(found)}.")
     known = ", ".join(f"{axis} {size}" for axis, size in sizes.items() if axis in shape)
     said = f"({', '.join(map(str, shape))}{',' if len(wanted) == 1 else ''}){f' with {known}' if known else ''}"
     raise ValueError(f"{name} must be {said}, got {tuple(found)}.")

@@ -138,8 +138,18 @@ class _Place(Settings):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 for a failed run, 2 for bad input, 128 + n after signal n."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     with lasting_streams(), on_signals():
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        return _main(arguments) or _lost_output(arguments)
+
+
+def _lost_output(arguments: list[str]) -> int:
+    """The exit code of a command whose lines are all that it makes, and could not be written; a training goes on without."""
+    sys.stdout.flush()
+    lost = getattr(sys.stdout, "lost", None)
+    if lost is None or (arguments[:1] and arguments[0] in ("train", "resume", "reproduce")):
+        return 0
+    return _failed(f"standard output: {lost.strerror or lost}", 1)
 
 
 def _main(arguments: list[str]) -> int:

@@ -21,6 +21,8 @@ class LastingStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
+        self.lost: OSError | None = None
+        """Why something could not be written, if it was not that a reader has gone."""
 
     @property
     def encoding(self) -> str:
@@ -52,7 +54,9 @@ class LastingStream(io.TextIOBase):
             return
         try:
             getattr(self.stream, method)(*arguments)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                self.lost = error
             self._give_up()
 
     def _give_up(self) -> None:

@@ -152,10 +152,15 @@ def test_a_tensor_has_the_type_of_the_parameters_if_it_has_a_floating_point_type
         require_same_type(torch.zeros(2).bfloat16(), "x", layer)
 
 
-@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 1, 28, 27), (0, 1, 28, 28), (), (5, 1, 28, 28, 1)])
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 1, 28, 27), (), (5, 1, 28, 28, 1)])
 def test_a_shape_is_named_with_its_axes(shape):
     with pytest.raises(ValueError, match=re.escape(f"x must be (batch, 1, 28, 28), got {shape}")):
         require_shape(torch.zeros(shape), "x", ("batch", 1, 28, 28))
+
+
+def test_an_axis_with_nothing_is_named():
+    with pytest.raises(ValueError, match=re.escape("x must have one or more along 'batch', got the shape (0, 1, 28, 28)")):
+        require_shape(torch.zeros(0, 1, 28, 28), "x", ("batch", 1, 28, 28))
 
 
 def test_an_axis_that_another_argument_has_decided():
@@ -184,7 +189,7 @@ Q = dist.Normal(torch.zeros(4, 2), 1.0)
     [
         (lambda: SINES.model()(parts=PARTS - 1), "parts must be from 0 to 9, got -1 to -1"),
         (lambda: SINES.model()(parts=PARTS, x=X[:, :1]), "x must be (batch, 200) with batch 2, got (2, 1)"),
-        (lambda: SINES.model()(parts=PARTS[:, :0]), "parts must be (batch, parts), got (2, 0)"),
+        (lambda: SINES.model()(parts=PARTS[:, :0]), "parts must have one or more along 'parts', got the shape (2, 0)"),
         (lambda: SINES.guide(SINES.model())(parts=PARTS, x=X[0]), "x must be (batch, 200), got (200,)"),
         (lambda: SINES.guide(SINES.model())(parts=PARTS, x=X.long()), "x must be of a floating-point type, got torch.int64"),
         (lambda: TVAE.model()(x=torch.zeros(5, 28, 28)), "x must be (batch, 1, 28, 28) with batch 5, got (5, 28, 28)"),

@@ -148,7 +148,7 @@ class MessagePassingPrior(nn.Module):
         """q(h | y_S), inferred from the components that are present.
 
         Args:
-            y: components, (..., K, dim); what is absent may be anything finite.
+            y: components, (..., K, dim); what is absent may be anything.
             present: which components to infer from, boolean, (..., K), at least one in each row; by default all.
 
         Raises:
@@ -158,6 +158,7 @@ class MessagePassingPrior(nn.Module):
         if present is not None:
             self._require_present(present, y)
             log_weights = log_weights.masked_fill(~present.unsqueeze(-1), -math.inf)
+            y = torch.where(present.unsqueeze(-1), y, torch.zeros_like(y))
         loc = (log_weights.softmax(-2) * self.encode(y)).sum(-2)
         return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
 

@@ -21,8 +21,9 @@ def pooled_r2(target: Tensor, estimate: Tensor) -> float:
 
     .. math:: R^2 = 1 - \frac{\sum_n |x_n - \hat x_n|^2}{\sum_n |x_n - \bar x|^2}
 
-    with the mean taken for each time step or pixel. (scikit-learn's ``r2_score(multioutput="variance_weighted")``, also in its
-    convention for a target that does not vary: 1 for a perfect estimate of it, else 0.)
+    with the mean taken for each time step or pixel. (scikit-learn's ``r2_score(multioutput="variance_weighted")`` leaves out
+    entries that do not vary; here errors in them count. As there, of a target that does not vary at all it is 1 for a perfect
+    estimate, else 0.)
 
     Args:
         target: x, (examples, ...).

@@ -118,9 +118,13 @@ def _log_weights(
     model, guide = (block(program, hide_fn=lambda site: site["name"].startswith("penalty/")) for program in (model, guide))
     guide_trace = _call(trace(guide).get_trace, rows, encoded)
     model_trace = _call(trace(replay(model, trace=guide_trace)).get_trace, rows, {})
-    plate = _plate([*_scored(model_trace), *_scored(guide_trace)], examples, repeats)
-    _require_same_latents(model_trace, guide_trace)
     size = examples * repeats
+    plates = _plates([*_scored(model_trace), *_scored(guide_trace)], examples, repeats)
+    if len(plates) > 1:  # another plate has as many entries by chance: it does not grow with the rows
+        rows, encoded = ({key: torch.cat([value, value[-1:]]) for key, value in part.items()} for part in (rows, encoded))
+        plates &= _plates(_scored(_call(trace(guide).get_trace, rows, encoded)), 1, size + 1)
+    plate = min(plates)
+    _require_same_latents(model_trace, guide_trace)
     return _joint(model_trace, plate, size) - _joint(guide_trace, plate, size)
 
 
@@ -142,8 +146,8 @@ def _scored(program_trace) -> list[dict[str, Any]]:
     return [site for site in program_trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
 
 
-def _plate(sites: list[dict[str, Any]], examples: int, repeats: int) -> str:
-    """The name of the plate over the rows: one of their number, around every site."""
+def _plates(sites: list[dict[str, Any]], examples: int, repeats: int) -> set[str]:
+    """Names of the plates that may be the one over the rows: those of their number, around every site."""
     size = examples * repeats
     around = [{frame.name for frame in site["cond_indep_stack"] if frame.vectorized and frame.size == size} for site in sites]
     common = set.intersection(*around) if around else set()
@@ -155,14 +159,18 @@ def _plate(sites: list[dict[str, Any]], examples: int, repeats: int) -> str:
             f"Site '{alone}' is not in one plate with all others over the {size} rows of {examples} examples times {repeats} "
             "samples: fix its value first, or call .eval() if it is only drawn in training."
         )
-    return min(common)
+    return common
 
 
 def _joint(program_trace, plate: str, size: int) -> Tensor:
-    """The log-density of each row. A plate's scale is for estimates over a whole data set and does not belong here."""
+    """The log-density of each row, in single precision or better: sums in half precision would be off by nats.
+
+    A plate's scale is for estimates over a whole data set and does not belong here.
+    """
     total = 0.0
     for site in _scored(program_trace):
         log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), 1.0, site["mask"])
+        log_prob = log_prob.to(torch.promote_types(log_prob.dtype, torch.float32))
         dim = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == plate)
         log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, (size,) + (1,) * (-dim - 1)))
         total = total + log_prob.movedim(dim, -1).reshape(-1, size).sum(0)

@@ -14,7 +14,7 @@ from pyzoo.about import About, entries
 from pyzoo.errors import UsageError, one_line
 from pyzoo.nn import Networks
 from pyzoo.settings import AtLeast, Count, Group, Settings, Steps, changed, flag, flat, walk
-from pyzoo.training.checkpoint import require_same_form
+from pyzoo.training.checkpoint import plain, require_same_form
 from pyzoo.training.objective import Objective
 from pyzoo.training.report import Report
 
@@ -184,6 +184,12 @@ class Recipe(Settings):
     def report(self, pair: Pair, device: torch.device) -> Report:
         """What is measured of a trained pair, drawn and sampled from it."""
         return Report()
+
+
+def deciding_settings(recipe: Recipe) -> dict[str, bool | int | float | str | None]:
+    """The settings that decide what is learned, as a checkpoint holds them. Data may have moved; a run may be made longer."""
+    left_out = {"steps", "patience", "data", "data_dir", *recipe.incidental}
+    return {name: plain(value) for name, value in flat(recipe).items() if name not in left_out}
 
 
 def require_held_out(recipe: Recipe, report: Report) -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import math
 import platform
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from pyzoo.checks import require_kind, require_switch
 from pyzoo.errors import UsageError
-from pyzoo.files import expanded, require_folder, resume_command, save_figure
+from pyzoo.files import expanded, require_file, require_folder, resume_command, save_figure
 from pyzoo.infer import evaluating
 from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
@@ -23,7 +25,7 @@ from pyzoo.settings import AtLeast, Steps, changed, cut, difference, flag, flat,
 from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
 from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device, using_threads
-from pyzoo.training.recipe import Pair, Recipe, find_recipe, require_held_out
+from pyzoo.training.recipe import Pair, Recipe, deciding_settings, find_recipe, require_held_out
 from pyzoo.training.report import Report
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
 from pyzoo.training.surroundings import own_surroundings
@@ -244,6 +246,8 @@ class Run:
         self._loaded.clear()
         if trainer.finished and first:
             self.say(f"already trained to {trained} steps")
+        if first and not trained and not self._is_new and self.folder.metrics():
+            self.say(f"{self.path} has no checkpoint: training begins again")
         if first and not trainer.finished:
             self._choose_threads(trainer)
             self._choose_engine(trainer)
@@ -316,8 +320,9 @@ class Run:
         with own_surroundings():
             self._require_same_data(recipe)
             if self.folder.checkpoints.newest_step():
-                self.folder.checkpoints.load()
+                require_same_run(self.folder.checkpoints.load(), recipe.name, deciding_settings(recipe), self.path)
             self.folder.metrics()
+            require_file(self.path / "log.txt")
 
     @property
     def is_finished(self) -> bool:
@@ -582,7 +587,19 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
         sizes = {name: value for name, value in sizes.items() if type(value) is int and not _NO_SIZE.search(name)}
         largest = max(sizes, key=lambda name: sizes[name])
         why = "there is not enough memory for these sizes" if "memory" in text or not text else "no tensor can have these sizes"
-        raise UsageError(f"{why}, the largest of which is {flag(largest)} {sizes[largest]}") from error
+        named, shape = f"{flag(largest)} {sizes[largest]}", _image_shape(recipe)
+        if math.prod(shape) > sizes[largest]:
+            named = f"that of an image, {' x '.join(map(str, shape))}: make images smaller by --image-size"
+        raise UsageError(f"{why}, the largest of which is {named}") from error
+
+
+def _image_shape(recipe: Recipe) -> tuple[int, ...]:
+    """Channels, height and width of the images that a user could make smaller; empty if there are none."""
+    if "image_size" not in flat(recipe):
+        return ()
+    with contextlib.suppress(Exception):  # another error is on its way
+        return tuple(recipe.sized().networks.x_shape)  # type: ignore[attr-defined]
+    return ()
 
 
 _NO_SIZE = re.compile("steps|every|seed|patience|epochs")
@@ -609,6 +626,7 @@ def _config(recipe: Recipe, preset: str, hardware: Hardware, path: Path) -> dict
     recipe = recipe.sized()
     return {
         "format": FORMAT,
+        "id": secrets.token_hex(4),
         "recipe": recipe.name,
         "preset": preset,
         "settings": _settings(recipe, path),

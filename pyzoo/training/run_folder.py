@@ -88,6 +88,7 @@ class RunFolder:
         self.made_data = False  # whether data.npz was written for this run, and is not its user's
         self._locked = False
         self._writer: Any = None
+        self._id: str | None = None
 
     @property
     def was_begun(self) -> bool:
@@ -185,15 +186,29 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes config.json, or replaces it."""
         self._write_json("config.json", config)
+        self._id = None
+
+    @property
+    def id(self) -> str:
+        """The run's own number, which goes into check sums: rows and results of another run are not taken for this one's.
+
+        Empty in runs of earlier versions.
+        """
+        if self._id is None:
+            try:
+                self._id = str(self.config().get("id", ""))
+            except UsageError:
+                return ""
+        return self._id
 
     def write_results(self, results: dict[str, Any]) -> None:
         """The metrics of an evaluation, and what they were measured with; with a check sum."""
-        write_checked(self.path / "results.json", results)
+        write_checked(self.path / "results.json", results, self.id)
 
     def results(self) -> dict[str, Any]:
-        """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged."""
+        """What :meth:`write_results` was given last; empty if that was never, or if the file is damaged or another run's."""
         try:
-            found = read_checked(self.path / "results.json")
+            found = read_checked(self.path / "results.json", self.id)
             require_entries(found, Results, "results.json")
         except UsageError:
             return {}
@@ -214,7 +229,7 @@ class RunFolder:
             columns = [*columns, *(name for name in row if name not in columns)]
             self._write_rows(columns, self._rows())
         text = "" if columns else _head(list(row))
-        text += _line(columns or list(row), row)
+        text += _line(columns or list(row), row, self.id)
         with open(self.path / "metrics.csv", "a", newline="", encoding="utf-8") as file:
             file.write(text)
 
@@ -272,17 +287,18 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"{file} can't be read: {error.strerror}") from error
         columns = _names(head)
-        rows = [_row(columns, line.removesuffix("\r")) for line in lines[:-1]]
+        rows = [_row(columns, line.removesuffix("\r"), self.id) for line in lines[:-1]]
         good = rows.index(None) if None in rows else len(rows)
         cut_short = not lines and "step,".startswith(head[:5]) and "\r" not in head[:-1]
         whole = [row for row in rows[:good] if row is not None]
         rising = all(int(row["step"]) < int(after["step"]) for row, after in itertools.pairwise(whole))
-        if ("step" not in columns and not cut_short) or any(rows[good:]) or not rising:
-            raise UsageError(f"{file} is damaged: move it away to go on without it")
+        cut = [line for line in lines[good:-1] if line.count(",") + 1 == len(columns)]  # a kill leaves one such line at most
+        if ("step" not in columns and not cut_short) or any(rows[good:]) or not rising or len(cut) > 1:
+            raise UsageError(f"{file} is damaged or another run's: move it away to go on without it")
         return whole
 
     def _write_rows(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-        text = _head(columns) + "".join(_line(columns, row) for row in rows)
+        text = _head(columns) + "".join(_line(columns, row, self.id) for row in rows)
         write_whole(self.path / "metrics.csv", lambda file: file.write(text.encode()))
 
     @contextlib.contextmanager
@@ -312,17 +328,17 @@ class RunFolder:
         write_whole(self.path / name, lambda file: file.write(_json(value).encode()))
 
 
-def write_checked(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes values by name as JSON, with a check sum."""
+def write_checked(path: Path, values: Mapping[str, Any], owner: str = "") -> None:
+    """Writes values by name as JSON, with a check sum of them and of whose they are."""
     values = json.loads(_json(values))  # as they will be read
-    write_whole(path, lambda file: file.write(_json({**values, _CHECKSUM: _sum_of(values)}).encode()))
+    write_whole(path, lambda file: file.write(_json({**values, _CHECKSUM: _sum_of(values, owner)}).encode()))
 
 
-def read_checked(path: Path) -> dict[str, Any]:
-    """What :func:`write_checked` was given; empty if there is no such file, or if it is damaged."""
+def read_checked(path: Path, owner: str = "") -> dict[str, Any]:
+    """What :func:`write_checked` was given; empty if there is no such file, or if it is damaged or someone else's."""
     try:
         found = json.loads(read_bytes(path))
-        return found if found.pop(_CHECKSUM) == _sum_of(found) else {}
+        return found if found.pop(_CHECKSUM) == _sum_of(found, owner) else {}
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return {}
 
@@ -331,8 +347,8 @@ def _json(value: Any) -> str:
     return json.dumps(_strict(value), indent=2, default=str, allow_nan=False) + "\n"  # paths as text
 
 
-def _sum_of(results: Any) -> str:
-    return f"{zlib.crc32(json.dumps(results, sort_keys=True).encode()):08x}"
+def _sum_of(results: Any, owner: str) -> str:
+    return f"{zlib.crc32((owner + json.dumps(results, sort_keys=True)).encode()):08x}"
 
 
 def _strict(value: Any) -> Any:
@@ -364,20 +380,20 @@ def _names(head: str) -> list[str]:
         return []
 
 
-def _line(columns: Sequence[str], row: Mapping[str, Any]) -> str:
+def _line(columns: Sequence[str], row: Mapping[str, Any], owner: str) -> str:
     cells = [str(row.get(name, "")) for name in columns]
-    return ",".join([*cells, _checksum(columns, cells)]) + "\r\n"
+    return ",".join([*cells, _checksum(columns, cells, owner)]) + "\r\n"
 
 
-def _row(columns: Sequence[str], line: str) -> dict[str, str] | None:
-    """A line by the columns' names; None if it is not whole: a cell is missing or no number, or a character has changed."""
+def _row(columns: Sequence[str], line: str, owner: str) -> dict[str, str] | None:
+    """A line by the columns' names; None if it is not whole, or another run's: a cell is missing, or a character has changed."""
     cells = line.split(",")
     if len(cells) != len(columns):
         return None
     row = dict(zip(columns, cells, strict=True))
     if _CHECKSUM in row:  # earlier versions wrote none
         found = row.pop(_CHECKSUM)
-        if found != _checksum(list(row), list(row.values())):
+        if found != _checksum(list(row), list(row.values()), owner):
             return None
     try:
         is_whole = int(row["step"]) >= 0 and all(float(cell or 0) or True for cell in row.values())
@@ -386,5 +402,5 @@ def _row(columns: Sequence[str], line: str) -> dict[str, str] | None:
     return row if is_whole else None
 
 
-def _checksum(columns: Sequence[str], cells: Sequence[str]) -> str:
-    return f"{zlib.crc32(','.join([*columns, *cells]).encode()):08x}"
+def _checksum(columns: Sequence[str], cells: Sequence[str], owner: str) -> str:
+    return f"{zlib.crc32((owner + ','.join([*columns, *cells])).encode()):08x}"

@@ -17,13 +17,12 @@ from pyzoo.errors import UsageError
 from pyzoo.infer import evaluating
 from pyzoo.infer.traced import has_compiler
 from pyzoo.random import derive_seed
-from pyzoo.settings import flat
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.threads import chosen_by_user, free_cores
-from pyzoo.training.checkpoint import Checkpoint, plain, require_same_run
+from pyzoo.training.checkpoint import Checkpoint, require_same_run
 from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
-from pyzoo.training.recipe import Pair, Recipe, Source, require_held_out
+from pyzoo.training.recipe import Pair, Recipe, Source, deciding_settings, require_held_out
 from pyzoo.training.run_folder import RunFolder
 from pyzoo.training.steps import Traced, make_step
 
@@ -239,6 +238,8 @@ class Trainer:
             self.hardware.arithmetic(),
             using_threads(self.threads),
         ):
+            if self.finished:  # a config.json that someone made shorter must not get into the checkpoint
+                return
             while not self.finished:
                 for objective, loss, terms in self._step(source):
                     self._keep(objective, loss, terms)
@@ -280,7 +281,7 @@ class Trainer:
                 )
         state: Checkpoint = {
             "recipe": self.recipe.name,
-            "settings": self._settings(),
+            "settings": deciding_settings(self.recipe),
             "computed_with": self.computed_with(),
             "step": self.step,
             "steps": self.recipe.steps,
@@ -294,11 +295,6 @@ class Trainer:
         }
         self.run.checkpoints.save(self.step, state, best)
 
-    def _settings(self) -> dict[str, bool | int | float | str | None]:
-        """The settings that decide what is learned, as a checkpoint holds them. Data may have moved; a run may be made longer."""
-        left_out = {"steps", "patience", "data", "data_dir", *self.recipe.incidental}
-        return {name: plain(value) for name, value in flat(self.recipe).items() if name not in left_out}
-
     def computed_with(self) -> dict[str, str]:
         """What decides the last digits of a step, by name."""
         threads = str(self.threads) if self.device.type == "cpu" else "any"
@@ -311,7 +307,7 @@ class Trainer:
         if not self.run.checkpoints.files():
             return
         state = self.run.checkpoints.load()
-        require_same_run(state, self.recipe.name, self._settings(), self.run.path)
+        require_same_run(state, self.recipe.name, deciding_settings(self.recipe), self.run.path)
         self.resumed_from = state["computed_with"]
         steps_changed = state["step"] if state["steps"] != self.recipe.steps else None
         try:

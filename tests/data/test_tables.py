@@ -44,7 +44,7 @@ def test_a_table_of_ones_own(nowhere):
     table = load_table(csv(nowhere), "hired", "sex")
     assert (table.groups, table.outcomes, len(table)) == (("f", "m"), ("no", "yes"), 8)
     assert list(table.frame.columns) == ["age", "job"]
-    assert table.note == "Values are missing of age (1), job (1)."
+    assert table.note == "Of 'hired', 'yes' is favorable. Values are missing of age (1), job (1)."
     train, test = table.split(seed=0, test_share=0.5)
     assert len(train) == len(test) == 4
     assert train.x.shape[1] == test.x.shape[1]

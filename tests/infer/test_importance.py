@@ -203,3 +203,35 @@ def test_a_guide_must_draw_the_models_latents():
     with pytest.raises(ValueError, match="The guide draws, and the model does not, 'w'"):
         log_likelihood(model, program(more="w"), {"x": X}, 3)
     assert log_likelihood(model, program(more="w", auxiliary=True), {"x": X}, 3).shape == (len(X),)
+
+
+@pytest.mark.parametrize(("features", "examples", "samples"), [(12, 4, 3), (4, 4, 1)])
+def test_a_plate_that_has_as_many_entries_by_chance(features, examples, samples):
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("cells", features, dim=-2):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("cells", features, dim=-2):
+            pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))  # the exact posterior
+
+    x = torch.arange(examples * features).float().reshape(examples, features) / 7
+    expected = dist.Normal(0.0, 2**0.5).log_prob(x).sum(1)
+    torch.testing.assert_close(log_likelihood(model, guide, x, samples), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+def test_many_samples_in_half_precision(dtype):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(()), x.new_ones(())))
+            pyro.sample("x", dist.Normal(z, x.new_ones(())), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, x.new_tensor(0.5**0.5)))
+
+    found = log_likelihood(model, guide, torch.tensor([0.0, 2.0], dtype=dtype), 3000, max_rows=6)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor([-1.2655, -2.2655]), rtol=0, atol=0.03)

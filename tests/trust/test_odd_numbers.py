@@ -500,3 +500,18 @@ def test_a_density_at_the_mean_of_a_sum_that_is_all_but_certain():
     at_mean = q.log_prob(torch.zeros(3))
     assert at_mean.item() == pytest.approx(200 + math.log(3) - 1.5 * math.log(2 * math.pi), abs=1e-3)
     assert q.log_prob(torch.ones(3)) == -math.inf
+
+
+def test_infinite_weights_of_absent_components_do_not_reach_the_posterior():
+    present = T([True, True, False])
+    expected = PRIOR.posterior(Y + 1, present).mean
+    for fill in (3e38, math.nan, math.inf):
+        y = Y + 1
+        y[:, 2] = fill
+        assert torch.equal(PRIOR.posterior(y, present).mean, expected)
+        assert torch.equal(PRIOR.impute(y, present)[:, :2], y[:, :2])
+
+
+def test_nothing_along_an_axis_is_said():
+    with pytest.raises(ValueError, match=r"one or more along 'batch', got the shape \(0, 2\)"):
+        gradient_penalty(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0, 1))
