@@ -1,12 +1,13 @@
 """The ``pyzoo`` command: parsing, messages and exit codes."""
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError, one_line, printable
 from pyzoo.files import MARK, expanded, require_file, require_ours, resume_command, save_arrays, save_figure, write_whole
-from pyzoo.settings import Group, Settings, Steps, changed, flat
+from pyzoo.settings import Count, Group, Settings, Steps, changed, flat
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.streams import lasting_streams
-from pyzoo.threads import is_first_process, limit_spinning
+from pyzoo.threads import available_cores, is_first_process, limit_spinning
 
 if TYPE_CHECKING:
     from pyzoo.training import Hardware, Recipe, Run, Table
@@ -123,6 +124,10 @@ class ReproduceFlags(_Progress):
 
     out: Path | None = None
     """Folder of the table's runs, which may hold some already; by default runs/TABLE-PRESET."""
+    jobs: Count = 1
+    """Runs that are trained side by side, each with its share of the threads. Who interrupts them loses a minute at most."""
+    backend: str = "loky"
+    """What joblib runs them by: loky, processes on this machine; or a cluster that is connected, such as dask or ray."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -478,23 +483,47 @@ def _reproduce(arguments: list[str]) -> int:
     for row in table.rows():  # what is missing is said before the first run is trained
         if not (out / row.folder(table.seeds[0]) / "config.json").exists():
             table.recipe(row, table.seeds[0]).prepare()
+    runs = [
+        (table.recipe(row, seed), out / row.folder(seed), row.preset or table.preset, table.full and seed == table.seeds[0])
+        for seed in table.seeds
+        for row in table.rows()
+    ]
     failed = 0
-    for seed in table.seeds:
-        for row in table.rows():
-            full = table.full and seed == table.seeds[0]
-            code = _reproduce_run(
-                table.recipe(row, seed), out / row.folder(seed), row.preset or table.preset, hardware, flags, full
-            )
+    with contextlib.closing(_side_by_side(runs, hardware, flags)) as codes:
+        for code in codes:
             if code > 128:
                 print("the same 'pyzoo reproduce' goes on from here")
                 return code
             failed = failed or code
+    for seed in table.seeds:
         table.kept_references(seed, out)
     _show_table(table, out)
     return failed
 
 
-def _reproduce_run(recipe: "Recipe", path: Path, preset: str, hardware: "Hardware", flags: ReproduceFlags, full: bool) -> int:
+def _side_by_side(runs: Iterable[tuple["Recipe", Path, str, bool]], hardware: "Hardware", flags: ReproduceFlags) -> Iterator[int]:
+    """Brings runs of a table to their ends, and gives their exit codes as they come.
+
+    Who stops before the last one ends the processes of the others, whose runs can be resumed.
+    """
+    if flags.jobs == 1 and flags.backend == "loky":
+        yield from (_reproduce_run(*run, hardware, flags) for run in runs)
+        return
+    import joblib
+
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of what processes that were ended had open
+    share = max(1, available_cores() // flags.jobs)
+    hardware = dataclasses.replace(hardware, threads=hardware.threads or share)
+    flags = dataclasses.replace(flags, progress=False)
+    try:
+        with joblib.parallel_config(flags.backend, n_jobs=flags.jobs):  # which knows of clusters, as Parallel does not
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--backend {flags.backend}: {one_line(error)}") from error
+    yield from parallel(joblib.delayed(_reproduce_run)(*run, hardware, flags) for run in runs)
+
+
+def _reproduce_run(recipe: "Recipe", path: Path, preset: str, full: bool, hardware: "Hardware", flags: ReproduceFlags) -> int:
     """Brings one run of a table to its end, unless it is there or another process trains it."""
     from pyzoo.training import Busy, Run, keep_freed_memory, locked
 

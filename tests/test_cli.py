@@ -568,6 +568,20 @@ def test_a_table_grows_over_several_sittings(tiny_preset, tmp_path, capsys):
     assert "| VAE, digits | 1 |" in capsys.readouterr().out
 
 
+def test_runs_side_by_side(tiny_preset, tmp_path, capfd):
+    arguments = ("graph-vae-figure4", "--data", "digits", "--seeds", 0, "--latent-dims", 6, "--nodes", 1, 2)
+    assert reproduce(*arguments, "--out", tmp_path / "one") == 0
+    assert reproduce(*arguments, "--out", tmp_path / "two", "--jobs", 2, "--threads", 1) == 0
+    printed = capfd.readouterr().out
+    assert printed.count("| M = 6, N = 2, N' = 3 | 1 |") == 2
+    for folder in (tmp_path / "two").glob("*-seed0"):
+        assert json.loads((folder / "config.json").read_text())["hardware"]["threads"] == 1
+        ours, theirs = (RunFolder.open(path) for path in (folder, tmp_path / "one" / folder.name))
+        assert [row["loss"] for row in ours.metrics()] == pytest.approx([row["loss"] for row in theirs.metrics()], rel=1e-4)
+    assert reproduce(*arguments, "--out", tmp_path / "three", "--backend", "nosuch") == 2
+    assert "pyzoo: --backend nosuch: Invalid backend" in capfd.readouterr().err
+
+
 def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
     out = tmp_path / "figure4"
     sizes = ("--latent-dims", 4, 6, "--nodes", 1, 2)
