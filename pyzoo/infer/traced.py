@@ -80,15 +80,11 @@ class TracedStep:
         require_kind(batch, "batch", Mapping)
         for name, value in batch.items():
             require_tensor(value, name)
-        if not self._contents.are_current():
-            self._contents = _Contents(self.module)
-        params, buffers, modes = self._contents.read()
-        inputs = params, buffers, dict(batch)
-        wanted = [name for name, p in params.items() if self._wanted is None or id(p) in self._wanted]
-        for name in wanted:  # else the last gradient takes up memory beside the next, or moves what has been frozen since
-            params[name].grad = None
-        trained = tuple(name for name in wanted if params[name].requires_grad)
-        key = trained, modes, tuple((k, v.shape, v.dtype, v.device) for k, v in batch.items())
+        key, inputs = self.key(batch)
+        params, trained = inputs[0], key[0]
+        for parameter in params.values():
+            if self._wanted is None or id(parameter) in self._wanted:
+                parameter.grad = None  # else it takes up memory beside the next one, or moves what has been frozen since
         if key in self._graphs:
             self._graphs.move_to_end(key)
             loss, terms, gradients = self._run(self._graphs[key], inputs)
@@ -97,6 +93,15 @@ class TracedStep:
         for name, gradient in zip(trained, gradients, strict=True):
             params[name].grad = gradient
         return loss, terms
+
+    def key(self, batch: Mapping[str, Tensor]) -> tuple[Any, tuple[dict[str, Tensor], ...]]:
+        """What a graph is made for, the trained parameters' names first; and its inputs: parameters, buffers and batch."""
+        if not self._contents.are_current():
+            self._contents = _Contents(self.module)
+        params, buffers, modes = self._contents.read()
+        trained = tuple(name for name, p in params.items() if p.requires_grad and (self._wanted is None or id(p) in self._wanted))
+        shapes = tuple((name, value.shape, value.dtype, value.device) for name, value in batch.items())
+        return (trained, modes, shapes), (params, buffers, dict(batch))
 
     @staticmethod
     def _run(graph: Callable, inputs: tuple[dict[str, Tensor], ...]) -> Any:

@@ -25,7 +25,7 @@ def train(
     out: str | Path | None = None,
     device: str = "auto",
     precision: Literal["fp32", "bf16"] = "fp32",
-    engine: Literal["auto", "eager", "traced", "compiled"] = "auto",
+    engine: Literal["auto", "eager", "traced", "compiled", "captured"] = "auto",
     progress: bool = True,
     evaluate: bool = True,
     figures: bool = True,

@@ -4,7 +4,7 @@ Nothing here waits for the device. A loss or gradient that is not finite is foun
 moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from pyzoo.errors import UsageError
 from pyzoo.infer import TracedStep
+from pyzoo.infer.traced import MOST_GRAPHS
 from pyzoo.infer.update import update
 from pyzoo.training.checkpoint import StepState, require_same_form
 from pyzoo.training.objective import Objective
@@ -20,7 +21,7 @@ from pyzoo.training.objective import Objective
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Compiled", "Eager", "Step", "Traced", "make_step"]
+__all__ = ["Captured", "Compiled", "Eager", "Step", "Traced", "make_step"]
 
 
 class Step(Protocol):
@@ -66,13 +67,22 @@ class Eager:
         self.skipped = torch.zeros((), device=fabric.device)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = self._move(batch)
+        self._after(loss, terms)
+        return loss, terms
+
+    def _move(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a step does on the device: loss, gradient, clipping and optimizer."""
         loss, terms = self.gradients(batch)
         self.skipped += update(self.optimizer, self.parameters, loss, self.objective.clip_norm)
+        return loss, terms
+
+    def _after(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """What follows it in Python: the scheduler, and what the objective does after a step."""
         if self.scheduler is not None:
             self.scheduler.step()
         if self.objective.after_step is not None:
             self.objective.after_step(loss, terms)
-        return loss, terms
 
     def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Leaves the gradient at the parameters; returns the loss and its terms, detached."""
@@ -191,7 +201,90 @@ class Compiled(Traced):
     compiled = True
 
 
-_ENGINES: dict[str, type[Eager]] = {"eager": Eager, "traced": Traced, "compiled": Compiled}
+class CUDAGraph:
+    """What a function does on a GPU, recorded; its outputs stay where they are and are overwritten by each replay."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self.outputs = function()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+class Captured(Traced):
+    """Repeats a whole step, optimizer and all, as one CUDA graph: the GPU waits for no Python between its kernels.
+
+    The first steps of a shape of batch are traced ones, in which the optimizer makes its state. Learning rates are tensors on the
+    device, so that a scheduler reaches into the graph; noise comes from the device's generator, as it is seeded before each step.
+    """
+
+    WARM_STEPS = 3
+    """Traced steps of a shape of batch before it is recorded."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        fabric: "Fabric",
+        one_of_several: bool = False,
+        graph: Callable[[Callable[[], Any]], Any] | None = None,
+    ) -> None:
+        if graph is None and fabric.device.type != "cuda":
+            raise UsageError("--engine captured needs a CUDA device")
+        super().__init__(objective, fabric, one_of_several)
+        self._graph = graph or CUDAGraph
+        self._taken: dict[Any, int] = {}  # steps of each key before it is recorded
+        self._recorded: dict[Any, tuple[Any, dict[str, Tensor]]] = {}
+        self._make_capturable()
+
+    def _make_capturable(self) -> None:
+        """Has the optimizer keep on the device what changes from step to step; what was recorded is of another optimizer."""
+        for group in self.optimizer.param_groups:
+            if not group.get("fused"):
+                raise UsageError("--engine captured needs an optimizer with fused=True")
+            group["capturable"] = True
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.fabric.device)
+        self._taken.clear()
+        self._recorded.clear()
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        key, _ = self._traced.key(batch)
+        if key not in self._recorded:
+            self._taken[key] = self._taken.get(key, 0) + 1
+            if self._taken[key] <= self.WARM_STEPS:
+                return super().__call__(batch)
+            self._record(key, batch)
+        recorded, inputs = self._recorded[key]
+        for name, value in batch.items():
+            inputs[name].copy_(value)
+        recorded.replay()
+        loss, terms = recorded.outputs
+        loss, terms = loss.clone(), {name: term.clone() for name, term in terms.items()}  # the next replay overwrites them
+        self._after(loss, terms)
+        return loss, terms
+
+    def _record(self, key: Any, batch: Mapping[str, Tensor]) -> None:
+        if len(self._recorded) >= MOST_GRAPHS:  # each holds memory of its own
+            self._recorded.clear()
+        inputs = {name: value.clone() for name, value in batch.items()}
+        self._recorded[key] = self._graph(lambda: self._move(inputs)), inputs
+
+    def state_dict(self) -> StepState:
+        """As every engine's: with rates as numbers."""
+        state = super().state_dict()
+        groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["optimizer"]["param_groups"]]
+        scheduler = {
+            name: [float(rate) for rate in value] if name == "_last_lr" else value for name, value in state["scheduler"].items()
+        }
+        return {**state, "optimizer": {**state["optimizer"], "param_groups": groups}, "scheduler": scheduler}
+
+    def load_state_dict(self, state: StepState, steps_changed: int | None = None) -> None:
+        super().load_state_dict(state, steps_changed)
+        self._make_capturable()
+
+
+_ENGINES: dict[str, type[Eager]] = {"eager": Eager, "traced": Traced, "compiled": Compiled, "captured": Captured}
 
 
 def make_step(objective: Objective, engine: str, fabric: "Fabric", one_of_several: bool = False) -> Eager:

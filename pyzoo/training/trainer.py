@@ -347,7 +347,7 @@ class Trainer:
         self._require_finite(values)
         means = {name: value.mean().item() for name, value in values.items()}
         row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 3), **means}
-        row["learning_rate"] = self.step_of[0].optimizer.param_groups[0]["lr"]
+        row["learning_rate"] = float(self.step_of[0].optimizer.param_groups[0]["lr"])
         for objective in self.objectives:
             row |= {objective.column(schedule.column): schedule.current() for schedule in objective.schedules}
         self._values = {}

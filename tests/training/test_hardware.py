@@ -15,7 +15,7 @@ def test_out_of_range(options):
     ("options", "message"),
     [
         ({"precision": "fp16"}, "--precision must be one of fp32, bf16, got fp16"),
-        ({"engine": "jit"}, "--engine must be one of auto, eager, traced, compiled, got jit"),
+        ({"engine": "jit"}, "--engine must be one of auto, eager, traced, compiled, captured, got jit"),
     ],
 )
 def test_unknown_choices(options, message):

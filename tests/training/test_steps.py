@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from pyzoo.errors import UsageError
 from pyzoo.training import Hardware, Objective
-from pyzoo.training.steps import Compiled, Eager, Traced, make_step
+from pyzoo.training.steps import Captured, Compiled, Eager, Traced, make_step
 from tiny import graph, sines
 from toy import RootLoss, ToyLoss
 
@@ -186,3 +187,94 @@ def test_a_step_reads_nothing_back_from_the_device(fabric, monkeypatch, recipe, 
 def test_engines(fabric):
     for engine, kind in (("eager", Eager), ("traced", Traced), ("compiled", Compiled)):
         assert type(make_step(Objective(ToyLoss(), OPTIMIZERS["SGD"]), engine, fabric)) is kind
+
+
+class Replayed:
+    """What a CUDA graph does, on a CPU: nothing when it is recorded, the same again at each replay, with outputs in one place."""
+
+    recorded = 0
+
+    def __init__(self, function):
+        Replayed.recorded += 1
+        self._function, self.outputs = function, None
+
+    def replay(self):
+        loss, terms = self._function()
+        if self.outputs is None:
+            self.outputs = loss.clone(), {name: term.clone() for name, term in terms.items()}
+        self.outputs[0].copy_(loss)
+        for name, term in terms.items():
+            self.outputs[1][name].copy_(term)
+
+
+def falling(optimizer):
+    return LambdaLR(optimizer, lr_lambda=lambda step: 0.9**step)
+
+
+def captured_and_eager(fabric, **options):
+    pairs = []
+    for make in (lambda o: Captured(o, fabric, graph=Replayed), lambda o: Eager(o, fabric)):
+        (objective,) = (recipe := graph(learning_rate=0.01)).objectives(seeded_programs(recipe))
+        pairs.append(make(Objective(objective.module, OPTIMIZERS["fused Adam"], scheduler=falling, **options)))
+    return recipe, *pairs
+
+
+def seeded_programs(recipe):
+    torch.manual_seed(0)
+    return recipe.programs()
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_captured_steps_are_eager_ones(fabric, clip_norm):
+    """With a learning rate that falls, two shapes of batch, and losses that are kept from step to step."""
+    Replayed.recorded, kept = 0, {"captured": [], "eager": []}
+    recipe, captured, eager = captured_and_eager(fabric, clip_norm=clip_norm)
+    source = recipe.source(torch.device("cpu"))
+    for number in range(12):
+        batch = source.batch(number, 8 if number % 2 else 6)
+        for name, step in (("captured", captured), ("eager", eager)):
+            torch.manual_seed(number)
+            kept[name].append(step(batch)[0])
+    assert Replayed.recorded == 2
+    torch.testing.assert_close(torch.stack(kept["captured"]), torch.stack(kept["eager"]), rtol=1e-5, atol=0)  # rates are float32
+    states = captured.state_dict(), eager.state_dict()
+    groups = [state["optimizer"]["param_groups"][0] for state in states]
+    assert groups[0] | {"lr": 0.0} == groups[1] | {"lr": 0.0}
+    assert groups[0]["lr"] == pytest.approx(groups[1]["lr"])
+    # Either goes on from the other's checkpoint.
+    captured.load_state_dict(states[1])
+    eager.load_state_dict(states[0])
+    for number in range(12, 18):
+        batch = source.batch(number, 8)
+        losses = []
+        for step in (captured, eager):
+            torch.manual_seed(number)
+            losses.append(step(batch)[0])
+        assert losses[0] == pytest.approx(losses[1].item(), rel=1e-4)
+    assert Replayed.recorded == 3  # what was recorded is of the optimizer before
+
+
+def test_what_can_not_be_captured(fabric):
+    with pytest.raises(UsageError, match="needs a CUDA device"):
+        make_step(Objective(ToyLoss(), OPTIMIZERS["fused Adam"]), "captured", fabric)
+    with pytest.raises(UsageError, match="needs an optimizer with fused=True"):
+        Captured(Objective(ToyLoss(), OPTIMIZERS["Adam"]), fabric, graph=Replayed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
+@pytest.mark.parametrize("engine", ["traced", "captured"])
+def test_engines_agree_on_a_gpu(engine):
+    fabric = Hardware("cuda").fabric()
+    losses = []
+    for name in ("eager", engine):
+        recipe = graph(learning_rate=0.01)
+        (objective,) = recipe.objectives(seeded_programs(recipe).to(fabric.device))
+        step = make_step(objective, name, fabric)
+        source, found = recipe.source(fabric.device), []
+        with pyro.validation_enabled(False):
+            for number in range(8):
+                torch.manual_seed(number)
+                found.append(step(source.batch(number, 8))[0].item())
+        losses.append(found)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
