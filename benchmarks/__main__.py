@@ -1,6 +1,7 @@
 """Times training steps of every system, each against hand-written PyTorch with the same networks on the same batch.
 
     python -m benchmarks                                  all of it, an hour or two
+    python -m benchmarks --device cuda                    on a GPU; benchmarks/gpu.sh runs that and more
     python -m benchmarks --quick                          a few steps of each: whether everything runs
     python -m benchmarks vae --sizes 64 --numpyro PYTHON  beside NumPyro, by a Python that has it
 
@@ -16,7 +17,7 @@ import sys
 from typing import Any
 
 from benchmarks.cases import CASES
-from benchmarks.rounds import SIDES, measure, medians, peak, rounds
+from benchmarks.rounds import SIDES, measure, medians, peak, rounds, sides_of
 
 QUICK = ("handwritten", "fp32 eager", "fp32 traced")
 
@@ -27,14 +28,14 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--sizes", nargs="+", help="of one case; all by default")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help="; ".join(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help="; ".join(SIDES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10**6, help="most steps in a measurement")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--numpyro", metavar="PYTHON", help="a Python that has numpyro and jax")
     parser.add_argument("--json", metavar="FILE", help="write all measurements here")
     parser.add_argument("--quick", action="store_true", help="one round of two steps, at the smallest size, by few sides")
-    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for case in arguments.cases:
         if case not in CASES:
@@ -43,7 +44,7 @@ def parsed() -> argparse.Namespace:
         parser.error("--sizes are of one case: name it")
     if arguments.quick:
         arguments.rounds, arguments.steps = 1, 2
-        arguments.sides = list(QUICK) if arguments.sides == list(SIDES) else arguments.sides
+    arguments.sides = arguments.sides or (list(QUICK) if arguments.quick else list(sides_of(arguments.device)))
     return arguments
 
 
@@ -74,19 +75,21 @@ def show(title: str, found: dict[str, list[dict[str, Any]]], peaks: dict[str, fl
 def main() -> None:
     arguments = parsed()
     if arguments.one:
-        case, size, side, most = arguments.one
-        print(json.dumps(measure(case, size, side, int(most))))
+        case, size, side, most, device = arguments.one
+        print(json.dumps(measure(case, size, side, int(most), device)))
         return
     import torch
 
-    peaks = {dtype: peak(dtype)["flop_per_s"] for dtype in ("float32", "bfloat16")}
+    peaks = {dtype: peak(dtype, arguments.device)["flop_per_s"] for dtype in ("float32", "bfloat16")}
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if arguments.device != "cpu":
+        machine["gpu"] = torch.cuda.get_device_name(arguments.device)
     machine |= {"torch": torch.__version__, **{f"{name}, Gflop/s": round(value / 1e9) for name, value in peaks.items()}}
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     kept: dict[str, Any] = {"machine": machine, "cases": {}}
     for case in arguments.cases or CASES:
         for size, what in sizes_of(case, arguments).items():
-            found = rounds(case, size, arguments.sides, arguments.rounds, arguments.steps, arguments.numpyro)
+            found = rounds(case, size, arguments.sides, arguments.rounds, arguments.steps, arguments.device, arguments.numpyro)
             show(f"{case} {size}, {what}: medians of {arguments.rounds} rounds", found, peaks)
             kept["cases"][f"{case} {size}"] = found
             if arguments.json:

@@ -18,7 +18,10 @@ from typing import Any
 
 from benchmarks.cases import CASES, Case
 
-__all__ = ["SIDES", "measure", "peak", "rounds"]
+__all__ = ["SIDES", "measure", "medians", "peak", "rounds", "sides_of"]
+
+WARM = 5
+"""Steps before those that are timed: graphs are made in them."""
 
 BY_HAND = ("handwritten", "handwritten, kept memory", "handwritten, compiled")
 SIDES = (
@@ -30,13 +33,24 @@ SIDES = (
     "bf16 eager",
     "bf16 traced",
     "bf16 compiled",
+    "fp32 captured",
+    "bf16 captured",
 )
 """By hand: with PyTorch's default settings; with memory kept between steps; compiled, with kept memory and fused Adam. Then
 Pyro's SVI with Trace_ELBO, and what ``pyzoo train`` runs, by precision and engine."""
 
 
-def measure(case: str, size: str, side: str, most: int) -> dict[str, float]:
-    """A side of a case: milliseconds of a step, the median; the first step's seconds; the process's memory in MB; its losses."""
+def sides_of(device: str) -> tuple[str, ...]:
+    """The sides that a device has: CUDA graphs are a GPU's, and memory that is kept is a CPU's."""
+    absent = "captured" if device == "cpu" else "kept memory"
+    return tuple(side for side in SIDES if absent not in side)
+
+
+def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> dict[str, float]:
+    """A side of a case: milliseconds of a step, the median; the first step's seconds; memory in MB; its losses.
+
+    The memory is the process's, or what it had of a GPU's at most.
+    """
     import torch
 
     from pyzoo.training import keep_freed_memory
@@ -44,21 +58,23 @@ def measure(case: str, size: str, side: str, most: int) -> dict[str, float]:
     torch.manual_seed(0)
     if side not in ("handwritten", "Pyro's SVI"):
         keep_freed_memory()
-    made: Case = importlib.import_module(CASES[case]).make(size)
-    step = _step(made, side)
+    made: Case = importlib.import_module(CASES[case]).make(size, torch.device(device))
+    step = _step(made, side, device)
     count, times, losses = min(made.steps, most), [], []
-    for _ in range(count + 3):
+    for _ in range(count + WARM):
         started = time.perf_counter()
         losses.append(step())
         times.append(time.perf_counter() - started)
     assert all(map(math.isfinite, losses)), losses
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = {"ms": 1000 * statistics.median(times[3:]), "first_s": times[0], "MB": megabytes}
+    if device != "cpu":
+        megabytes = torch.cuda.max_memory_allocated(device) / 2**20
+    found = {"ms": 1000 * statistics.median(times[WARM:]), "first_s": times[0], "MB": megabytes}
     found |= {"first": losses[0], "last": losses[-1]}
     return found | ({"flop": _flop(made)} if side == BY_HAND[0] else {})
 
 
-def _step(made: Case, side: str) -> Callable[[], float]:
+def _step(made: Case, side: str, device: str) -> Callable[[], float]:
     """A function that takes one step and returns its loss."""
     import torch
 
@@ -82,10 +98,10 @@ def _step(made: Case, side: str) -> Callable[[], float]:
         svi = SVI(made.model, made.guide, pyro.optim.Adam(dict(made.adam)), Trace_ELBO())
         examples = len(next(iter(made.batch.values())))
         return lambda: svi.step(**made.batch) / examples
-    return _our_step(made, *side.split())
+    return _our_step(made, *side.split(), device)
 
 
-def _our_step(made: Case, precision: str, engine: str) -> Callable[[], float]:
+def _our_step(made: Case, precision: str, engine: str, device: str) -> Callable[[], float]:
     """One step of the training loop, without a run folder."""
     import pyro
     import torch
@@ -94,7 +110,7 @@ def _our_step(made: Case, precision: str, engine: str) -> Callable[[], float]:
     from pyzoo.training import Hardware, Objective
     from pyzoo.training.steps import make_step
 
-    hardware = Hardware(device="cpu", precision=precision, engine=engine)
+    hardware = Hardware(device=device, precision=precision, engine=engine)
     objective = Objective(NegativeELBO(made.model, made.guide), functools.partial(torch.optim.Adam, **made.adam, fused=True))
     take_step = make_step(objective, engine, hardware.fabric(made.model, made.guide))
 
@@ -114,21 +130,22 @@ def _flop(made: Case) -> float:
     return counter.get_total_flops()
 
 
-def peak(dtype: str) -> dict[str, float]:
-    """What this machine multiplies at most in a second, by a product of large matrices."""
+def peak(dtype: str, device: str = "cpu") -> dict[str, float]:
+    """What a device multiplies at most in a second, by a product of large matrices."""
     import torch
 
-    a, b = (torch.randn(2048, 2048).to(getattr(torch, dtype)) for _ in range(2))
+    size = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(2))
     times = []
     for _ in range(8):
         started = time.perf_counter()
-        a @ b
+        (a @ b)[0, 0].item()  # which waits for the device
         times.append(time.perf_counter() - started)
-    return {"flop_per_s": 2 * 2048**3 / min(times)}
+    return {"flop_per_s": 2 * size**3 / min(times)}
 
 
 def rounds(
-    case: str, size: str, sides: Sequence[str], count: int, most: int, numpyro: str | None = None
+    case: str, size: str, sides: Sequence[str], count: int, most: int, device: str = "cpu", numpyro: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """The measurements of each side, one for each round.
 
@@ -138,10 +155,11 @@ def rounds(
         sides: what is compared.
         count: of rounds.
         most: steps in a measurement, at most.
+        device: where the steps are taken.
         numpyro: a Python with numpyro, to measure its program too where there is one.
     """
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    commands = {side: [sys.executable, "-m", "benchmarks", "--one", case, size, side, str(most)] for side in sides}
+    commands = {side: [sys.executable, "-m", "benchmarks", "--one", case, size, side, str(most), device] for side in sides}
     if numpyro and case == "vae":
         found["NumPyro, jitted"] = []
         steps = str(min(most, 200))

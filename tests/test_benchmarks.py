@@ -28,7 +28,7 @@ def test_sides_train_the_same_model(case):
 
 def test_the_vae_by_hand_is_the_program():
     torch.manual_seed(0)
-    case = importlib.import_module(CASES["vae"]).make("64")
+    case = importlib.import_module(CASES["vae"]).make("64", torch.device("cpu"))
     torch.manual_seed(1)
     by_hand = case.by_hand()
     torch.manual_seed(1)
@@ -39,7 +39,7 @@ def test_the_vae_by_hand_is_the_program():
 def test_every_case_can_be_made():
     for module in CASES.values():
         case = importlib.import_module(module)
-        made = case.make(next(iter(case.SIZES)))
+        made = case.make(next(iter(case.SIZES)), torch.device("cpu"))
         assert len({len(value) for value in made.batch.values()}) == 1
     assert peak("float32")["flop_per_s"] > 1e8
 

@@ -15,7 +15,7 @@ CASES = {
     "tvae": "benchmarks.cases.tvae",
     "slots": "benchmarks.cases.slots",
 }
-"""Modules of the cases. Each has ``SIZES``, names of problem sizes and what to print of them, and ``make(size)``."""
+"""Modules of the cases. Each has ``SIZES``, names of problem sizes and what to print of them, and ``make(size, device)``."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def handwritten_loss(model, guide, parts, x):
     q_loc, q_log_variance, logits = guide.part_posterior(nodes).chunk(3, -1)  # each (batch, parts, w_dim)
     shares = log_softmax(torch.cat([logits, torch.zeros_like(logits[:, :1])], 1), 1)
     rho, log_remainder = shares[:, :-1].exp(), shares[:, -1]
-    noise = torch.randn(q_loc.mT.shape).mT  # drawn as (batch, w_dim, parts), so that seeds agree
+    noise = torch.randn(q_loc.mT.shape, device=q_loc.device).mT  # drawn as (batch, w_dim, parts), so that seeds agree
     w = q_loc + (q_log_variance / 2).exp() * (noise - rho * noise.sum(1, keepdim=True))
     p_loc, p_log_variance = model.part_prior(parts).chunk(2, -1)
     p_log_variance = floored(p_log_variance)
@@ -55,11 +55,11 @@ def handwritten_loss(model, guide, parts, x):
     return (kl_w + log_ratio_z + nll) / len(x)
 
 
-def make(size: str) -> Case:
+def make(size: str, device: torch.device) -> Case:
     networks = SinesNetworks(**_SIZES[size])
     model = networks.model()
-    guide = networks.guide(model)
-    curves = Sines(lambda step: PARTS).draw(BATCH, PARTS, seed=0)
+    model, guide = model.to(device), networks.guide(model).to(device)
+    curves = Sines(lambda step: PARTS, device=device).draw(BATCH, PARTS, seed=0)
     adam = {"lr": 1e-4, "betas": (0.5, 0.9)}
     steps = 50 if size == "small" else 5
     return Case(model, guide, curves.batch(), lambda: handwritten_loss(model, guide, curves.parts, curves.x), adam, steps)

@@ -40,15 +40,15 @@ def handwritten_loss(model, guide, x, parents, noise):
     return loss / len(x)
 
 
-def make(size: str) -> Case:
+def make(size: str, device: torch.device) -> Case:
     networks = GraphVAENetworks(nodes=NODES, structure="full")
     model = networks.model()
-    guide = networks.guide(model)
-    x = torch.rand(int(size), 1, 28, 28).round()
+    model, guide = model.to(device), networks.guide(model).to(device)
+    x = torch.rand(int(size), 1, 28, 28, device=device).round()
     parents = {node: list(range(node + 1, NODES + 1)) for node in range(1, NODES + 1)}
 
     def by_hand() -> torch.Tensor:
-        noise = {node: torch.randn(len(x), model.node_dim) for node in parents}
+        noise = {node: torch.randn(len(x), model.node_dim, device=device) for node in parents}
         return handwritten_loss(model, guide, x, parents, noise)
 
     return Case(model, guide, {"x": x}, by_hand, steps=50)

@@ -99,12 +99,12 @@ def genesis_loss(model, guide, x):
     return (mixture_loss(x, components, log_masks, model.scale) + kl).mean()
 
 
-def make(size: str) -> Case:
+def make(size: str, device: torch.device) -> Case:
     name, sizes, batch = _SIZES[size]
     networks = {"monet": MONetNetworks, "genesis": GenesisNetworks}[name](**sizes)
     model = networks.model()
-    guide = networks.guide(model)
-    x = sprites(batch, torch.Generator().manual_seed(0), networks.x_shape[1], 4).images / 255
+    model, guide = model.to(device), networks.guide(model).to(device)
+    x = sprites(batch, torch.Generator(device).manual_seed(0), networks.x_shape[1], 4).images / 255
     loss_of = {"monet": monet_loss, "genesis": genesis_loss}[name]
     steps = 20 if size.endswith("small") else 3
     return Case(model, guide, {"x": x}, lambda: loss_of(model, guide, x), {"lr": 1e-4}, steps)

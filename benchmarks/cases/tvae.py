@@ -59,11 +59,16 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
     return loss + weights[1] * (within + (d / (2 + d)) ** (d / 2) - 2 * to_normal)
 
 
-def make(size: str) -> Case:
+def make(size: str, device: torch.device) -> Case:
     kind, _, z_dim = size.rpartition("-")
     networks = (VAENetworks if kind else TVAENetworks)(z_dim=int(z_dim))
     model = networks.model()
-    guide = networks.guide(model)
-    x, views = torch.rand(BATCH, 1, 28, 28), None if kind else torch.rand(BATCH, 2, 1, 28, 28)
+    model, guide = model.to(device), networks.guide(model).to(device)
+    x = torch.rand(BATCH, 1, 28, 28, device=device)
+    views = None if kind else torch.rand(BATCH, 2, 1, 28, 28, device=device)
     batch = {"x": x} if views is None else {"x": x, "views": views}
-    return Case(model, guide, batch, lambda: handwritten_loss(model, guide, x, views, torch.randn(4, BATCH, model.z_dim)))
+
+    def by_hand() -> torch.Tensor:
+        return handwritten_loss(model, guide, x, views, torch.randn(4, BATCH, model.z_dim, device=device))
+
+    return Case(model, guide, batch, by_hand)

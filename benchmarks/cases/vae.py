@@ -44,9 +44,9 @@ class Guide(PyroModule):
             pyro.sample("z", dist.Normal(*self.encoder(x)).to_event(1), infer=analytic)
 
 
-def make(size: str) -> Case:
-    model, guide = Model(), Guide()
-    x = torch.rand(int(size), 784).round()
+def make(size: str, device: torch.device) -> Case:
+    model, guide = Model().to(device), Guide().to(device)
+    x = torch.rand(int(size), 784, device=device).round()
 
     def by_hand() -> Tensor:
         loc, scale = guide.encoder(x)

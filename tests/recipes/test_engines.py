@@ -1,5 +1,7 @@
 """Every recipe by every engine."""
 
+import math
+
 import pyro
 import pytest
 import torch
@@ -32,3 +34,28 @@ def test_compiled_steps_are_eager_ones(name):
                 batch = source.batch(number, recipe.batch_size)
                 losses[engine] += [step(batch)[0].item() for step in steps]
     assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("engine", ["eager", "traced", "captured"])
+@pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
+def test_steps_on_a_gpu(name, engine):
+    """Every recipe takes steps, which stay finite, and the first of which has the loss of a CPU's but for its noise."""
+    recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
+    recipe.prepare()
+    recipe = recipe.sized()
+    first = {}
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        fabric = Hardware(device).fabric()
+        objectives = list(recipe.objectives(recipe.programs().to(fabric.device)))
+        steps = [make_step(one, engine if device == "cuda" else "eager", fabric, len(objectives) > 1) for one in objectives]
+        source, losses = recipe.source(fabric.device), []
+        with pyro.validation_enabled(False):
+            for number in range(6):
+                batch = source.batch(number, recipe.batch_size)
+                losses += [step(batch)[0].item() for step in steps]
+        assert all(map(math.isfinite, losses))
+        first[device] = losses[0]
+    assert first["cuda"] == pytest.approx(first["cpu"], rel=0.2, abs=2.0)
