@@ -16,6 +16,11 @@ import platform
 import sys
 from typing import Any
 
+from pyzoo.threads import limit_spinning
+
+if not {"Pyro's SVI", "handwritten"} & set(sys.argv):  # as the pyzoo command does, before torch is imported
+    limit_spinning()
+
 from benchmarks.cases import CASES
 from benchmarks.rounds import SIDES, measure, medians, peak, rounds, sides_of
 
