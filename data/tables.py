@@ -76,6 +76,8 @@ class Split:
         require_number(share, "share", Above(0), Below(1))
         order = torch.randperm(len(self), generator=seeded(derive_seed(seed, "held out rows")))
         held = round(share * len(self))
+        if held in (0, len(self)):
+            raise UsageError(f"--held-out {share:g} of {len(self):,} rows leaves none in one of the parts")
         parts = [dataclasses.replace(self, x=self.x[i], a=self.a[i], y=self.y[i]) for i in (order[held:], order[:held])]
         for part in parts:
             if lacks := part.lacks():
@@ -197,7 +199,9 @@ def _transformer() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())
+    # Centered first, since a scaler takes large numbers that differ little, such as times, for a constant.
+    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    numbers = make_pipeline(imputer, StandardScaler(with_std=False), StandardScaler())
     categories = make_pipeline(
         SimpleImputer(strategy="constant", fill_value=""), OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     )

@@ -110,6 +110,9 @@ def environment_gain(
     require_shape(labels, "labels", ("batch", "classes"), batch=len(logits), classes=logits.shape[1])
     require_shape(environments, "environments", ("batch", "environments"), batch=len(logits))
     require_number(damping, "damping", AtLeast(0))
+    require_floating(logits, "logits")
+    if z.dtype != logits.dtype:
+        raise ValueError(f"z must be {logits.dtype} as logits are, got {z.dtype}.")
     require_finite(logits=logits, z=z)
     _require_one_hot(labels=labels, environments=environments)
     if logits.dtype in (torch.half, torch.bfloat16):  # there is no solver in half precision

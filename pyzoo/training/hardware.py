@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Hardware", "find_device", "using_threads"]
 
 
+def are_convolutional(*networks: nn.Module) -> bool:
+    """Whether any of some networks convolves images."""
+    return any(isinstance(layer, nn.Conv2d) for network in networks for layer in network.modules())
+
+
 def find_device(text: str) -> torch.device:
     """The device of a name as torch spells it, such as "cpu", "cuda:1" or "mps"; "auto" takes a GPU where there is one.
 
@@ -83,10 +88,10 @@ class Hardware(Settings):
     """Threads on a CPU. 0 takes the number that is fastest when the run starts; the run then keeps it, since the last digits of
     sums depend on it."""
     engine: Literal["auto", "eager", "traced", "compiled", "captured"] = "auto"
-    """How a step is run; auto is the recipe's choice, and compiles what takes more than twenty minutes. eager runs model and
-    guide as they stand, as several processes do in any case. traced records the arithmetic of their first run and repeats it,
-    bit-identical, but without Python code that would change. compiled compiles that record, which takes a minute or two.
-    captured, on a CUDA device, repeats whole steps as one CUDA graph."""
+    """How a step is run; auto is the recipe's choice, and compiles what takes more than twenty minutes if nothing in it
+    convolves. eager runs model and guide as they stand, as several processes do in any case. traced records the arithmetic of
+    their first run and repeats it, bit-identical, but without Python code that would change. compiled compiles that record,
+    which takes a minute or two. captured, on a CUDA device, repeats whole steps as one CUDA graph."""
 
     @property
     def processes(self) -> int:
@@ -114,8 +119,7 @@ class Hardware(Settings):
         from lightning_fabric.plugins.environments import LightningEnvironment
 
         device = self.find()
-        convolutional = any(isinstance(layer, nn.Conv2d) for network in networks for layer in network.modules())
-        autocast = self.precision == "bf16" and (device.type == "cuda" or convolutional)
+        autocast = self.precision == "bf16" and (device.type == "cuda" or are_convolutional(*networks))
         chosen = [device.index] if device.index is not None and device.type != "cpu" and self.devices == 1 else self.devices
         strategy = "ddp" if self.processes > 1 else "auto"
         # One process is one process, whatever a cluster's or torchrun's variables say.

@@ -306,12 +306,12 @@ class Run:
         """
         if type(steps) is not int:
             raise UsageError(f"--steps must be a whole number, got {steps!r}")
-        trained = self.folder.checkpoints.newest_step()
-        if steps < max(1, trained):
-            raise UsageError(f"--steps must be at least {max(1, trained)}, which {self.path} is trained to, got {steps}")
-        recipe = changed(self.recipe, {"steps": steps})
         with self.folder.lock():
-            self._require_readable(recipe)
+            self._require_readable(self.recipe)
+            trained = self.folder.checkpoints.newest_step()
+            if steps < max(1, trained):
+                raise UsageError(f"--steps must be at least {max(1, trained)}, which {self.path} is trained to, got {steps}")
+            recipe = changed(self.recipe, {"steps": steps})
             self.config = {**self.config, "settings": _settings(recipe, self.path)}
             self.folder.write_config(self.config)
 

@@ -165,7 +165,8 @@ def test_a_category_that_only_test_rows_have_is_said(tmp_path):
         FairRecipe.preset("synthetic", data=csv(tmp_path, rows), target="hired", sensitive="sex", seed=seed, held_out=0.0).note
         for seed in range(12)
     }
-    assert notes == {"", "Test rows with a category that no training row has: job (1)."}
+    favorable = "Of 'hired', 'yes' is favorable."
+    assert notes == {favorable, f"{favorable} Test rows with a category that no training row has: job (1)."}
 
 
 @pytest.mark.parametrize(

@@ -480,6 +480,10 @@ ONE_HOT = torch.eye(2).repeat(2, 1)
     [
         (lambda: gradient_penalty(NAN, ONE_HOT, torch.ones(4, 1)), "logits must be finite"),
         (lambda: environment_gain(torch.zeros(4, 2), NAN, ONE_HOT, torch.ones(4, 1)), "z must be finite"),
+        (
+            lambda: environment_gain(torch.zeros(4, 2), torch.zeros(4, 2).double(), ONE_HOT, torch.ones(4, 1)),
+            "z must be torch.float32 as logits are",
+        ),
         (lambda: gaussian_kernel(NAN, NAN), "x must be finite"),
         (lambda: pyzoo.infer.aggregate_log_prob(Normal(torch.zeros(4, 2), 1.0), NAN), "z must be finite"),
         (lambda: pyzoo.infer.index_information(None, torch.zeros(4, 2)), "q must be of type Normal"),

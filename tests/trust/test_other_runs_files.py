@@ -114,3 +114,28 @@ def test_a_link_to_the_folder_itself_is_no_class(tmp_path):
     data = read_folder(tmp_path)
     assert len(data.train) + len(data.test) == 10
     assert data.classes == ("a", "b")
+
+
+def test_a_checkpoint_under_a_later_name_is_damaged_whatever_is_asked(run, capsys):
+    shutil.copy(run / "checkpoints" / "step-00000004.pt", run / "checkpoints" / "step-00000099.pt")
+    for steps in ("6", "200"):
+        assert cli.main(["resume", str(run), "--steps", steps, "--no-progress"]) == 2
+        assert "it is of step 4, and its name says 99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", ["0.0001", "0.9999"])
+def test_a_share_that_leaves_no_rows(tmp_path, capsys, share):
+    assert cli.main(["train", "mib-fair", "--data", "synthetic", "--held-out", share, "--out", str(tmp_path / "run")]) == 2
+    assert "leaves none in one of the parts" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("base", [10**9, 4 * 10**15])
+def test_large_numbers_that_differ_little_are_standardized(tmp_path, base):
+    from pyzoo.data.tables import load_table
+
+    rows = ["x,time,s,y", *(f"{i * 37 % 101},{base + i},{'fm'[i % 2]},{'ab'[i // 2 % 2]}" for i in range(2000))]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    x = load_table(str(tmp_path / "t.csv"), "y", "s").split(0)[0].x
+    torch.testing.assert_close(x.std(0), torch.ones(2), rtol=0.01, atol=0)
+    torch.testing.assert_close(x.mean(0), torch.zeros(2), rtol=0, atol=0.01)

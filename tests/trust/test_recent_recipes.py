@@ -94,7 +94,10 @@ def test_columns_that_are_nearly_numbers_are_named(tmp_path):
     lines = ["x,s,y", *(f"{i if i != 7 else '12,000'!r},{'ab'[i % 2]},{'no' if i % 3 else 'yes'}" for i in range(40))]
     (tmp_path / "t.csv").write_text("\n".join(line.replace("'", '"') for line in lines))
     note = load_table(str(tmp_path / "t.csv"), "y", "s").note
-    assert note == "Column 'x' is taken as categories: 1 of its 40 values are no numbers, such as '12,000'."
+    assert (
+        note
+        == "Of 'y', 'yes' is favorable. Column 'x' is taken as categories: 1 of its 40 values are no numbers, such as '12,000'."
+    )
 
 
 def test_a_paper_table_of_few_rows_takes_a_batch_that_fits(tmp_path):
