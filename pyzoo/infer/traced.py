@@ -185,7 +185,9 @@ class _Contents:
 
 
 def _names(part: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return tuple(part._parameters), tuple(part._buffers)
+    """The names of a part's own parameters and buffers."""
+    parameters, buffers = ([n for n, kept in named.items() if kept is not None] for named in (part._parameters, part._buffers))
+    return tuple(parameters), tuple(buffers)
 
 
 def _faster() -> dict[Any, Callable]:

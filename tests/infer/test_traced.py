@@ -144,6 +144,36 @@ def test_log1p_to_the_last_digits():
     assert _log1p(x)[-1] == math.inf
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: setattr(module, "layer", nn.Linear(2, 3)),
+        lambda module: setattr(module.layer, "bias", nn.Parameter(torch.ones(3))),
+        lambda module: module.layer.add_module("more", nn.Linear(1, 1)),
+    ],
+    ids=["a layer replaced", "a bias where there was none", "a layer more"],
+)
+def test_a_changed_module_is_noticed(change):
+    class Layered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 3, bias=False)
+
+        def forward(self, x):
+            loss = self.layer(x).square().sum()
+            return loss, {"x": loss.detach()}
+
+    module = Layered()
+    step = TracedStep(module)
+    step({"x": X})
+    change(module)
+    loss, _ = step({"x": X})
+    found = [p.grad.clone() for p in module.layer.parameters(recurse=False)]
+    expected, _, gradients = eager(module, {"x": X})
+    assert torch.equal(loss, expected)
+    assert all(torch.equal(one, other) for one, other in zip(found, gradients[: len(found)], strict=True))
+
+
 class Branching(nn.Linear):
     def forward(self, x):
         y = super().forward(x).sum()
