@@ -164,11 +164,11 @@ def reference_entries(references: References) -> list[Entry]:
 
 
 def _mean_and_spread(values: Sequence[float], runs: int) -> str:
-    """Mean and standard deviation; counts whole; how many values there are where not every run has one."""
+    """Mean and standard deviation; counts whole, small numbers to four digits; how many values if not every run has one."""
     if not values:
         return "-"
     mean = statistics.fmean(values)
-    digits = 0 if all(float(value).is_integer() for value in values) else 2
+    digits = 0 if all(float(value).is_integer() for value in values) else 4 if abs(mean) < 0.01 else 2
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 and (digits or len(set(values)) > 1) else ""
     return f"{mean:,.{digits}f}" + spread + (f" (n = {len(values)})" if len(values) < runs else "")
 

@@ -10,6 +10,7 @@ from pyzoo.recipes.compvae.recipe import CompVAESines
 from pyzoo.recipes.graph_vae.recipe import FCVAE, GraphVAERecipe
 from pyzoo.training import Report, find_recipe, find_table
 from pyzoo.training.recipe import load_entry
+from pyzoo.training.table import _mean_and_spread
 from tiny import graph, sines
 from toy import toy
 
@@ -114,3 +115,9 @@ def test_recipes_are_frozen_and_comparable():
     assert sines() == sines()
     assert sines() != sines(seed=1)
     assert CompVAESines.preset() != FCVAE.preset()
+
+
+def test_small_numbers_of_a_table_keep_their_digits():
+    assert _mean_and_spread([0.0013, 0.0025], 2) == "0.0019 ± 0.0008"
+    assert _mean_and_spread([0.934, 0.711], 3) == "0.82 ± 0.16 (n = 2)"
+    assert _mean_and_spread([4148.0, 4150.0], 2) == "4,149 ± 1"
