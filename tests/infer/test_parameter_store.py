@@ -170,6 +170,7 @@ def test_local_parameters_are_not_shared():
 def test_a_pair_is_checked_once_while_it_exists(monkeypatch):
     calls = []
     monkeypatch.setattr(parameter_store, "name_conflict", lambda *pair: calls.append(pair) or None)
+    gc.collect()  # pairs that earlier tests have left
     model, guide = Model("model"), Guide("guide")
     count = len(parameter_store._SEPARATE)
     for _ in range(3):
