@@ -152,7 +152,7 @@ def _lost_output(arguments: list[str]) -> int:
     """The exit code of a command whose lines are all that it makes, and could not be written; a training goes on without."""
     sys.stdout.flush()
     lost = getattr(sys.stdout, "lost", None)
-    if lost is None or (arguments[:1] and arguments[0] in ("train", "resume", "reproduce")):
+    if lost is None or arguments[:1] in (["train"], ["resume"], ["reproduce"]):
         return 0
     return _failed(f"standard output: {lost.strerror or lost}", 1)
 
@@ -483,11 +483,11 @@ def _reproduce(arguments: list[str]) -> int:
     for row in table.rows():  # what is missing is said before the first run is trained
         if not (out / row.folder(table.seeds[0]) / "config.json").exists():
             table.recipe(row, table.seeds[0]).prepare()
-    runs = [
+    runs = (  # one after the other: a recipe keeps the data that it has read
         (table.recipe(row, seed), out / row.folder(seed), row.preset or table.preset, table.full and seed == table.seeds[0])
         for seed in table.seeds
         for row in table.rows()
-    ]
+    )
     failed = 0
     with contextlib.closing(_side_by_side(runs, hardware, flags)) as codes:
         for code in codes:
@@ -537,7 +537,7 @@ def _reproduce_run(recipe: "Recipe", path: Path, preset: str, full: bool, hardwa
             run.require_same(recipe, hardware)
         else:
             run = Run.create(recipe, preset, hardware, path, _say)
-    hardware = dataclasses.replace(hardware, threads=hardware.threads or run.hardware.threads)
+    hardware = hardware.completed_by(run.hardware)
     try:
         with run.folder.lock():
             if not run.is_finished:

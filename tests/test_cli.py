@@ -568,6 +568,20 @@ def test_a_table_grows_over_several_sittings(tiny_preset, tmp_path, capsys):
     assert "| VAE, digits | 1 |" in capsys.readouterr().out
 
 
+def test_a_run_of_a_table_goes_on_as_it_began(tiny_preset, tmp_path, monkeypatch):
+    arguments = ("graph-vae-figure4", "--data", "digits", "--seeds", 0, "--latent-dims", 6, "--nodes", 2, "--out", tmp_path / "t")
+    assert reproduce(*arguments) == 0
+    (run,) = (tmp_path / "t").glob("*-seed0")
+    config = json.loads((run / "config.json").read_text())
+    config["hardware"] |= {"engine": "compiled", "threads": 1}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "results.json").unlink()
+    seen = []
+    monkeypatch.setattr(Run, "train", lambda self, hardware, *arguments: seen.append(hardware))
+    assert reproduce(*arguments) == 0
+    assert [(hardware.engine, hardware.threads) for hardware in seen] == [("compiled", 1)]
+
+
 def test_runs_side_by_side(tiny_preset, tmp_path, capfd):
     arguments = ("graph-vae-figure4", "--data", "digits", "--seeds", 0, "--latent-dims", 6, "--nodes", 1, 2)
     assert reproduce(*arguments, "--out", tmp_path / "one") == 0

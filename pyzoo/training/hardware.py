@@ -98,6 +98,16 @@ class Hardware(Settings):
         """How many processes train together."""
         return self.devices * self.num_nodes
 
+    def completed_by(self, chosen: "Hardware") -> "Hardware":
+        """The same, with the threads and the engine that a run has chosen where these are left open.
+
+        Example:
+            >>> Hardware(precision="bf16").completed_by(Hardware(threads=2, engine="compiled"))
+            Hardware(device='auto', precision='bf16', devices=1, num_nodes=1, threads=2, engine='compiled')
+        """
+        engine = chosen.engine if self.engine == "auto" else self.engine
+        return dataclasses.replace(self, threads=self.threads or chosen.threads, engine=engine)
+
     def find(self) -> torch.device:
         """The device.
 
