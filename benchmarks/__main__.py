@@ -18,8 +18,8 @@ from typing import Any
 
 from pyzoo.threads import limit_spinning
 
-if not {"Pyro's SVI", "handwritten"} & set(sys.argv):  # as the pyzoo command does, before torch is imported
-    limit_spinning()
+if "--one" in sys.argv and not {"Pyro's SVI", "handwritten"} & set(sys.argv):
+    limit_spinning()  # as the pyzoo command does, before torch is imported; a process inherits it, so each side has its own
 
 from benchmarks.cases import CASES
 from benchmarks.rounds import SIDES, measure, medians, peak, rounds, sides_of
