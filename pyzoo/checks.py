@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from pyzoo.settings import Above, AtLeast, AtMost, Below, cut, is_finite
 
-__all__ = ["as_device", "as_indices", "num_rows", "require_batch", "require_broadcast", "require_count"]
-__all__ += ["require_finite", "require_floating"]
-__all__ += ["require_input", "require_kept", "require_kind", "require_names", "require_number", "require_observed"]
-__all__ += ["require_pair", "require_same_type", "require_shape", "require_sizes", "require_tensor"]
+__all__ = ["as_device", "as_indices", "num_rows", "require_batch", "require_broadcast", "require_count", "require_finite"]
+__all__ += ["require_floating", "require_input", "require_kept", "require_kind", "require_names", "require_number"]
+__all__ += ["require_observed", "require_pair", "require_same_type", "require_shape", "require_sizes", "require_tensor"]
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pyzoo.checks import (
     as_indices,
-    is_validation_enabled,
     require_count,
+    require_finite,
     require_floating,
     require_kind,
     require_pair,
@@ -78,8 +78,7 @@ def _batch(batch: Callable[[int], Any], step: int) -> tuple[Tensor, Tensor]:
     images, labels = found
     require_shape(images, "images", ("batch", "channels", "height", "width"))
     require_floating(images, "images")
-    if is_validation_enabled() and not images.isfinite().all():
-        raise ValueError("images must be finite.")
+    require_finite(images=images)
     return images, labels
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import pyro
@@ -166,10 +166,13 @@ class _Contents:
     def __init__(self, module: nn.Module) -> None:
         self._parts = [(part, tuple(part._modules.values()), *_names(part)) for part in module.modules()]
         owners = dict(module.named_modules())
-        places = [(name, *name.rpartition(".")[::2]) for name, _ in module.named_parameters()]
-        self._parameters = [(name, owners[owner]._parameters, key) for name, owner, key in places]
-        places = [(name, *name.rpartition(".")[::2]) for name, _ in module.named_buffers()]
-        self._buffers = [(name, owners[owner]._buffers, key) for name, owner, key in places]
+
+        def places(names: Iterable[tuple[str, Tensor]], attribute: str) -> list[tuple[str, dict[str, Tensor], str]]:
+            parts = [(name, *name.rpartition(".")[::2]) for name, _ in names]
+            return [(name, getattr(owners[owner], attribute), key) for name, owner, key in parts]
+
+        self._parameters = places(module.named_parameters(), "_parameters")
+        self._buffers = places(module.named_buffers(), "_buffers")
 
     def are_current(self) -> bool:
         """Whether the module has the parts, and these have the names, that they had."""

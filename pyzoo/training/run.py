@@ -278,9 +278,7 @@ class Run:
         """Has the trainer choose its number of threads, and keeps the choice; the lock is held."""
         chosen = trainer.choose_threads()
         if trainer.device.type == "cpu" and not self.hardware.threads:
-            self.hardware = dataclasses.replace(self.hardware, threads=trainer.threads)
-            self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
-            self.folder.write_config(self.config)
+            self._keep_hardware(threads=trainer.threads)
         if chosen:
             self.say(chosen)
         if trainer.device.type == "cpu" and trainer.threads > 1 and spins_freely():
@@ -293,10 +291,14 @@ class Run:
         """Has the trainer choose whether to compile, and keeps the choice; the lock is held."""
         chosen = trainer.choose_engine()
         if chosen:
-            self.hardware = dataclasses.replace(self.hardware, engine="compiled")
-            self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
-            self.folder.write_config(self.config)
+            self._keep_hardware(engine="compiled")
             self.say(chosen)
+
+    def _keep_hardware(self, **chosen: Any) -> None:
+        """Writes down what was chosen, so that the run goes on with it."""
+        self.hardware = dataclasses.replace(self.hardware, **chosen)
+        self.config = {**self.config, "hardware": dataclasses.asdict(self.hardware)}
+        self.folder.write_config(self.config)
 
     def extend(self, steps: int) -> None:
         """Makes the run longer, or shorter than planned: the next :meth:`train` goes up to so many steps.
