@@ -35,9 +35,16 @@ _COLUMNS = {
 }
 
 
-def _scenes(relation: Relation) -> dict[str, Any]:
-    """The fields of scenes with a relation; of more than two pieces at mirrored places it is not said which slot is which."""
-    return {"relation": relation, **({"num_pieces": 2} if relation == "place" else {})}
+def _scenes(relation: Relation, recipe: type[SlotsRecipe], preset: str) -> dict[str, Any]:
+    """The fields of scenes with a relation.
+
+    Of more than two pieces at mirrored places it is not said which slot is which. Where there is a piece fewer there is a slot
+    fewer: two slots with nothing else to show share one piece.
+    """
+    if relation != "place":
+        return {"relation": relation}
+    usual = recipe.preset(preset)
+    return {"relation": relation, "num_pieces": 2, "num_slots": usual.networks.num_slots - (usual.num_pieces - 2)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +77,9 @@ class MPPTable5(Table):
         rows = []
         for relation in self.relations:
             for label in self.models:
-                fields = {**_scenes(relation), "data_dir": self.data_dir}
-                fields |= {} if self.data is None else {"data": self.data}
                 recipe = _MODELS[label]
+                fields = {**_scenes(relation, recipe, self.preset), "data_dir": self.data_dir}
+                fields |= {} if self.data is None else {"data": self.data}
                 plain = relation == "none" and recipe.preset(self.preset, **fields).data == "tetrominoes"
                 scenes = {"none": "", "color": ", related colors", "place": ", two at mirrored places"}[relation]
                 rows.append(Row(label + scenes, recipe, fields, _PAPER.get(label, {}) if plain else {}))
@@ -98,7 +105,7 @@ class MPPAblations(Table):
     """Folder in which images are looked for first."""
 
     def rows(self) -> Sequence[Row]:
-        shared = {**_scenes(self.relation), "data_dir": self.data_dir}
+        shared = {**_scenes(self.relation, MPPMONetRecipe, self.preset), "data_dir": self.data_dir}
         rows = [Row("MPP^M", MPPMONetRecipe, shared)]
         usual = MPPMONetRecipe.preset(self.preset).networks
         for count in self.num_couplings:

@@ -127,7 +127,12 @@ def test_bad_settings(changes, message):
 def test_table_five_has_the_papers_numbers_where_scenes_are_the_papers():
     rows = {row.label: row for row in MPPTable5(models=("MONet", "MPP^M", "MPP^G")).rows()}
     assert {label for label, row in rows.items() if row.paper} == {"MONet", "MPP^M"}
-    assert rows["MPP^M, two at mirrored places"].fields["relation"] == "place"
+    related = rows["MPP^M, two at mirrored places"].fields
+    assert {name: related[name] for name in ("relation", "num_pieces", "num_slots")} == {
+        "relation": "place",
+        "num_pieces": 2,
+        "num_slots": 3,  # the background's, and one for each piece
+    }
     assert len({row.folder(0) for row in rows.values()}) == len(rows) == 6
 
 
