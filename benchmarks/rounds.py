@@ -11,6 +11,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ __all__ = ["SIDES", "measure", "medians", "peak", "rounds", "sides_of"]
 
 WARM = 5
 """Steps before those that are timed: graphs are made in them."""
+
+IN_NUMPYRO = ("vae", "graph-vae", "compvae")
+"""Cases that have a program in :mod:`benchmarks.with_numpyro`."""
 
 BY_HAND = ("handwritten", "handwritten, kept memory", "handwritten, compiled")
 SIDES = (
@@ -156,21 +160,50 @@ def rounds(
         count: of rounds.
         most: steps in a measurement, at most.
         device: where the steps are taken.
-        numpyro: a Python with numpyro, to measure its program too where there is one.
+        numpyro: a Python with numpyro and jax, to measure its program too where there is one.
     """
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     commands = {side: [sys.executable, "-m", "benchmarks", "--one", case, size, side, str(most), device] for side in sides}
-    if numpyro and case == "vae":
-        found["NumPyro, jitted"] = []
-        steps = str(min(most, 200))
-        commands["NumPyro, jitted"] = [numpyro, str(Path(__file__).with_name("with_numpyro.py")), size, steps]
-    for _ in range(count):
-        for side, command in commands.items():
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"{case} {size}, {side}: {done.stderr.strip()[-2000:]}")
-            found[side].append(json.loads(done.stdout.splitlines()[-1]))
+    with tempfile.TemporaryDirectory() as folder:
+        if numpyro and case in IN_NUMPYRO:
+            found["NumPyro, jitted"] = []
+            file = Path(folder) / "case.npz"
+            steps = write_case(case, size, file)
+            commands["NumPyro, jitted"] = [numpyro, "-m", "benchmarks.with_numpyro", case, str(file), str(min(most, steps))]
+        for _ in range(count):
+            for side, command in commands.items():
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    raise RuntimeError(f"{case} {size}, {side}: {done.stderr.strip()[-2000:]}")
+                found[side].append(json.loads(done.stdout.splitlines()[-1]))
     return found
+
+
+def write_case(case: str, size: str, path: Path) -> int:
+    """Writes what :mod:`benchmarks.with_numpyro` reads: weights, batch, and a draw of the latents with its densities.
+
+    Returns:
+        How many steps are measured in a round.
+    """
+    import numpy as np
+    import torch
+    from pyro import poutine
+
+    torch.manual_seed(0)
+    made: Case = importlib.import_module(CASES[case]).make(size, torch.device("cpu"))
+    programs = {"model": made.model, "guide": made.guide}
+    groups: dict[str, Mapping[str, Any]] = {name: dict(program.named_parameters()) for name, program in programs.items()}
+    with torch.no_grad():
+        drawn = poutine.trace(made.guide).get_trace(**made.batch)
+        scored = poutine.trace(poutine.replay(made.model, drawn)).get_trace(**made.batch)
+        groups["densities"] = {"guide": drawn.log_prob_sum(), "model": scored.log_prob_sum()}
+    groups["latents"] = {name: drawn.nodes[name]["value"] for name in drawn.stochastic_nodes}
+    groups |= {"batch": made.batch, "adam": made.adam}
+    arrays = {
+        f"{group}/{name}": torch.as_tensor(value).detach() for group, found in groups.items() for name, value in found.items()
+    }
+    np.savez(path, **{name: value.numpy() for name, value in arrays.items()})
+    return made.steps
 
 
 def medians(rows: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]]) -> dict[str, float]:
