@@ -29,7 +29,7 @@ class CorrelatedNormal(dist.Distribution):
     """Normals that share their noise, over the last dimension (appendix C)."""
 
     support = constraints.real_vector
-    reparametrized_params = ("loc", "scale", "logits")  # noqa
+    reparametrized_params = ("loc", "scale", "logits")
 
     def __init__(self, loc: Array, scale: Array, logits: Array) -> None:
         self.loc, self.scale, self.logits = loc, scale, logits
