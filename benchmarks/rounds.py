@@ -50,8 +50,10 @@ def sides_of(device: str) -> tuple[str, ...]:
     return tuple(side for side in SIDES if absent not in side)
 
 
-def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> dict[str, float]:
+def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> dict[str, float] | None:
     """A side of a case: milliseconds of a step, the median; the first step's seconds; memory in MB; its losses.
+
+    None where Pyro's SVI has no such loss.
 
     The memory is the process's, or what it had of a GPU's at most.
     """
@@ -63,6 +65,8 @@ def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> 
     if side not in ("handwritten", "Pyro's SVI"):
         keep_freed_memory()
     made: Case = importlib.import_module(CASES[case]).make(size, torch.device(device))
+    if made.loss is not None and side == "Pyro's SVI":
+        return None
     step = _step(made, side, device)
     count, times, losses = min(made.steps, most), [], []
     for _ in range(count + WARM):
@@ -115,7 +119,8 @@ def _our_step(made: Case, precision: str, engine: str, device: str) -> Callable[
     from pyzoo.training.steps import make_step
 
     hardware = Hardware(device=device, precision=precision, engine=engine)
-    objective = Objective(NegativeELBO(made.model, made.guide), functools.partial(torch.optim.Adam, **made.adam, fused=True))
+    loss = NegativeELBO(made.model, made.guide) if made.loss is None else made.loss
+    objective = Objective(loss, functools.partial(torch.optim.Adam, **made.adam, fused=True))
     take_step = make_step(objective, engine, hardware.fabric(made.model, made.guide))
 
     def step() -> float:
@@ -176,7 +181,7 @@ def rounds(
                 if done.returncode:
                     raise RuntimeError(f"{case} {size}, {side}: {done.stderr.strip()[-2000:]}")
                 found[side].append(json.loads(done.stdout.splitlines()[-1]))
-    return found
+    return {side: rows for side, rows in found.items() if all(rows)}
 
 
 def write_case(case: str, size: str, path: Path) -> int:

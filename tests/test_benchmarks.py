@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.cases import CASES
-from benchmarks.rounds import measure, medians, peak
+from benchmarks.rounds import IN_NUMPYRO, measure, medians, peak, write_case
 from pyzoo.infer import NegativeELBO
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,32 @@ def test_the_vae_by_hand_is_the_program():
     torch.manual_seed(1)
     loss, _ = NegativeELBO(case.model, case.guide)(**case.batch)
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_two_views_by_hand_are_the_program():
+    torch.manual_seed(0)
+    case = importlib.import_module(CASES["mib"]).make("pair", torch.device("cpu"))
+    torch.manual_seed(1)
+    by_hand = case.by_hand()
+    torch.manual_seed(1)
+    loss, _ = NegativeELBO(case.model, case.guide)(**case.batch)
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_irm_by_hand_is_the_program():
+    case = importlib.import_module(CASES["mib"]).make("irm", torch.device("cpu"))
+    found = torch.stack([torch.stack([case.loss(**case.batch)[0], case.by_hand()]) for _ in range(5)]).detach()
+    assert found[:, 0].mean().item() == pytest.approx(found[:, 1].mean().item(), rel=0.02)  # each draws noise of its own
+    assert measure("mib", "irm", "Pyro's SVI", 1) is None  # it has no weights for sites
+
+
+@pytest.mark.parametrize("case", IN_NUMPYRO)
+def test_what_numpyro_starts_from(case, tmp_path):
+    size = next(iter(importlib.import_module(CASES[case]).SIZES))
+    assert write_case(case, size, tmp_path / "case.npz") > 0
+    with np.load(tmp_path / "case.npz") as file:
+        assert {name.partition("/")[0] for name in file.files} == {"model", "guide", "batch", "latents", "densities", "adam"}
+        assert all(np.isfinite(file[name]).all() for name in file.files)
 
 
 def test_every_case_can_be_made():

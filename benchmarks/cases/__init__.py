@@ -13,6 +13,7 @@ CASES = {
     "graph-vae": "benchmarks.cases.graph_vae",
     "compvae": "benchmarks.cases.compvae",
     "tvae": "benchmarks.cases.tvae",
+    "mib": "benchmarks.cases.mib",
     "slots": "benchmarks.cases.slots",
 }
 """Modules of the cases. Each has ``SIZES``, names of problem sizes and what to print of them, and ``make(size, device)``."""
@@ -29,6 +30,7 @@ class Case:
         by_hand: the loss as one writes it without Pyro and pyzoo, by the same networks; draws its own noise.
         adam: options of Adam.
         steps: how many are measured in a round.
+        loss: what our engines minimize, if it is not the negative ELBO: then there is no step of Pyro's SVI.
     """
 
     model: nn.Module
@@ -37,3 +39,4 @@ class Case:
     by_hand: Callable[[], Tensor]
     adam: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"lr": 1e-3})
     steps: int = 20
+    loss: nn.Module | None = None
