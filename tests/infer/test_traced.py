@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 import pyzoo.infer.traced
 from pyzoo.infer import NegativeELBO, TracedStep, compile_step
-from pyzoo.infer.traced import _log1p
+from pyzoo.infer.traced import _expm1, _log1p
 from tiny import sines
 
 
@@ -142,6 +142,14 @@ def test_log1p_to_the_last_digits():
     exact = x.double().log1p()
     assert ((_log1p(x).double() - exact).abs() <= 3e-7 * exact.abs())[:-1].all()
     assert _log1p(x)[-1] == math.inf
+
+
+def test_expm1_to_the_last_digits():
+    x = torch.cat([-torch.logspace(-42, 2.2, 10_000), torch.logspace(-42, 1.9, 10_000), torch.tensor([0.0])])
+    exact = x.double().expm1()
+    assert ((_expm1(x).double() - exact).abs() <= 4e-7 * exact.abs()).all()
+    assert _expm1(torch.tensor([-math.inf, -1000.0, 1000.0, math.inf])).tolist() == [-1, -1, math.inf, math.inf]
+    assert _expm1(torch.tensor(math.nan)).isnan()
 
 
 @pytest.mark.parametrize(
