@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyzoo.data.scenes import Relation, Scenes, are_related
-from pyzoo.evaluation import match_slots, pieces_of_slots
+from pyzoo.evaluation import color_and_place, match_slots, pieces_of_slots
 from pyzoo.models.genesis import Genesis
-from pyzoo.recipes.slots.apart import Apart, put_together
+from pyzoo.recipes.slots.apart import CHUNK, Apart, put_together
 
 __all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "swap_slots"]
 
@@ -58,11 +58,14 @@ def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
     return put_together(model, latents, apart.mask_latents)
 
 
+@torch.no_grad()
 def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
     """Share of the variance of pieces' colors or places that is explained where a slot is imputed from the others.
 
-    The variance is about each slot's own mean, so that to know where a slot's pieces are on average is worth nothing. A model
-    whose slots are independent imputes the same in all scenes: it has at most 0. nan if no slot shows two pieces or more.
+    What the imputed slot shows is measured of the slot alone: in a scene put together again, a background that leaves out where
+    the piece was would say where it is. The variance is about each slot's own mean, so that to know where a slot's pieces are on
+    average is worth nothing. A model whose slots are independent imputes the same in all scenes: it has at most 0. nan if no
+    slot shows two pieces or more.
 
     Args:
         model: which took the scenes apart.
@@ -77,12 +80,23 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
         scene, piece = (shown_by == slot).nonzero().unbind(1)
         if len(scene) > 1:
             found = impute_slots(model, apart.of(scene), torch.full_like(scene, slot))
-            pieces = pieces_of_slots(found.masks, found.components)
-            imputed = {"color": pieces.colors, "place": pieces.places}[relation][:, slot]
+            shown = color_and_place(_alone(model, found)[:, slot : slot + 1], found.components[:, slot : slot + 1])
+            imputed = dict(zip(("color", "place"), shown, strict=True))[relation].squeeze(1)
             true = target[scene, piece].double()
             error += (true - imputed).square().sum().item()
             variance += (true - true.mean(0)).square().sum().item()
     return 1 - error / variance if variance else float("nan")
+
+
+def _alone(model: Any, apart: Apart) -> Tensor:
+    """Where each slot would be if there were no others, (images, slots, height, width), with a sum of 1 over the image.
+
+    In Genesis and MPP^G it is where its mask is, which imputation leaves as it was.
+    """
+    if isinstance(model, Genesis):
+        return apart.masks / apart.masks.sum((2, 3), keepdim=True).clamp(min=1e-12)
+    logits = torch.cat([model.decoded(z)[1] for z in apart.latents.split(CHUNK)])
+    return logits.flatten(2).softmax(-1).unflatten(2, logits.shape[2:])
 
 
 def related_after_swap(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:

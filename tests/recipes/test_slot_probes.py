@@ -93,3 +93,25 @@ def test_only_one_slot_changes_where_slots_are_independent(networks):
         same = (found.components == apart.components).flatten(2).all(2)
         assert torch.equal(same, torch.arange(3) != slots.unsqueeze(1))
     assert torch.allclose(put_together(model, apart.latents, apart.mask_latents).components, apart.components)
+
+
+def test_a_background_that_leaves_out_a_piece_is_no_relation():
+    """Of two mirrored pieces one is imputed: all that says where it was is the hole in the background."""
+    scenes = tetrominoes(60, torch.Generator().manual_seed(0), 28, 2, relation="place")
+
+    class Holes(torch.nn.Module):
+        num_slots, relations = 3, None
+
+        def decoded(self, z):
+            which = z[:, 0, 0].long()
+            logits = torch.zeros(len(z), 3, 28, 28)
+            logits[:, 0] = 50.0 * (scenes.segments[which] == 0)
+            for slot in (1, 2):
+                logits[:, slot] += 50.0 * (z[:, slot, 0] > 0)[:, None, None] * (scenes.segments[which] == slot)
+            return torch.ones(len(z), 3, 3, 28, 28), logits
+
+    model = Holes()
+    z = torch.arange(60.0)[:, None, None].expand(-1, 3, 1).clone()
+    z[:, 1:] = 1.0
+    apart = put_together(model, z, z[..., :0])
+    assert relation_r2(model, apart, scenes, "place") <= 0
