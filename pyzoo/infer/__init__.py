@@ -2,6 +2,7 @@
 
 from pyzoo.infer.at_mean import AtMean
 from pyzoo.infer.beliefs import Beliefs
+from pyzoo.infer.compiled_step import CompiledStep, compile_step
 from pyzoo.infer.estimators import Distortion, Estimator, IndexInformation, LearnedInformation, TotalCorrelation
 from pyzoo.infer.evaluating import evaluating
 from pyzoo.infer.geco import GECO
@@ -22,7 +23,7 @@ from pyzoo.infer.network import BayesianNetwork, Variables
 from pyzoo.infer.penalty import Penalised, Penalty
 from pyzoo.infer.projection import Information, projection, signed_projection
 from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO, analytic
-from pyzoo.infer.traced import CompiledStep, TracedStep, compile_step
+from pyzoo.infer.traced import TracedStep
 
 __all__ = [
     "GECO",

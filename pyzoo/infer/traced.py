@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from torch._decomp import get_decompositions
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.optim import Optimizer
 
-from pyzoo.checks import require_kind, require_number, require_pair, require_switch, require_tensor
+from pyzoo.checks import require_kind, require_pair, require_switch, require_tensor
 from pyzoo.errors import one_line
-from pyzoo.infer.update import update
-from pyzoo.settings import Above
 
-__all__ = ["CompiledStep", "TracedStep", "compile_step"]
+__all__ = ["TracedStep", "has_compiler"]
 
 MOST_GRAPHS = 32
 """Graphs that a step keeps, one for each shape of batch; beyond them the one that was not used for longest is forgotten."""
@@ -77,9 +74,7 @@ class TracedStep:
 
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its terms, detached; the gradient goes to the parameters' ``grad``, in place of what was there."""
-        require_kind(batch, "batch", Mapping)
-        for name, value in batch.items():
-            require_tensor(value, name)
+        self.require_batch(batch)
         key, inputs = self.key(batch)
         params, trained = inputs[0], key[0]
         for parameter in params.values():
@@ -94,6 +89,13 @@ class TracedStep:
             params[name].grad = gradient
         return loss, terms
 
+    @staticmethod
+    def require_batch(batch: Mapping[str, Tensor]) -> None:
+        """Raises a ValueError unless a batch is tensors by name."""
+        require_kind(batch, "batch", Mapping)
+        for name, value in batch.items():
+            require_tensor(value, name)
+
     def key(self, batch: Mapping[str, Tensor]) -> tuple[Any, tuple[dict[str, Tensor], ...]]:
         """What a graph is made for, the trained parameters' names first; and its inputs: parameters, buffers and batch."""
         if not self._contents.are_current():
@@ -104,37 +106,17 @@ class TracedStep:
         return (trained, modes, shapes), (params, buffers, dict(batch))
 
     @staticmethod
-    def _run(graph: Callable, inputs: tuple[dict[str, Tensor], ...]) -> Any:
+    def _run(graph: Callable, inputs: tuple[Any, ...]) -> Any:
         with torch.no_grad(), _keep_validation():
             return graph(*inputs)
 
     def _first(self, key: Any, trained: tuple[str, ...], inputs: tuple[dict[str, Tensor], ...]) -> Any:
-        """Makes the graph of a key, and runs it: it is compiled when it is run."""
-        graph, is_traced = self._trace(trained, inputs)
-        while len(self._graphs) >= MOST_GRAPHS:
-            self._graphs.popitem(last=False)
-        if self.compiled and is_traced:
-            with _keep_validation():
-                compiled = torch.compile(graph, options={"fallback_random": True})  # else it draws other noise
-            try:
-                found = self._run(compiled, inputs)
-                self._graphs[key] = compiled
-                return found
-            except torch._dynamo.exc.TorchDynamoException as error:
-                reason = one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
-                warnings.warn(f"The step is traced, and not compiled: {reason}", RuntimeWarning, stacklevel=3)
-        self._graphs[key] = graph
-        return self._run(graph, inputs)
-
-    def _trace(self, trained: tuple[str, ...], inputs: tuple[dict[str, Tensor], ...]) -> tuple[Callable, bool]:
-        """The graph of a step, and whether it is one: otherwise it is the step itself."""
+        """Makes the graph of a key, and runs it."""
         if not trained:
             raise ValueError("No parameter of the module is to be trained.")
 
         def step(params, buffers, batch):
-            result = torch.func.functional_call(self.module, (params, buffers), kwargs=batch)
-            require_pair(result, "What the module returns", "a loss and a dict of terms")
-            loss, terms = result
+            loss, terms = self._loss(params, buffers, batch)
             gradients = torch.autograd.grad(loss, [params[name] for name in trained], allow_unused=True)
             return loss, terms, gradients
 
@@ -143,21 +125,61 @@ class TracedStep:
                 loss, terms, gradients = step(params, buffers, batch)
             return loss.detach(), {name: term.detach() for name, term in terms.items()}, gradients
 
-        # Tracing runs the step, which will be run again: its noise must be drawn again, and batch norm must not count it
-        # twice. Validation would read values.
-        before = {name: buffer.clone() for name, buffer in inputs[1].items()}
+        graph = self._trace(step, inputs, inputs[1].values())
+        if graph is None:
+            reason = "its model or guide branches on values of tensors, or reads them"
+            warnings.warn(f"The step runs as it stands, and is not traced: {reason}.", RuntimeWarning, stacklevel=3)
+            return self._keep(key, as_it_stands, inputs)
+        if self.compiled:
+            try:
+                return self._keep(key, self._compile(graph), inputs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
+                warnings.warn(f"The step is traced, and not compiled: {reason}", RuntimeWarning, stacklevel=3)
+        return self._keep(key, graph, inputs)
+
+    def _loss(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Any:
+        result = torch.func.functional_call(self.module, ({**params}, {**buffers}), kwargs={**batch})
+        require_pair(result, "What the module returns", "a loss and a dict of terms")
+        return result
+
+    def _trace(self, function: Callable, inputs: tuple[Any, ...], written: Iterable[Tensor]) -> Callable | None:
+        """The graph of a function; None if it reads values.
+
+        Args:
+            function: what is traced.
+            inputs: its arguments.
+            written: those of their tensors that it may write to: tracing runs it, and it will be run again.
+        """
+        before = [(tensor, tensor.clone()) for tensor in written]
+        slots = [(kept, key, kept[key]) for _, kept, key in self._contents.places]
         try:
+            # Its noise must be drawn again, too; and validation would read values.
             with self.context(), torch.random.fork_rng(), pyro.validation_enabled(False):
-                return make_fx(step, decomposition_table=_faster() if self.compiled else None)(*inputs), True
+                return make_fx(function, decomposition_table=_faster() if self.compiled else None)(*inputs)
         except RuntimeError as error:
             if "tracing tensor" not in str(error):  # so torch says that a value is read
                 raise
-            reason = "its model or guide branches on values of tensors, or reads them"
-            warnings.warn(f"The step runs as it stands, and is not traced: {reason}.", RuntimeWarning, stacklevel=4)
-            return as_it_stands, False
+            return None
         finally:
-            for name, buffer in inputs[1].items():
-                buffer.copy_(before[name])
+            for tensor, value in before:
+                tensor.copy_(value)
+            for kept, key, value in slots:  # functional_call loses what two parts of a module share
+                kept[key] = value
+
+    @staticmethod
+    def _compile(graph: Callable, **options: Any) -> Callable:
+        """What compiles a graph when it is first run."""
+        with _keep_validation():
+            return torch.compile(graph, options={"fallback_random": True, **options})  # else it draws other noise
+
+    def _keep(self, key: Any, graph: Callable, inputs: tuple[Any, ...]) -> Any:
+        """Runs a graph, and keeps it if it does."""
+        found = self._run(graph, inputs)
+        while len(self._graphs) >= MOST_GRAPHS:
+            self._graphs.popitem(last=False)
+        self._graphs[key] = graph
+        return found
 
 
 class _Contents:
@@ -173,6 +195,11 @@ class _Contents:
 
         self._parameters = places(module.named_parameters(), "_parameters")
         self._buffers = places(module.named_buffers(), "_buffers")
+
+    @property
+    def places(self) -> list[tuple[str, dict[str, Tensor], str]]:
+        """Where they all are: name, the part's dict, and the key in it."""
+        return [*self._parameters, *self._buffers]
 
     def are_current(self) -> bool:
         """Whether the module has the parts, and these have the names, that they had."""
@@ -241,62 +268,3 @@ def _keep_validation():
         yield
     finally:
         Distribution.set_default_validate_args(before)
-
-
-class CompiledStep:
-    """A training step: a compiled graph of loss and gradient, then clipping and the optimizer. See :func:`compile_step`."""
-
-    def __init__(self, loss: nn.Module, optimizer: Optimizer, clip_norm: float | None = None) -> None:
-        require_kind(optimizer, "optimizer", Optimizer)
-        if clip_norm is not None:
-            require_number(clip_norm, "clip_norm", Above(0))
-        self.optimizer = optimizer
-        self.clip_norm = clip_norm
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        self._traced = TracedStep(loss, compiled=True, parameters=self.parameters)
-
-    def __call__(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Takes a step; returns the loss and its terms, detached. If loss or gradient is not finite, no parameter moves."""
-        loss, terms = self._traced(batch)
-        update(self.optimizer, self.parameters, loss, self.clip_norm)
-        return loss, terms
-
-
-def compile_step(loss: nn.Module, optimizer: Optimizer, clip_norm: float | None = None) -> CompiledStep:
-    """A training step of a model and a guide of your own, compiled.
-
-    Pyro's ``SVI.step`` runs model and guide in Python each time, and ``torch.compile`` cannot read them. Here their Python runs
-    once for each shape of batch, and what it computes is compiled together with its gradient: see :class:`TracedStep`. The
-    optimizer is torch's own; with ``fused=True`` it is one kernel, which no compiled code has beaten.
-
-    Args:
-        loss: such as ``NegativeELBO(model, guide)``.
-        optimizer: of its parameters.
-        clip_norm: largest norm of the gradient.
-
-    Returns:
-        A function from keyword arguments, the programs' batch, to the loss and its terms.
-
-    Example:
-        >>> from pyzoo.infer import NegativeELBO
-        >>> class Model(pyro.nn.PyroModule):
-        ...     def __init__(self):
-        ...         super().__init__("model")
-        ...         self.decoder = torch.nn.Linear(2, 3)
-        ...     def forward(self, x):
-        ...         with pyro.plate("data", len(x)):
-        ...             z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
-        ...             pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
-        >>> class Guide(pyro.nn.PyroModule):
-        ...     def __init__(self):
-        ...         super().__init__("guide")
-        ...         self.encoder = torch.nn.Linear(3, 2)
-        ...     def forward(self, x):
-        ...         with pyro.plate("data", len(x)):
-        ...             pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
-        >>> loss = NegativeELBO(Model(), Guide())
-        >>> step = compile_step(loss, torch.optim.Adam(loss.parameters(), lr=1e-3, fused=True))
-        >>> for _ in range(10):  # doctest: +SKIP
-        ...     value, terms = step(x=torch.zeros(64, 3))
-    """
-    return CompiledStep(loss, optimizer, clip_norm)

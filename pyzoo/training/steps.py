@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyzoo.errors import UsageError
-from pyzoo.infer import TracedStep
+from pyzoo.infer import CompiledStep, TracedStep
 from pyzoo.infer.traced import MOST_GRAPHS
 from pyzoo.infer.update import update
 from pyzoo.training.checkpoint import StepState, require_same_form
@@ -184,7 +184,19 @@ class Traced(Eager):
 
     def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
         super().__init__(objective, fabric, one_of_several)
+        self._one_of_several = one_of_several
         self._traced = TracedStep(self.module, self.compiled, fabric.autocast, self.parameters)
+        self._whole: CompiledStep | None = None
+
+    def _move(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if not self.compiled or self._one_of_several:  # parameters of two optimizers cannot be in one piece for both
+            return super()._move(batch)
+        if self._whole is None or self._whole.optimizer is not self.optimizer:
+            clip_norm, context = self.objective.clip_norm, self.fabric.autocast
+            self._whole = CompiledStep(self.module, self.optimizer, clip_norm, context, self.parameters)
+        loss, terms, bad = self._whole.take(batch)
+        self.skipped += bad
+        return loss, terms
 
     def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return self._traced(batch)
@@ -196,7 +208,7 @@ class Traced(Eager):
 
 
 class Compiled(Traced):
-    """Runs a traced step that ``torch.compile`` has compiled: takes seconds to minutes to start, and pays in long runs."""
+    """Runs a step that ``torch.compile`` has compiled, Adam and all: takes seconds to minutes to start, and pays in long runs."""
 
     compiled = True
 

@@ -1,0 +1,158 @@
+"""A whole training step as one compiled graph: loss, gradient, clipping and Adam."""
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pyzoo.checks import require_kind, require_number
+from pyzoo.infer.flat_adam import FlatAdam
+from pyzoo.infer.traced import TracedStep
+from pyzoo.infer.update import update
+from pyzoo.settings import Above
+
+__all__ = ["CompiledStep", "compile_step"]
+
+
+class CompiledStep(TracedStep):
+    """A training step by a compiler. See :func:`compile_step`."""
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        optimizer: Optimizer,
+        clip_norm: float | None = None,
+        context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+        parameters: Collection[nn.Parameter] | None = None,
+    ) -> None:
+        require_kind(optimizer, "optimizer", Optimizer)
+        if clip_norm is not None:
+            require_number(clip_norm, "clip_norm", Above(0))
+        if parameters is None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        super().__init__(loss, compiled=True, context=context, parameters=parameters)
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.parameters = list(parameters)
+        self._flat: FlatAdam | None = None
+        self._apart: set[Any] = set()  # keys of steps that are not one graph
+
+    def __call__(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Takes a step; returns the loss and its terms, detached. If loss or gradient is not finite, no parameter moves."""
+        loss, terms, _ = self.take(batch)
+        return loss, terms
+
+    def take(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Takes a step; returns the loss, its terms, and 1.0 if no parameter moved, else 0.0."""
+        self.require_batch(batch)
+        key, inputs = self.key(batch)
+        if key not in self._apart:
+            found = self._whole(key, inputs)
+            if found is not None:
+                self.optimizer._opt_called = True  # no warning that a scheduler went first
+                return found
+            self._apart.add(key)
+            if self._flat is not None:
+                self._flat.release()
+        loss, terms = super().__call__(batch)
+        return loss, terms, update(self.optimizer, self.parameters, loss, self.clip_norm)
+
+    def _whole(self, key: Any, inputs: tuple[dict[str, Tensor], ...]) -> Any:
+        """Takes the step as one graph; None if it is none."""
+        params, buffers, batch = inputs
+        trained = [params[name] for name in key[0]]
+        if self._flat is None or not self._flat.is_current(trained):
+            if self._flat is not None:
+                self._flat.release()
+            self._flat = FlatAdam.of(self.optimizer, trained)
+        flat = self._flat
+        if flat is None:
+            return None
+        names = {id(params[name]): name for name in key[0]}
+        fixed = {name: p for name, p in params.items() if id(p) not in names}
+        kept = flat.tensors()
+        layouts = tuple(_layout(value) for part in (fixed, buffers, batch) for value in part.values())
+        whole, arguments = ("whole", *key, flat.form, layouts), (kept, fixed, buffers, batch)
+        if whole in self._graphs:
+            self._graphs.move_to_end(whole)
+            return self._run(self._graphs[whole], arguments)
+
+        def step(kept, fixed, buffers, batch):
+            views = {place: view.detach().requires_grad_() for place, view in flat.views(kept).items()}
+            params = {names[place]: view for place, view in views.items()}
+            loss, terms = self._loss({**params, **fixed}, buffers, batch)
+            gradients = dict(zip(views, torch.autograd.grad(loss, list(views.values())), strict=True))
+            with torch.no_grad():
+                gathered, good = self._clipped(flat.gathered(gradients), loss)
+                flat.move(kept, gathered, good)
+            return loss.detach(), {name: term.detach() for name, term in terms.items()}, 1 - good.to(torch.float32)
+
+        try:
+            graph = self._trace(step, arguments, [*buffers.values(), *(t for group in kept for t in group.values())])
+            if graph is None:
+                return None
+            # The key says all that torch would check again at each step.
+            return self._keep(whole, self._compile(graph, guard_filter_fn=torch.compiler.skip_all_guards_unsafe), arguments)
+        except torch._dynamo.exc.TorchDynamoException:
+            return None
+        except RuntimeError as error:
+            if "have been used in the graph" not in str(error):  # so torch says that a parameter is not used
+                raise
+            return None
+
+    def _clipped(self, gradients: Sequence[Tensor], loss: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """The gradients, clipped, and whether they and the loss are finite. As :func:`pyzoo.infer.update.update` does it."""
+        if self.clip_norm is None:
+            extremes = [extreme for gradient in gradients for extreme in (gradient.amin(), gradient.amax())]
+            return gradients, torch.stack([*extremes, loss.to(extremes[0].dtype)]).isfinite().all()
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        share = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        return [gradient * share for gradient in gradients], norm.isfinite() & loss.isfinite()
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def compile_step(loss: nn.Module, optimizer: Optimizer, clip_norm: float | None = None) -> CompiledStep:
+    """A training step of a model and a guide of your own, compiled.
+
+    Pyro's ``SVI.step`` runs model and guide in Python each time, and ``torch.compile`` cannot read them. Here their Python runs
+    once for each shape of batch, and what it computes is compiled together with its gradient: see :class:`TracedStep`. Where the
+    optimizer is torch's Adam or AdamW, its step is a part of the same graph: its parameters are then views of one tensor. Its
+    learning rate may be scheduled, and its state is saved and restored, as ever. Other optimizers take their own step afterwards.
+
+    Args:
+        loss: such as ``NegativeELBO(model, guide)``.
+        optimizer: of its parameters.
+        clip_norm: largest norm of the gradient.
+
+    Returns:
+        A function from keyword arguments, the programs' batch, to the loss and its terms.
+
+    Example:
+        >>> from pyzoo.infer import NegativeELBO
+        >>> class Model(pyro.nn.PyroModule):
+        ...     def __init__(self):
+        ...         super().__init__("model")
+        ...         self.decoder = torch.nn.Linear(2, 3)
+        ...     def forward(self, x):
+        ...         with pyro.plate("data", len(x)):
+        ...             z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+        ...             pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+        >>> class Guide(pyro.nn.PyroModule):
+        ...     def __init__(self):
+        ...         super().__init__("guide")
+        ...         self.encoder = torch.nn.Linear(3, 2)
+        ...     def forward(self, x):
+        ...         with pyro.plate("data", len(x)):
+        ...             pyro.sample("z", dist.Normal(self.encoder(x), 0.5).to_event(1))
+        >>> loss = NegativeELBO(Model(), Guide())
+        >>> step = compile_step(loss, torch.optim.Adam(loss.parameters(), lr=1e-3))
+        >>> for _ in range(10):  # doctest: +SKIP
+        ...     value, terms = step(x=torch.zeros(64, 3))
+    """
+    return CompiledStep(loss, optimizer, clip_norm)

@@ -1,0 +1,211 @@
+"""Adam over all parameters as one piece of memory, for a step that is compiled as a whole."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+
+__all__ = ["FlatAdam"]
+
+Tensors = Mapping[str, Tensor]
+
+
+class FlatAdam:
+    """The parameters that an Adam of torch's moves, and its averages, each group of them as one tensor.
+
+    A step over hundreds of parameters then is one loop over memory, which a compiler fuses. The optimizer stays where options are
+    read and state is kept: its parameters and averages become views of these tensors, so that learning rates can be scheduled,
+    and states saved and restored, as with its own step. Where one of its parameters or its state has been replaced, this is no
+    longer current, and another one is to be made.
+
+    Args:
+        optimizer: whose step this replaces; see :meth:`of`.
+        groups: of its ``param_groups``, the options and the parameters that are moved.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> flat = FlatAdam.of(torch.optim.Adam(layer.parameters(), lr=0.1), list(layer.parameters()))
+        >>> flat.move(flat.tensors(), [torch.tensor([1.0, -2.0, 0.0])], torch.tensor(True))
+        >>> flat.tensors()[0]["steps"]
+        tensor(1., dtype=torch.float64)
+    """
+
+    def __init__(self, optimizer: Optimizer, groups: Sequence[tuple[dict[str, Any], list[nn.Parameter]]]) -> None:
+        self.optimizer = optimizer
+        self._state = optimizer.state
+        self._groups = [_Group(options, parameters, optimizer) for options, parameters in groups]
+        self._addresses = [(p, p.data_ptr()) for group in self._groups for p in group.parameters]
+        self._hooks = [
+            optimizer.register_state_dict_pre_hook(lambda _: self._write_steps()),
+            optimizer.register_step_pre_hook(lambda *_: self.release()),
+        ]
+
+    @classmethod
+    def of(cls, optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> "FlatAdam | None":
+        """That of an optimizer and those of its parameters that are to be moved; None where only torch's own step will do.
+
+        Its own step will do for other kinds of Adam, for parameters that are not alike in type and device or not contiguous, and
+        for those of a group that have taken different numbers of steps.
+        """
+        if type(optimizer) not in (Adam, AdamW):
+            return None
+        moved = {id(parameter) for parameter in parameters}
+        groups = [(group, [p for p in group["params"] if id(p) in moved]) for group in optimizer.param_groups]
+        groups = [(group, chosen) for group, chosen in groups if chosen]
+        if sum(len(chosen) for _, chosen in groups) != len(moved) or not groups:
+            return None
+        return cls(optimizer, groups) if all(_suits(group, chosen, optimizer) for group, chosen in groups) else None
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What is a constant of a graph that moves these parameters."""
+        return tuple(group.form for group in self._groups)
+
+    def is_current(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether these are the parameters, and they and the optimizer's state are still where they were put."""
+        return (
+            bool(self._hooks)
+            and self.optimizer.state is self._state
+            and len(parameters) == len(self._addresses)
+            and all(p.data_ptr() == address for p, address in self._addresses)
+            and {id(p) for p in parameters} == {id(p) for p, _ in self._addresses}
+        )
+
+    def tensors(self) -> list[Tensors]:
+        """What a step reads and writes, by group, with the options of now."""
+        return [group.tensors() for group in self._groups]
+
+    def views(self, tensors: Sequence[Tensors]) -> dict[int, Tensor]:
+        """The parameters, by their id, as views of such tensors."""
+        return {id(p): view for group, kept in zip(self._groups, tensors, strict=True) for p, view in group.views(kept)}
+
+    def gathered(self, gradients: Mapping[int, Tensor]) -> list[Tensor]:
+        """Gradients by the id of their parameters, as one tensor for each group."""
+        return [torch.cat([gradients[id(p)].reshape(-1) for p in group.parameters]) for group in self._groups]
+
+    def move(self, tensors: Sequence[Tensors], gradients: Sequence[Tensor], good: Tensor) -> None:
+        """Takes a step in place, unless it is not good.
+
+        Args:
+            tensors: such as :meth:`tensors` gives.
+            gradients: of each group.
+            good: whether the step is to be taken, 0-dim, boolean.
+        """
+        for group, kept, gradient in zip(self._groups, tensors, gradients, strict=True):
+            group.move(kept, gradient, good)
+
+    def _write_steps(self) -> None:
+        """Writes the number of steps where the optimizer keeps it, once for each parameter."""
+        if self.optimizer.state is self._state:
+            for group in self._groups:
+                for parameter in group.parameters:
+                    self._state[parameter]["step"].copy_(group.steps)
+
+    def release(self) -> None:
+        """Leaves the parameters to torch's own step; where no step was taken, it finds no state."""
+        if not self._hooks:
+            return
+        self._write_steps()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        for group in self._groups:
+            if not group.steps:
+                for parameter in group.parameters:
+                    self._state.pop(parameter, None)
+
+
+def _suits(options: Mapping[str, Any], parameters: Sequence[nn.Parameter], optimizer: Optimizer) -> bool:
+    first = parameters[0]
+    plain = not (options["amsgrad"] or options["maximize"] or options["differentiable"] or options["capturable"])
+    alike = all(
+        (p.dtype, p.device) == (first.dtype, first.device) and p.is_contiguous() and p.layout is torch.strided for p in parameters
+    )
+    states = [optimizer.state.get(p, {}) for p in parameters]
+    steps = {float(state["step"]) if state else 0.0 for state in states}
+    kind = first.dtype in (torch.float32, torch.float64) and first.device.type in ("cpu", "cuda")
+    return plain and alike and kind and len(steps) == 1
+
+
+class _Group:
+    """The parameters of one group that are moved, and what Adam keeps of them."""
+
+    def __init__(self, options: dict[str, Any], parameters: list[nn.Parameter], optimizer: Optimizer) -> None:
+        self.options = options
+        self.parameters = parameters
+        self.decoupled = type(optimizer) is AdamW or bool(options.get("decoupled_weight_decay"))
+        first = parameters[0]
+        self.sizes = [p.numel() for p in parameters]
+        states = [optimizer.state.get(p, {}) for p in parameters]
+        with torch.no_grad():
+            self.values = torch.cat([p.reshape(-1) for p in parameters])
+            self.averages = {
+                name: torch.cat([state[name].reshape(-1) if state else p.new_zeros(p.numel()) for p, state in each])
+                for name in ("exp_avg", "exp_avg_sq")
+                for each in [list(zip(parameters, states, strict=True))]
+            }
+        taken = float(states[0]["step"]) if states[0] else 0.0
+        self.steps = torch.tensor(taken, dtype=torch.float64, device=first.device)
+        for p, value in self.views({"values": self.values}):
+            p.data = value
+        kept = {name: dict(self.views({"values": average})) for name, average in self.averages.items()}
+        for p in parameters:
+            step = torch.tensor(taken, dtype=torch.float32, device=first.device)
+            optimizer.state[p] = {"step": step, **{name: views[p] for name, views in kept.items()}}
+        self._numbers: tuple[float, ...] = ()
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        decays = self.options["weight_decay"] != 0
+        return tuple(id(p) for p in self.parameters), self.decoupled, decays, self.values.dtype, self.values.device
+
+    def views(self, kept: Tensors) -> list[tuple[nn.Parameter, Tensor]]:
+        parts = kept["values"].split(self.sizes)
+        return [(p, part.view(p.shape)) for p, part in zip(self.parameters, parts, strict=True)]
+
+    def tensors(self) -> dict[str, Tensor]:
+        options = self.options
+        numbers = tuple(float(each) for each in (options["lr"], *options["betas"], options["eps"], options["weight_decay"]))
+        if numbers != self._numbers:
+            rate, beta1, beta2, eps, decay = numbers
+            if numbers[1:3] != self._numbers[1:3]:
+                self.betas = torch.tensor([beta1, beta2], dtype=torch.float64, device=self.values.device)
+                self.corrections = _corrections(self.betas, self.steps).to(self.values.dtype)
+            # 1 - beta in double precision: 1 - 0.999 in single precision has five digits.
+            self.numbers = self.values.new_tensor([rate, 1 - beta1, beta2, 1 - beta2, eps, decay])
+            self._numbers = numbers
+        return {
+            "values": self.values,
+            **self.averages,
+            "steps": self.steps,
+            "betas": self.betas,
+            "corrections": self.corrections,
+            "numbers": self.numbers,
+        }
+
+    def move(self, kept: Tensors, gradient: Tensor, good: Tensor) -> None:
+        values, mean, square = kept["values"], kept["exp_avg"], kept["exp_avg_sq"]
+        rate, less1, beta2, less2, eps, decay = kept["numbers"].unbind()
+        first, second = kept["corrections"].unbind()  # of this step: made in the one before, since pow is slow in a loop
+        moved = values
+        if self.options["weight_decay"] != 0 and self.decoupled:
+            moved = values * (1 - rate * decay)
+        elif self.options["weight_decay"] != 0:
+            gradient = gradient + decay * values
+        new_mean = mean + (gradient - mean) * less1
+        new_square = square * beta2 + gradient * gradient * less2
+        moved = moved - rate * first * new_mean / (new_square.sqrt() * second + eps)
+        values.copy_(torch.where(good, moved, values))
+        mean.copy_(torch.where(good, new_mean, mean))
+        square.copy_(torch.where(good, new_square, square))
+        steps = kept["steps"] + good
+        kept["corrections"].copy_(_corrections(kept["betas"], steps))
+        kept["steps"].copy_(steps)
+
+
+def _corrections(betas: Tensor, steps: Tensor) -> Tensor:
+    """Of both averages in the step that follows some steps, as factors: 1 / (1 - beta1^n), and 1 / sqrt(1 - beta2^n)."""
+    first, second = (1 - betas ** (steps + 1)).unbind()
+    return torch.stack([1 / first, second.rsqrt()])
