@@ -14,8 +14,13 @@ from torch import Tensor
 from pyzoo.checks import require_batch, require_count, require_kind, require_names, require_names_of
 from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
 from pyzoo.infer.at_mean import mean_of
+from pyzoo.infer.traced import has_compiler
 
 __all__ = ["blocks", "generate", "mean_log_likelihood", "posterior_means", "reconstruct", "site_terms"]
+
+
+_WORTH_COMPILING = 4_000_000
+"""Samples for whose weights the programs are compiled: a minute or more of what a compiler halves."""
 
 
 def blocks(batch: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
@@ -63,10 +68,16 @@ def site_terms(model: Any, guide: Any, batch: Mapping[str, Tensor], rows: int = 
 
 
 def mean_log_likelihood(model: Any, guide: Any, batch: Mapping[str, Tensor], num_samples: int, max_rows: int = 4096) -> float:
-    """The mean of :func:`pyzoo.infer.log_likelihood` over the examples of a batch, in nats."""
-    if not require_batch(batch):
+    """The mean of :func:`pyzoo.infer.log_likelihood` over the examples of a batch, in nats.
+
+    On a CPU with a compiler the programs are compiled if there are enough samples to gain by it.
+    """
+    examples = require_batch(batch)
+    if not examples:
         raise ValueError("The mean over a batch needs an example.")
-    return log_likelihood(model, guide, batch, num_samples, max_rows).double().mean().item()
+    on_cpu = all(value.device.type == "cpu" for value in batch.values())
+    pays = on_cpu and examples * num_samples >= _WORTH_COMPILING and has_compiler()
+    return log_likelihood(model, guide, batch, num_samples, max_rows, compile=pays).double().mean().item()
 
 
 @torch.no_grad()

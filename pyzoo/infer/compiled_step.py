@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from pyzoo.checks import require_kind, require_number
 from pyzoo.infer.flat_adam import FlatAdam
-from pyzoo.infer.traced import TracedStep
+from pyzoo.infer.traced import TracedStep, compiled
 from pyzoo.infer.update import update
 from pyzoo.settings import Above
 
@@ -95,7 +95,7 @@ class CompiledStep(TracedStep):
             if graph is None:
                 return None
             # The key says all that torch would check again at each step.
-            return self._keep(whole, self._compile(graph, guard_filter_fn=torch.compiler.skip_all_guards_unsafe), arguments)
+            return self._keep(whole, compiled(graph, guard_filter_fn=torch.compiler.skip_all_guards_unsafe), arguments)
         except torch._dynamo.exc.TorchDynamoException:
             return None
         except RuntimeError as error:

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyzoo.checks import require_kind, require_pair, require_switch, require_tensor
 from pyzoo.errors import one_line
 
-__all__ = ["TracedStep", "has_compiler"]
+__all__ = ["TracedStep", "compiled", "has_compiler", "keep_validation", "traced"]
 
 MOST_GRAPHS = 32
 """Graphs that a step keeps, one for each shape of batch; beyond them the one that was not used for longest is forgotten."""
@@ -107,7 +107,7 @@ class TracedStep:
 
     @staticmethod
     def _run(graph: Callable, inputs: tuple[Any, ...]) -> Any:
-        with torch.no_grad(), _keep_validation():
+        with torch.no_grad(), keep_validation():
             return graph(*inputs)
 
     def _first(self, key: Any, trained: tuple[str, ...], inputs: tuple[dict[str, Tensor], ...]) -> Any:
@@ -132,7 +132,7 @@ class TracedStep:
             return self._keep(key, as_it_stands, inputs)
         if self.compiled:
             try:
-                return self._keep(key, self._compile(graph), inputs)
+                return self._keep(key, compiled(graph), inputs)
             except torch._dynamo.exc.TorchDynamoException as error:
                 reason = one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
                 warnings.warn(f"The step is traced, and not compiled: {reason}", RuntimeWarning, stacklevel=3)
@@ -154,24 +154,12 @@ class TracedStep:
         before = [(tensor, tensor.clone()) for tensor in written]
         slots = [(kept, key, kept[key]) for _, kept, key in self._contents.places]
         try:
-            # Its noise must be drawn again, too; and validation would read values.
-            with self.context(), torch.random.fork_rng(), pyro.validation_enabled(False):
-                return make_fx(function, decomposition_table=_faster() if self.compiled else None)(*inputs)
-        except RuntimeError as error:
-            if "tracing tensor" not in str(error):  # so torch says that a value is read
-                raise
-            return None
+            return traced(function, inputs, self.compiled, self.context)
         finally:
             for tensor, value in before:
                 tensor.copy_(value)
             for kept, key, value in slots:  # functional_call loses what two parts of a module share
                 kept[key] = value
-
-    @staticmethod
-    def _compile(graph: Callable, **options: Any) -> Callable:
-        """What compiles a graph when it is first run."""
-        with _keep_validation():
-            return torch.compile(graph, options={"fallback_random": True, **options})  # else it draws other noise
 
     def _keep(self, key: Any, graph: Callable, inputs: tuple[Any, ...]) -> Any:
         """Runs a graph, and keeps it if it does."""
@@ -180,6 +168,35 @@ class TracedStep:
             self._graphs.popitem(last=False)
         self._graphs[key] = graph
         return found
+
+
+def traced(
+    function: Callable,
+    inputs: tuple[Any, ...],
+    for_compiler: bool = False,
+    context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+) -> Callable | None:
+    """The graph of what a function computes; None if it branches on values of tensors, or reads them.
+
+    Args:
+        function: of tensors, or of dicts and lists of them.
+        inputs: its arguments. It is run by them once; noise that it draws is drawn again.
+        for_compiler: replace operations that compiled code has faster in parts.
+        context: makes the context to run it in, such as autocast.
+    """
+    try:
+        with context(), torch.random.fork_rng(), pyro.validation_enabled(False):  # which would read values
+            return make_fx(function, decomposition_table=_faster() if for_compiler else None)(*inputs)
+    except RuntimeError as error:
+        if "tracing tensor" not in str(error):  # so torch says that a value is read
+            raise
+        return None
+
+
+def compiled(graph: Callable, **options: Any) -> Callable:
+    """What compiles a graph when it is first run, and draws the same noise."""
+    with keep_validation():
+        return torch.compile(graph, options={"fallback_random": True, **options})
 
 
 class _Contents:
@@ -261,7 +278,7 @@ def has_compiler() -> bool:
 
 
 @contextlib.contextmanager
-def _keep_validation():
+def keep_validation():
     """torch.compile switches the validation of distributions off for the whole process."""
     before = Distribution._validate_args
     try:

@@ -26,6 +26,12 @@ def guide(x):
         pyro.sample("z", dist.MultivariateNormal(mean, 1.3 * covariance))  # wider than the posterior: weights vary
 
 
+def normal_guide(x):
+    """One whose posterior has no covariances, whose checks read values."""
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x @ LOADING, 1.0).to_event(1))
+
+
 EXACT = dist.MultivariateNormal(torch.zeros(4), LOADING @ LOADING.T + 0.25 * torch.eye(4)).log_prob(X)
 
 
@@ -235,3 +241,27 @@ def test_many_samples_in_half_precision(dtype):
     found = log_likelihood(model, guide, torch.tensor([0.0, 2.0], dtype=dtype), 3000, max_rows=6)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.tensor([-1.2655, -2.2655]), rtol=0, atol=0.03)
+
+
+def test_compiled_it_is_the_same_by_the_same_noise():
+    found = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        found.append(log_likelihood(model, normal_guide, {"x": X}, 100, max_rows=60, compile=compile))  # 12 samples at a time
+    torch.testing.assert_close(*found)
+    assert torch.distributions.Distribution._validate_args
+
+
+def test_what_cannot_be_compiled_runs_as_it_stands():
+    def branching(x):
+        if x.sum() > -1e9:
+            normal_guide(x)
+
+    torch.manual_seed(0)
+    expected = log_likelihood(model, branching, {"x": X}, 30, max_rows=50)
+    torch.manual_seed(0)
+    with pytest.warns(RuntimeWarning, match="The likelihood is not compiled: the programs branch on values"):
+        found = log_likelihood(model, branching, {"x": X}, 30, max_rows=50, compile=True)
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match="compile must be True or False"):
+        log_likelihood(model, guide, {"x": X}, compile="yes")
