@@ -28,7 +28,8 @@ __all__ = ["COLORS", "Relation", "SceneSource", "Scenes", "are_related", "has_re
 
 Relation = Literal["none", "color", "place"]
 """What of each piece follows from the first: nothing; its color, one further along :data:`COLORS` for each piece; or its place,
-which is that of the first mirrored left to right, top to bottom, or both."""
+which is that of the first mirrored left to right, top to bottom, or both. Tetrominoes at mirrored places share out the colors
+among them, the first piece's coming first, so that it can be seen which is which."""
 
 COLORS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
 """The colors of tetrominoes, (6, 3), around the color circle: red, yellow, green, cyan, blue, magenta."""
@@ -285,6 +286,9 @@ def _hues(count: int, num_pieces: int, relation: Relation, generator: torch.Gene
     hues = torch.randint(len(COLORS), (count, num_pieces), generator=generator, device=generator.device)
     if relation == "color":
         hues = (hues[:, :1] + torch.arange(num_pieces, device=hues.device)) % len(COLORS)
+    elif relation == "place":  # or two pieces of one color at mirrored places are as good as one
+        share = len(COLORS) // num_pieces
+        hues = hues % share + share * torch.arange(num_pieces, device=hues.device)
     return hues
 
 

@@ -45,6 +45,13 @@ def test_all_orientations_and_colors_occur_equally():
     assert counts.max() < 1.4 * 9000 / 19  # the square most often
 
 
+def test_mirrored_tetrominoes_are_told_apart_by_color():
+    scenes = tetrominoes(100, torch.Generator().manual_seed(0), num_pieces=3, relation="place")
+    hues = (scenes.colors.unsqueeze(2) == COLORS).all(-1).long().argmax(-1)
+    assert torch.equal(hues // 2, torch.arange(3).expand(100, -1))
+    assert set(hues.unique().tolist()) == set(range(6))
+
+
 @pytest.mark.parametrize("relation", ["color", "place"])
 @pytest.mark.parametrize("draw", [tetrominoes, partial(sprites, num_pieces=3)])
 def test_relations_hold_where_they_are_planted(draw, relation):
