@@ -15,7 +15,7 @@ __all__ = ["GECO"]
 class GECO(nn.Module):
     r"""A negative ELBO whose KL weights follow from how far the reconstruction is from its goal.
 
-    .. math:: \mathcal{L} = \mathrm{err} + \beta\, \mathrm{KL}, \qquad
+    .. math:: \mathcal{L} = \mathrm{err} + \beta \sum_i w_i\, \mathrm{KL}_i, \qquad
         \beta \leftarrow \beta\, \exp\bigl(\mathrm{speed}\, (\mathrm{goal} - \overline{\mathrm{err}})\bigr)
 
     err is the term of the observed site, -log p(x | z) in nats per example, and its bar a moving average. While reconstructions
@@ -25,12 +25,13 @@ class GECO(nn.Module):
     Source: Rezende and Viola (2018), "Taming VAEs"; with beta at the KL as in Engelcke et al. (2020), "GENESIS", appendix C.
 
     Args:
-        loss: the negative ELBO; all its KL weights become beta.
+        loss: the negative ELBO; its KL weights w_i are multiplied by beta.
         goal: what err is to come down to, in nats per example.
         site: the observed site.
         speed: of beta, per nat and step.
         decay: of the moving average.
         smallest: the smallest beta.
+        start: the first beta.
 
     Raises:
         ValueError: a number is out of range, or the loss has no KL weights.
@@ -59,6 +60,7 @@ class GECO(nn.Module):
         speed: float = 1e-5,
         decay: float = 0.99,
         smallest: float = 1e-10,
+        start: float = 1.0,
     ) -> None:
         super().__init__()
         require_kind(loss, "loss", NegativeELBO)
@@ -67,14 +69,17 @@ class GECO(nn.Module):
         require_number(speed, "speed", Above(0))
         require_number(decay, "decay", AtLeast(0), Below(1))
         require_number(smallest, "smallest", Above(0), AtMost(1))
-        self._weights = [name for name, _ in loss.named_buffers(recurse=False) if name.startswith("kl_weight_")]
-        if not self._weights:
+        require_number(start, "start", AtLeast(smallest), AtMost(1))
+        weights = {name: value.item() for name, value in loss.named_buffers(recurse=False) if name.startswith("kl_weight_")}
+        if not weights:
             raise ValueError("loss must have KL weights for GECO to move.")
+        self._weights = weights
         self.loss, self.goal, self.site = loss, goal, site
         self.speed, self.decay, self.smallest = speed, decay, smallest
-        self.register_buffer("beta", torch.ones(()))
+        self.register_buffer("beta", torch.tensor(float(start)))
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("steps", torch.zeros(()))
+        self._set_weights()
 
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and each site's unweighted share."""
@@ -98,5 +103,9 @@ class GECO(nn.Module):
         self.average += weight * (error - self.average)
         factor = (moves * self.speed * (self.goal - self.average)).exp()
         self.beta.copy_((self.beta * factor).clamp(self.smallest, 1.0))
-        for name in self._weights:
-            self.loss.get_buffer(name).copy_(self.beta)
+        self._set_weights()
+
+    @torch.no_grad()
+    def _set_weights(self) -> None:
+        for name, weight in self._weights.items():
+            self.loss.get_buffer(name).copy_(weight * self.beta)

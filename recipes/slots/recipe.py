@@ -30,7 +30,7 @@ from pyzoo.random import derive_seed, seeded
 from pyzoo.recipes.images import ImageRecipe, InData
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.report import SlotsReport
-from pyzoo.settings import AtLeast, AtMost, Count, Positive, Share, Weight, flag
+from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Weight, flag
 from pyzoo.training import Objective, Pair, Source, linear
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
@@ -319,14 +319,25 @@ class GenesisRecipe(SlotsRecipe):
     """What the reconstruction is to come down to, in nats for each channel of a pixel."""
     goal_speed: Positive = 1e-5
     """Speed of the weight of the latents' divergence, for each nat of an image and each step."""
+    first_weight: Annotated[float, Above(0), AtMost(1)] = 1.0
+    """That weight at the start."""
+    least_weight: Annotated[float, Above(0), AtMost(1)] = 1e-10
+    """The smallest that it can become."""
+    mask_share: Positive = 1.0
+    """Weight of the divergence of the masks' latents, as a multiple of that of what the slots look like."""
 
     def latents(self) -> tuple[str, ...]:
         return (*(f"z_m_{slot + 1}" for slot in range(self.networks.num_slots)), "z_c")
 
     def loss(self, pair: Pair) -> tuple[nn.Module, Any]:
-        elbo = NegativeELBO(*pair, kl_weights=dict.fromkeys(self.latents(), 1.0))
-        geco = GECO(elbo, self.goal * math.prod(self.sized().networks.x_shape), speed=self.goal_speed)
+        weights = {name: self.mask_share if name.startswith("z_m") else 1.0 for name in self.latents()}
+        elbo, goal = NegativeELBO(*pair, kl_weights=weights), self.goal * math.prod(self.sized().networks.x_shape)
+        geco = GECO(elbo, goal, speed=self.goal_speed, smallest=self.least_weight, start=self.first_weight)
         return geco, geco.update
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.least_weight <= self.first_weight, "least_weight", f"at most --first-weight {self.first_weight:g}")
 
 
 @dataclasses.dataclass(frozen=True)

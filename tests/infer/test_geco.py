@@ -50,6 +50,16 @@ def test_the_multiplier_by_hand():
     assert loss.item() == pytest.approx((terms["x"] + module.beta * terms["z"]).item())
 
 
+def test_weights_keep_their_proportions():
+    torch.manual_seed(0)
+    module = GECO(NegativeELBO(Model(), Guide(), {"z": 0.25}), goal=0.0, speed=0.1, start=0.5, smallest=0.2)
+    assert module.loss.kl_weight_z.item() == pytest.approx(0.125)
+    for _ in range(10):
+        module.update(torch.zeros(()), {"x": torch.tensor(5.0)})
+    assert module.beta.item() == pytest.approx(0.2)
+    assert module.loss.kl_weight_z.item() == pytest.approx(0.05)
+
+
 def test_a_step_that_is_not_finite_moves_nothing():
     module = geco()
     module.update(torch.zeros(()), {"x": torch.tensor(5.0)})
@@ -84,6 +94,7 @@ def test_the_goal_is_reached_where_the_elbo_alone_would_not():
         ({"speed": 0.0}, "speed must be positive"),
         ({"decay": 1.0}, "decay must be at least 0 and below 1"),
         ({"smallest": 2.0}, "smallest must be positive and at most 1"),
+        ({"start": 0.1, "smallest": 0.2}, "start must be at least 0.2 and at most 1"),
         ({"site": 3}, "site must be of type str"),
     ],
 )

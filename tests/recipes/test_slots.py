@@ -13,7 +13,7 @@ from pyzoo.recipes.slots.apart import take_apart
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe
 from pyzoo.recipes.slots.tables import MPPAblations, MPPTable5
 from pyzoo.settings import flat
-from pyzoo.training import Hardware, Run
+from pyzoo.training import Hardware, Pair, Run
 from tiny import SLOTS, trained_state
 
 CPU = torch.device("cpu")
@@ -122,6 +122,18 @@ def test_the_learning_rate_falls_at_the_end():
 def test_bad_settings(changes, message):
     with pytest.raises(UsageError, match=message):
         slots(**changes).prepare()
+
+
+def test_genesis_weights():
+    with pytest.raises(UsageError, match="--least-weight must be at most --first-weight"):
+        slots(GenesisRecipe, first_weight=0.1, least_weight=0.5)
+    recipe = slots(GenesisRecipe, first_weight=0.5, mask_share=0.1)
+    (objective,) = recipe.objectives(Pair(*recipe.programs()))
+    weights = {
+        name.removeprefix("kl_weight_"): value.item() for name, value in objective.module.loss.named_buffers(recurse=False)
+    }
+    assert weights["z_c"] == 0.5
+    assert weights["z_m_1"] == pytest.approx(0.05)
 
 
 def test_table_five_has_the_papers_numbers_where_scenes_are_the_papers():
