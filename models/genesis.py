@@ -206,19 +206,23 @@ class MaskDecoder(nn.Module):
         mask_dim: dimensions of the latent.
         channels: of the layers, from the smallest image to the largest; each doubles it.
         size: height and width of the mask.
+        logit: added to the logits at the start.
 
     Example:
         >>> MaskDecoder(4, (8, 8), (8, 8))(torch.zeros(2, 4)).shape
         torch.Size([2, 1, 8, 8])
     """
 
-    def __init__(self, mask_dim: int, channels: Sequence[int], size: tuple[int, int]) -> None:
+    def __init__(self, mask_dim: int, channels: Sequence[int], size: tuple[int, int], logit: float = 0.0) -> None:
         super().__init__()
         smallest = (channels[0], *(side >> len(channels) for side in size))
         layers: list[nn.Module] = [nn.Linear(mask_dim, smallest[0] * smallest[1] * smallest[2]), nn.Unflatten(1, smallest)]
         for one, other in zip(channels, [*channels[1:], channels[-1]], strict=True):
             layers += [nn.Upsample(scale_factor=2), gated(one, other)]
-        self.network = nn.Sequential(*layers, Head(nn.Conv2d(channels[-1], 1, 1)))
+        last = nn.Conv2d(channels[-1], 1, 1)
+        with torch.no_grad():
+            last.bias += logit
+        self.network = nn.Sequential(*layers, Head(last))
 
     def forward(self, z_m: Tensor) -> Tensor:
         return self.network(z_m)
@@ -258,6 +262,9 @@ class GenesisNetworks(Networks):
     """Channels of the layers of the components' decoder."""
     scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.7
     """Standard deviation of a pixel's channels."""
+    mask_logit: Annotated[float, AtLeast(-100), AtMost(100)] = 0.0
+    """Logit of what each slot but the last takes of the pixels that are left, at the start. Below 0 the last slot has most of them,
+    and comes to mean the background."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
     """Channels, height and width of an image."""
 
@@ -279,7 +286,7 @@ class GenesisNetworks(Networks):
         )
         return Genesis(
             MaskPrior(self.mask_dim, self.hidden_dim),
-            MaskDecoder(self.mask_dim, self.channels[::-1], (height, width)),
+            MaskDecoder(self.mask_dim, self.channels[::-1], (height, width), self.mask_logit),
             component_prior,
             SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, self.x_shape),
             self.num_slots,
