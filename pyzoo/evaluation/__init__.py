@@ -3,7 +3,7 @@
 from pyzoo.evaluation.classifier import class_probabilities, train_classifier
 from pyzoo.evaluation.fairness import fairness_metrics, leakage
 from pyzoo.evaluation.knn import few_label_accuracy, knn_accuracy
-from pyzoo.evaluation.pieces import SlotPieces, color_and_place, match_slots, pieces_of_slots
+from pyzoo.evaluation.pieces import SlotPieces, match_slots, pieces_of_slots
 from pyzoo.evaluation.programs import blocks, generate, mean_log_likelihood, posterior_means, reconstruct, site_terms
 from pyzoo.evaluation.regression import pooled_r2
 from pyzoo.evaluation.segmentation import foreground_ari, mean_segmentation_covering, pixels_of_slots, require_masks, segments_of
@@ -12,7 +12,6 @@ __all__ = [
     "SlotPieces",
     "blocks",
     "class_probabilities",
-    "color_and_place",
     "fairness_metrics",
     "few_label_accuracy",
     "foreground_ari",

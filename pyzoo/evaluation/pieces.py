@@ -1,7 +1,6 @@
 """What the slots of a scene show: which have a piece, in which color, and where."""
 
 import dataclasses
-import math
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from pyzoo.checks import as_indices, require_count, require_floating, require_nu
 from pyzoo.evaluation.segmentation import pixels_of_slots, require_masks
 from pyzoo.settings import AtLeast, AtMost
 
-__all__ = ["SlotPieces", "color_and_place", "match_slots", "pieces_of_slots"]
+__all__ = ["SlotPieces", "match_slots", "pieces_of_slots"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,34 +25,6 @@ class SlotPieces:
     colors: Tensor
     places: Tensor
     present: Tensor
-
-
-def color_and_place(weights: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean color, (scenes, slots, channels), and center, (scenes, slots, 2), down and right from 0 to 1, of weighted pixels.
-
-    Args:
-        weights: of the pixels, (scenes, slots, height, width), at least 0; their sums may be anything.
-        components: each slot's image, (scenes, slots, channels, height, width).
-
-    Raises:
-        ValueError: shapes differ.
-
-    Example:
-        >>> color, place = color_and_place(torch.tensor([[[[0.0, 2.0]]]]), torch.tensor([[[[[0.1, 0.9]]]]]))
-        >>> color.tolist(), place.tolist()
-        ([[[0.8999999761581421]]], [[[0.5, 0.75]]])
-    """
-    require_floating(weights, "weights")
-    require_floating(components, "components")
-    require_shape(weights, "weights", ("scenes", "slots", "height", "width"))
-    scenes, slots, height, width = weights.shape
-    require_shape(components, "components", (scenes, slots, "channels", height, width))
-    kind = torch.promote_types(weights.dtype, torch.float32)  # half precision can't count an image's pixels
-    weights, components = weights.to(kind), components.to(kind)
-    weights = weights / weights.sum((2, 3), keepdim=True).clamp(min=1e-12)
-    colors = (weights.unsqueeze(2) * components).sum((3, 4))
-    down, right = ((torch.arange(size, device=weights.device) + 0.5) / size for size in (height, width))
-    return colors, torch.stack([(weights.sum(3) * down).sum(2), (weights.sum(2) * right).sum(2)], -1)
 
 
 def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -> SlotPieces:
@@ -74,10 +45,18 @@ def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -
         ([[False, True]], [0.5, 0.8333333134651184])
     """
     require_masks(masks)
+    require_floating(components, "components")
+    kind = torch.promote_types(masks.dtype, torch.float32)  # half precision can't count an image's pixels
+    masks, components = masks.to(kind), components.to(kind)
+    scenes, slots, height, width = masks.shape
+    require_shape(components, "components", (scenes, slots, "channels", height, width))
     require_number(smallest, "smallest", AtLeast(0), AtMost(1))
-    colors, places = color_and_place(masks, components)
+    weights = masks / masks.sum((2, 3), keepdim=True).clamp(min=1e-12)
+    colors = (weights.unsqueeze(2) * components).sum((3, 4))
+    down, right = ((torch.arange(size, device=masks.device) + 0.5) / size for size in (height, width))
+    places = torch.stack([(weights.sum(3) * down).sum(2), (weights.sum(2) * right).sum(2)], -1)
     pixels = pixels_of_slots(masks).sum((2, 3))
-    present = pixels >= max(1.0, smallest * math.prod(masks.shape[2:]))
+    present = pixels >= max(1.0, smallest * height * width)
     return SlotPieces(colors, places, present.scatter(1, pixels.argmax(1, keepdim=True), False))
 
 

@@ -7,11 +7,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyzoo.data.scenes import Relation, Scenes, are_related
-from pyzoo.evaluation import color_and_place, match_slots, pieces_of_slots
+from pyzoo.evaluation import match_slots, pieces_of_slots
 from pyzoo.models.genesis import Genesis
-from pyzoo.recipes.slots.apart import CHUNK, Apart, put_together
+from pyzoo.recipes.slots.apart import Apart, put_together
 
 __all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "swap_slots"]
+
+FEWEST_SCENES = 20
+"""Scenes in which a slot shows a piece, for what it shows to be read from its latent."""
 
 
 @torch.no_grad()
@@ -60,12 +63,14 @@ def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
 
 @torch.no_grad()
 def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
-    """Share of the variance of pieces' colors or places that is explained where a slot is imputed from the others.
+    """Share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the others.
 
-    What the imputed slot shows is measured of the slot alone: in a scene put together again, a background that leaves out where
-    the piece was would say where it is. The variance is about each slot's own mean, so that to know where a slot's pieces are on
-    average is worth nothing. A model whose slots are independent imputes the same in all scenes: it has at most 0. nan if no
-    slot shows two pieces or more.
+    A regression learns to read the color or place of the piece that a slot shows from the slot's latent as it was inferred, in
+    every other scene. It then reads them from the latent as it is imputed, in the scenes between. Pictures would not do: the
+    background leaves out where a piece was, and so does what a second piece leaves of the image. In MPP^M and MPP^G it is the
+    global latent, in MONet and Genesis the whole one, which is imputed the same in all scenes: it explains at most 0. The variance
+    is about each slot's own mean, so that to know where a slot's pieces are on average is worth nothing. nan where no slot shows
+    pieces.
 
     Args:
         model: which took the scenes apart.
@@ -73,30 +78,29 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
         scenes: the same scenes, as they were made.
         relation: "color" or "place".
     """
-    target = {"color": scenes.colors, "place": scenes.places}[relation].to(apart.masks)
+    from sklearn.kernel_ridge import KernelRidge  # takes a second to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    target = {"color": scenes.colors, "place": scenes.places}[relation].double().cpu()
     shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), target.shape[1])
     error = variance = 0.0
     for slot in range(model.num_slots):
         scene, piece = (shown_by == slot).nonzero().unbind(1)
-        if len(scene) > 1:
-            found = impute_slots(model, apart.of(scene), torch.full_like(scene, slot))
-            shown = color_and_place(_alone(model, found)[:, slot : slot + 1], found.components[:, slot : slot + 1])
-            imputed = dict(zip(("color", "place"), shown, strict=True))[relation].squeeze(1)
-            true = target[scene, piece].double()
-            error += (true - imputed).square().sum().item()
-            variance += (true - true.mean(0)).square().sum().item()
+        if len(scene) < FEWEST_SCENES:
+            continue
+        local, related = _split(model, apart.latents[scene])
+        inferred, imputed = local[:, slot], torch.zeros_like(local[:, slot])
+        if model.relations is not None:
+            present = torch.arange(model.num_slots, device=related.device).expand(len(scene), -1) != slot
+            inferred, imputed = related[:, slot], model.relations.impute(related, present)[:, slot]
+        true, inferred, imputed = target[scene.cpu(), piece.cpu()], inferred.double().cpu(), imputed.double().cpu()
+        kernel = KernelRidge(kernel="rbf", alpha=0.1, gamma=0.3 / inferred.shape[1])
+        read = make_pipeline(StandardScaler(), kernel).fit(inferred[::2].numpy(), true[::2].numpy())
+        found = torch.from_numpy(read.predict(imputed[1::2].numpy()))
+        error += (true[1::2] - found).square().sum().item()
+        variance += (true[1::2] - true[1::2].mean(0)).square().sum().item()
     return 1 - error / variance if variance else float("nan")
-
-
-def _alone(model: Any, apart: Apart) -> Tensor:
-    """Where each slot would be if there were no others, (images, slots, height, width), with a sum of 1 over the image.
-
-    In Genesis and MPP^G it is where its mask is, which imputation leaves as it was.
-    """
-    if isinstance(model, Genesis):
-        return apart.masks / apart.masks.sum((2, 3), keepdim=True).clamp(min=1e-12)
-    logits = torch.cat([model.decoded(z)[1] for z in apart.latents.split(CHUNK)])
-    return logits.flatten(2).softmax(-1).unflatten(2, logits.shape[2:])
 
 
 def related_after_swap(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:

@@ -200,11 +200,21 @@ class SlotsRecipe(ImageRecipe):
             Objective(
                 module,
                 partial(torch.optim.Adam, lr=self.learning_rate, fused=True),
+                moves=self._groups(module, pair.model.relations),
                 scheduler=partial(LambdaLR, lr_lambda=linear(1.0, 0.0, self.steps - start, start)),
                 clip_norm=self.clip_norm,
                 after_step=after_step,
             )
         ]
+
+    def _groups(self, module: nn.Module, relations: nn.Module | None) -> list[dict[str, Any]]:
+        """The parameters, those of the relations apart: of a few scenes at a time they learn slower than the networks."""
+        if relations is None:
+            return [{"params": list(module.parameters())}]
+        related = {id(parameter) for parameter in relations.parameters()}
+        others = [parameter for parameter in module.parameters() if id(parameter) not in related]
+        fast = {"params": list(relations.parameters()), "lr": self.relation_speed * self.learning_rate}
+        return [{"params": others}, fast]
 
     def report(self, pair: Pair, device: torch.device) -> SlotsReport:
         return SlotsReport(self, pair, device)
@@ -294,6 +304,8 @@ class MPPMONetRecipe(MONetRecipe):
 
     networks: MPPMONetNetworks = MPPMONetNetworks()
     """Sizes of the networks."""
+    relation_speed: Positive = 4.0
+    """Learning rate of the maps that relate the slots, as a multiple of that of the networks."""
 
     def latents(self) -> tuple[str, ...]:
         return ("z_c", "z_g", "z_0")
@@ -352,6 +364,8 @@ class MPPGenesisRecipe(GenesisRecipe):
 
     networks: MPPGenesisNetworks = MPPGenesisNetworks()
     """Sizes of the networks."""
+    relation_speed: Positive = 4.0
+    """Learning rate of the maps that relate the slots, as a multiple of that of the networks."""
 
     def latents(self) -> tuple[str, ...]:
         return (*super().latents(), "z_g", "z_0")

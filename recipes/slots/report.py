@@ -3,8 +3,8 @@
 - ``ari_fg``: adjusted Rand index of the pixels that belong to a piece, mean over scenes; 1 is a perfect separation.
 - ``msc_fg``: mean segmentation covering of the pieces, mean over scenes.
 - ``reconstruction_mse``: mean squared error of the reconstructions, by pixel and channel, from latents' means.
-- ``relation_r2``: share of the variance of pieces' colors or places that is explained where a slot is imputed from the others; at
-  most 0 if slots are independent.
+- ``relation_r2``: share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the
+  others; at most 0 if slots are independent.
 - ``related_after_swap``: share of scenes whose pieces are related after a slot was exchanged for another scene's.
 - ``related_drawn``: share of drawn scenes whose pieces are related; in those of the data it is 1.
 - ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum.

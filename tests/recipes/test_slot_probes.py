@@ -1,5 +1,7 @@
 """Probes of relations: on models that know the planted relation by construction, and on those that know none."""
 
+import math
+
 import pytest
 import torch
 
@@ -47,7 +49,7 @@ class Knows(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def scenes():
-    return tetrominoes(60, torch.Generator().manual_seed(0), 28, relation="color")
+    return tetrominoes(200, torch.Generator().manual_seed(0), 28, relation="color")
 
 
 def knows(scenes, related):
@@ -56,24 +58,39 @@ def knows(scenes, related):
     return model, put_together(model, z, z[..., :0])
 
 
+def following_masks(model):
+    """Has a model that knows show pieces where they are also where a slot's latent is imputed, which is not about that."""
+    model.decoded_ = model.decoded
+    model.decoded = lambda z: model.decoded_(torch.cat([z.amax(1, keepdim=True)[..., :1].expand(-1, 4, 1), z[..., 1:]], -1))
+
+
 def test_who_knows_the_relation_imputes_and_follows(scenes):
     model, apart = knows(scenes, related=True)
     assert share_related(apart, "color", scenes) == 1
-    # what says where pieces are is local here, and the imputed slot's would be that of scene 0
-    model.decoded_ = model.decoded
-    model.decoded = lambda z: model.decoded_(torch.cat([z.amax(1, keepdim=True)[..., :1].expand(-1, 4, 1), z[..., 1:]], -1))
-    assert relation_r2(model, apart, scenes, "color") == pytest.approx(1, abs=1e-6)
+    assert relation_r2(model, apart, scenes, "color") > 0.95
+    following_masks(model)
     assert related_after_swap(model, apart, scenes, "color") == 1
-    changed = swap_slots(model, apart, torch.ones(60, dtype=torch.int64))
+    changed = swap_slots(model, apart, torch.ones(200, dtype=torch.int64))
     assert not torch.equal(changed.reconstructions, apart.reconstructions)
 
 
 def test_independent_slots_do_not(scenes):
     model, apart = knows(scenes, related=False)
-    model.decoded_ = model.decoded
-    model.decoded = lambda z: model.decoded_(torch.cat([z.amax(1, keepdim=True)[..., :1].expand(-1, 4, 1), z[..., 1:]], -1))
     assert relation_r2(model, apart, scenes, "color") <= 0
+    following_masks(model)
     assert related_after_swap(model, apart, scenes, "color") < 0.5
+
+
+def test_a_relation_that_is_another_one_explains_nothing(scenes):
+    model, apart = knows(scenes, related=True)
+    wrong = model.relations.decode
+    model.relations.decode = lambda h: wrong(h.flip(-1))
+    assert relation_r2(model, apart, scenes, "color") <= 0
+
+
+def test_without_pieces_nothing_is_read(scenes):
+    model, apart = knows(scenes, related=True)
+    assert math.isnan(relation_r2(model, apart._replace(masks=torch.full_like(apart.masks, 0.25)), scenes, "color"))
 
 
 @pytest.mark.parametrize(
@@ -93,25 +110,3 @@ def test_only_one_slot_changes_where_slots_are_independent(networks):
         same = (found.components == apart.components).flatten(2).all(2)
         assert torch.equal(same, torch.arange(3) != slots.unsqueeze(1))
     assert torch.allclose(put_together(model, apart.latents, apart.mask_latents).components, apart.components)
-
-
-def test_a_background_that_leaves_out_a_piece_is_no_relation():
-    """Of two mirrored pieces one is imputed: all that says where it was is the hole in the background."""
-    scenes = tetrominoes(60, torch.Generator().manual_seed(0), 28, 2, relation="place")
-
-    class Holes(torch.nn.Module):
-        num_slots, relations = 3, None
-
-        def decoded(self, z):
-            which = z[:, 0, 0].long()
-            logits = torch.zeros(len(z), 3, 28, 28)
-            logits[:, 0] = 50.0 * (scenes.segments[which] == 0)
-            for slot in (1, 2):
-                logits[:, slot] += 50.0 * (z[:, slot, 0] > 0)[:, None, None] * (scenes.segments[which] == slot)
-            return torch.ones(len(z), 3, 3, 28, 28), logits
-
-    model = Holes()
-    z = torch.arange(60.0)[:, None, None].expand(-1, 3, 1).clone()
-    z[:, 1:] = 1.0
-    apart = put_together(model, z, z[..., :0])
-    assert relation_r2(model, apart, scenes, "place") <= 0
