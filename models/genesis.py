@@ -263,7 +263,7 @@ class GenesisNetworks(Networks):
     scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.7
     """Standard deviation of a pixel's channels."""
     mask_logit: Annotated[float, AtLeast(-100), AtMost(100)] = 0.0
-    """Logit of what each slot but the last takes of what is left, at the start. Below 0 the last has most pixels, and comes to
+    """Logit of what each slot but the last takes of what is left, at the start; below 0 the last has most pixels, and comes to
     mean the background."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
     """Channels, height and width of an image."""
