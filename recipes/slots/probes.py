@@ -67,10 +67,11 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
 
     A regression learns to read the color or place of the piece that a slot shows from the slot's latent as it was inferred, in
     every other scene. It then reads them from the latent as it is imputed, in the scenes between. Pictures would not do: the
-    background leaves out where a piece was, and so does what a second piece leaves of the image. In MPP^M and MPP^G it is the
-    global latent, in MONet and Genesis the whole one, which is imputed the same in all scenes: it explains at most 0. The variance
-    is about each slot's own mean, so that to know where a slot's pieces are on average is worth nothing. nan where no slot shows
-    pieces.
+    background leaves out where a piece was, and so does what a second piece leaves of the image.
+
+    In MPP^M and MPP^G it is the global latent, in MONet and Genesis the whole one, which is imputed the same in all scenes: it
+    explains at most 0. The variance is about each slot's own mean, so that to know where a slot's pieces are on average is worth
+    nothing. nan where no slot shows pieces.
 
     Args:
         model: which took the scenes apart.
