@@ -3,6 +3,7 @@
 So a change of the machine's speed meets all sides, and ratios are taken within a round.
 """
 
+import contextlib
 import functools
 import importlib
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,12 @@ def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> 
     made: Case = importlib.import_module(CASES[case]).make(size, torch.device(device))
     if made.loss is not None and side == "Pyro's SVI":
         return None
-    step = _step(made, side, device)
     count, times, losses = min(made.steps, most), [], []
-    for _ in range(count + WARM):
-        started = time.perf_counter()
-        losses.append(step())
-        times.append(time.perf_counter() - started)
+    with _step(made, side, device) as step:
+        for _ in range(count + WARM):
+            started = time.perf_counter()
+            losses.append(step())
+            times.append(time.perf_counter() - started)
     assert all(map(math.isfinite, losses)), losses
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if device != "cpu":
@@ -82,7 +83,8 @@ def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> 
     return found | ({"flop": _flop(made)} if side == BY_HAND[0] else {})
 
 
-def _step(made: Case, side: str, device: str) -> Callable[[], float]:
+@contextlib.contextmanager
+def _step(made: Case, side: str, device: str) -> Iterator[Callable[[], float]]:
     """A function that takes one step and returns its loss."""
     import torch
 
@@ -98,18 +100,22 @@ def _step(made: Case, side: str, device: str) -> Callable[[], float]:
             optimizer.step()
             return loss.item()
 
-        return step
+        yield step
+        return
     if side == "Pyro's SVI":
         import pyro
         from pyro.infer import SVI, Trace_ELBO
 
         svi = SVI(made.model, made.guide, pyro.optim.Adam(dict(made.adam)), Trace_ELBO())
         examples = len(next(iter(made.batch.values())))
-        return lambda: svi.step(**made.batch) / examples
-    return _our_step(made, *side.split(), device)
+        yield lambda: svi.step(**made.batch) / examples
+        return
+    with _our_step(made, *side.split(), device) as step:
+        yield step
 
 
-def _our_step(made: Case, precision: str, engine: str, device: str) -> Callable[[], float]:
+@contextlib.contextmanager
+def _our_step(made: Case, precision: str, engine: str, device: str) -> Iterator[Callable[[], float]]:
     """One step of the training loop, without a run folder."""
     import pyro
     import torch
@@ -122,12 +128,8 @@ def _our_step(made: Case, precision: str, engine: str, device: str) -> Callable[
     loss = NegativeELBO(made.model, made.guide) if made.loss is None else made.loss
     objective = Objective(loss, functools.partial(torch.optim.Adam, **made.adam, fused=True))
     take_step = make_step(objective, engine, hardware.fabric(made.model, made.guide))
-
-    def step() -> float:
-        with pyro.validation_enabled(False), hardware.arithmetic():
-            return take_step(made.batch)[0].item()
-
-    return step
+    with pyro.validation_enabled(False), hardware.arithmetic():  # around all steps, as in training
+        yield lambda: take_step(made.batch)[0].item()
 
 
 def _flop(made: Case) -> float:
