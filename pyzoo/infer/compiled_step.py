@@ -31,12 +31,10 @@ class CompiledStep(TracedStep):
         require_kind(optimizer, "optimizer", Optimizer)
         if clip_norm is not None:
             require_number(clip_norm, "clip_norm", Above(0))
-        if parameters is None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        super().__init__(loss, compiled=True, context=context, parameters=parameters)
+        super().__init__(loss, compiled=True, context=context, parameters=() if parameters is None else parameters)
         self.optimizer = optimizer
         self.clip_norm = clip_norm
-        self.parameters = list(parameters)
+        self._given = None if parameters is None else list(parameters)
         self._flat: FlatAdam | None = None
         self._apart: set[Any] = set()  # keys of steps that are not one graph
 
@@ -45,9 +43,17 @@ class CompiledStep(TracedStep):
         loss, terms, _ = self.take(batch)
         return loss, terms
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that it moves: of the optimizer's groups, as they are now, unless they were given."""
+        if self._given is not None:
+            return self._given
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+
     def take(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Takes a step; returns the loss, its terms, and 1.0 if no parameter moved, else 0.0."""
         self.require_batch(batch)
+        self._wanted = {id(parameter) for parameter in self.parameters}
         key, inputs = self.key(batch)
         if key not in self._apart:
             found = self._whole(key, inputs)
@@ -71,6 +77,8 @@ class CompiledStep(TracedStep):
         flat = self._flat
         if flat is None:
             return None
+        for parameter in trained:
+            parameter.grad = None
         names = {id(params[name]): name for name in key[0]}
         fixed = {name: p for name, p in params.items() if id(p) not in names}
         kept = flat.tensors()
@@ -106,8 +114,8 @@ class CompiledStep(TracedStep):
     def _clipped(self, gradients: Sequence[Tensor], loss: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """The gradients, clipped, and whether they and the loss are finite. As :func:`pyzoo.infer.update.update` does it."""
         if self.clip_norm is None:
-            extremes = [extreme for gradient in gradients for extreme in (gradient.amin(), gradient.amax())]
-            return gradients, torch.stack([*extremes, loss.to(extremes[0].dtype)]).isfinite().all()
+            extremes = [extreme for gradient in gradients if gradient.numel() for extreme in (gradient.amin(), gradient.amax())]
+            return gradients, torch.stack([loss.isfinite(), *(extreme.isfinite() for extreme in extremes)]).all()
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         share = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         return [gradient * share for gradient in gradients], norm.isfinite() & loss.isfinite()

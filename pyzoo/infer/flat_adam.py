@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +29,30 @@ class FlatAdam:
         >>> layer = nn.Linear(2, 1)
         >>> flat = FlatAdam.of(torch.optim.Adam(layer.parameters(), lr=0.1), list(layer.parameters()))
         >>> flat.move(flat.tensors(), [torch.tensor([1.0, -2.0, 0.0])], torch.tensor(True))
-        >>> flat.tensors()[0]["steps"]
-        tensor(1., dtype=torch.float64)
+        >>> flat.tensors()[0]["counts"]  # steps that each parameter has taken
+        tensor([1., 1.])
     """
 
     def __init__(self, optimizer: Optimizer, groups: Sequence[tuple[dict[str, Any], list[nn.Parameter]]]) -> None:
+        if optimizer in _CURRENT:
+            _CURRENT[optimizer].release()
         self.optimizer = optimizer
         self._state = optimizer.state
         self._groups = [_Group(options, parameters, optimizer) for options, parameters in groups]
-        self._addresses = [(p, p.data_ptr()) for group in self._groups for p in group.parameters]
-        self._hooks = [
-            optimizer.register_state_dict_pre_hook(lambda _: self._write_steps()),
-            optimizer.register_step_pre_hook(lambda *_: self.release()),
-        ]
+        self._parameters = [p for group in self._groups for p in group.parameters]
+        self._hook = optimizer.register_step_pre_hook(lambda *_: self.release())
+        _CURRENT[optimizer] = self
 
     @classmethod
     def of(cls, optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> "FlatAdam | None":
         """That of an optimizer and those of its parameters that are to be moved; None where only torch's own step will do.
 
-        Its own step will do for other kinds of Adam, for parameters that are not alike in type and device or not contiguous, and
-        for those of a group that have taken different numbers of steps.
+        Its own step will do for other kinds of Adam, for parameters that are not alike in type and device, not contiguous or
+        in shared memory, for those of a group that have taken different numbers of steps, and where hooks are called.
         """
-        if type(optimizer) not in (Adam, AdamW):
+        if type(optimizer) not in (Adam, AdamW) or _has_hooks(optimizer, parameters):
+            return None
+        if len({p.data_ptr() for p in parameters if p.numel()}) < sum(p.numel() > 0 for p in parameters):
             return None
         moved = {id(parameter) for parameter in parameters}
         groups = [(group, [p for p in group["params"] if id(p) in moved]) for group in optimizer.param_groups]
@@ -66,11 +69,12 @@ class FlatAdam:
     def is_current(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether these are the parameters, and they and the optimizer's state are still where they were put."""
         return (
-            bool(self._hooks)
+            _CURRENT.get(self.optimizer) is self
             and self.optimizer.state is self._state
-            and len(parameters) == len(self._addresses)
-            and all(p.data_ptr() == address for p, address in self._addresses)
-            and {id(p) for p in parameters} == {id(p) for p, _ in self._addresses}
+            and len(parameters) == len(self._parameters)
+            and {id(p) for p in parameters} == {id(p) for p in self._parameters}
+            and all(group.is_current(self.optimizer) for group in self._groups)
+            and not _has_hooks(self.optimizer, self._parameters, ours=1)
         )
 
     def tensors(self) -> list[Tensors]:
@@ -96,37 +100,50 @@ class FlatAdam:
         for group, kept, gradient in zip(self._groups, tensors, gradients, strict=True):
             group.move(kept, gradient, good)
 
-    def _write_steps(self) -> None:
-        """Writes the number of steps where the optimizer keeps it, once for each parameter."""
-        if self.optimizer.state is self._state:
-            for group in self._groups:
-                for parameter in group.parameters:
-                    self._state[parameter]["step"].copy_(group.steps)
-
     def release(self) -> None:
         """Leaves the parameters to torch's own step; where no step was taken, it finds no state."""
-        if not self._hooks:
+        if _CURRENT.get(self.optimizer) is not self:
             return
-        self._write_steps()
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        del _CURRENT[self.optimizer]
+        self._hook.remove()
         for group in self._groups:
-            if not group.steps:
-                for parameter in group.parameters:
-                    self._state.pop(parameter, None)
+            if not group.counts.any():
+                for parameter, kept in zip(group.parameters, group.states, strict=True):
+                    if self._state.get(parameter) is kept:
+                        del self._state[parameter]
+
+
+_CURRENT: "WeakKeyDictionary[Optimizer, FlatAdam]" = WeakKeyDictionary()
+"""The one of each optimizer."""
+
+
+def _has_hooks(optimizer: Optimizer, parameters: Collection[nn.Parameter], ours: int = 0) -> bool:
+    """Whether something is called at torch's own step, or at a parameter's gradient, besides hooks of ours."""
+    of_steps = len(optimizer._optimizer_step_pre_hooks) - ours + len(optimizer._optimizer_step_post_hooks)
+    if optimizer in _CURRENT and not ours:
+        of_steps -= 1
+    return of_steps > 0 or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+
+
+def _is_plain(options: Mapping[str, Any]) -> bool:
+    return not (options["amsgrad"] or options["maximize"] or options["differentiable"] or options["capturable"])
 
 
 def _suits(options: Mapping[str, Any], parameters: Sequence[nn.Parameter], optimizer: Optimizer) -> bool:
     first = parameters[0]
-    plain = not (options["amsgrad"] or options["maximize"] or options["differentiable"] or options["capturable"])
     alike = all(
         (p.dtype, p.device) == (first.dtype, first.device) and p.is_contiguous() and p.layout is torch.strided for p in parameters
     )
     states = [optimizer.state.get(p, {}) for p in parameters]
     steps = {float(state["step"]) if state else 0.0 for state in states}
     kind = first.dtype in (torch.float32, torch.float64) and first.device.type in ("cpu", "cuda")
-    return plain and alike and kind and len(steps) == 1
+    kept = all(
+        (average.dtype, average.shape) == (p.dtype, p.shape)
+        for p, state in zip(parameters, states, strict=True)
+        for name, average in state.items()
+        if name != "step"
+    )
+    return _is_plain(options) and alike and kind and kept and len(steps) == 1
 
 
 class _Group:
@@ -147,14 +164,35 @@ class _Group:
                 for each in [list(zip(parameters, states, strict=True))]
             }
         taken = float(states[0]["step"]) if states[0] else 0.0
-        self.steps = torch.tensor(taken, dtype=torch.float64, device=first.device)
+        self.counts = torch.full((len(parameters),), taken, dtype=torch.float32, device=first.device)
         for p, value in self.views({"values": self.values}):
             p.data = value
+        self.places = [(p.data_ptr(), p.shape, p.stride(), p.dtype) for p in parameters]
         kept = {name: dict(self.views({"values": average})) for name, average in self.averages.items()}
-        for p in parameters:
-            step = torch.tensor(taken, dtype=torch.float32, device=first.device)
-            optimizer.state[p] = {"step": step, **{name: views[p] for name, views in kept.items()}}
+        steps = self.counts.unbind()
+        self.states = [
+            {"step": step, **{name: views[p] for name, views in kept.items()}} for p, step in zip(parameters, steps, strict=True)
+        ]
+        self._kept = [dict(state) for state in self.states]
+        for p, state in zip(parameters, self.states, strict=True):
+            optimizer.state[p] = state
         self._numbers: tuple[float, ...] = ()
+
+    def is_current(self, optimizer: Optimizer) -> bool:
+        """Whether the options are still the optimizer's and suit, and parameters and state are where they were put."""
+        return (
+            any(options is self.options for options in optimizer.param_groups)
+            and _is_plain(self.options)
+            and all(
+                (p.data_ptr(), p.shape, p.stride(), p.dtype) == place
+                for p, place in zip(self.parameters, self.places, strict=True)
+            )
+            and all(optimizer.state.get(p) is state for p, state in zip(self.parameters, self.states, strict=True))
+            and all(
+                len(state) == len(kept) and all(state.get(name) is value for name, value in kept.items())
+                for state, kept in zip(self.states, self._kept, strict=True)
+            )
+        )
 
     @property
     def form(self) -> tuple[Any, ...]:
@@ -172,14 +210,14 @@ class _Group:
             rate, beta1, beta2, eps, decay = numbers
             if numbers[1:3] != self._numbers[1:3]:
                 self.betas = torch.tensor([beta1, beta2], dtype=torch.float64, device=self.values.device)
-                self.corrections = _corrections(self.betas, self.steps).to(self.values.dtype)
+                self.corrections = _corrections(self.betas, self.counts[0]).to(self.values.dtype)
             # 1 - beta in double precision: 1 - 0.999 in single precision has five digits.
             self.numbers = self.values.new_tensor([rate, 1 - beta1, beta2, 1 - beta2, eps, decay])
             self._numbers = numbers
         return {
             "values": self.values,
             **self.averages,
-            "steps": self.steps,
+            "counts": self.counts,
             "betas": self.betas,
             "corrections": self.corrections,
             "numbers": self.numbers,
@@ -195,17 +233,17 @@ class _Group:
         elif self.options["weight_decay"] != 0:
             gradient = gradient + decay * values
         new_mean = mean + (gradient - mean) * less1
-        new_square = square * beta2 + gradient * gradient * less2
+        new_square = square * beta2 + (gradient * less2) * gradient  # the square alone may overflow
         moved = moved - rate * first * new_mean / (new_square.sqrt() * second + eps)
         values.copy_(torch.where(good, moved, values))
         mean.copy_(torch.where(good, new_mean, mean))
         square.copy_(torch.where(good, new_square, square))
-        steps = kept["steps"] + good
-        kept["corrections"].copy_(_corrections(kept["betas"], steps))
-        kept["steps"].copy_(steps)
+        counts = kept["counts"] + good
+        kept["corrections"].copy_(_corrections(kept["betas"], counts[0]))
+        kept["counts"].copy_(counts)
 
 
 def _corrections(betas: Tensor, steps: Tensor) -> Tensor:
     """Of both averages in the step that follows some steps, as factors: 1 / (1 - beta1^n), and 1 / sqrt(1 - beta2^n)."""
-    first, second = (1 - betas ** (steps + 1)).unbind()
+    first, second = (1 - betas ** (steps.double() + 1)).unbind()
     return torch.stack([1 / first, second.rsqrt()])

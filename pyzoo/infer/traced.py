@@ -100,10 +100,11 @@ class TracedStep:
         """What a graph is made for, the trained parameters' names first; and its inputs: parameters, buffers and batch."""
         if not self._contents.are_current():
             self._contents = _Contents(self.module)
+            self._graphs.clear()
         params, buffers, modes = self._contents.read()
         trained = tuple(name for name, p in params.items() if p.requires_grad and (self._wanted is None or id(p) in self._wanted))
         shapes = tuple((name, value.shape, value.dtype, value.device) for name, value in batch.items())
-        return (trained, modes, shapes), (params, buffers, dict(batch))
+        return (trained, modes, shapes, _same(batch.values())), (params, buffers, dict(batch))
 
     @staticmethod
     def _run(graph: Callable, inputs: tuple[Any, ...]) -> Any:
@@ -186,11 +187,13 @@ def traced(
     """
     try:
         with context(), torch.random.fork_rng(), pyro.validation_enabled(False):  # which would read values
-            return make_fx(function, decomposition_table=_faster() if for_compiler else None)(*inputs)
+            graph = make_fx(function, decomposition_table=_faster() if for_compiler else None)(*inputs)
     except RuntimeError as error:
         if "tracing tensor" not in str(error):  # so torch says that a value is read
             raise
         return None
+    sized_by_values = any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes)
+    return None if sized_by_values else graph
 
 
 def compiled(graph: Callable, **options: Any) -> Callable:
@@ -210,6 +213,8 @@ class _Contents:
             parts = [(name, *name.rpartition(".")[::2]) for name, _ in names]
             return [(name, getattr(owners[owner], attribute), key) for name, owner, key in parts]
 
+        self._held = [(kept, key) for part in module.modules() for kept in (part._parameters, part._buffers) for key in kept]
+        self._tied = self._ties()
         self._parameters = places(module.named_parameters(), "_parameters")
         self._buffers = places(module.named_buffers(), "_buffers")
 
@@ -220,15 +225,28 @@ class _Contents:
 
     def are_current(self) -> bool:
         """Whether the module has the parts, and these have the names, that they had."""
-        return all(
-            tuple(part._modules.values()) == children and _names(part) == (parameters, buffers)
-            for part, children, parameters, buffers in self._parts
+        return (
+            all(
+                tuple(part._modules.values()) == children and _names(part) == (parameters, buffers)
+                for part, children, parameters, buffers in self._parts
+            )
+            and self._ties() == self._tied
         )
+
+    def _ties(self) -> tuple[int, ...]:
+        """Which of all parameters and buffers are one."""
+        return _same([kept.get(key) for kept, key in self._held])
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[bool, ...]]:
         """The parameters, the buffers, and which parts are in training."""
         parameters, buffers = ({name: kept[key] for name, kept, key in each} for each in (self._parameters, self._buffers))
         return parameters, buffers, tuple(part.training for part, *_ in self._parts)
+
+
+def _same(values: Iterable[Any]) -> tuple[int, ...]:
+    """For each value the place of the first that is the same object; None is never the same."""
+    seen: dict[int, int] = {}
+    return tuple(-1 if value is None else seen.setdefault(id(value), place) for place, value in enumerate(values))
 
 
 def _names(part: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
