@@ -165,34 +165,30 @@ class _Group:
             }
         taken = float(states[0]["step"]) if states[0] else 0.0
         self.counts = torch.full((len(parameters),), taken, dtype=torch.float32, device=first.device)
-        for p, value in self.views({"values": self.values}):
+        self._views = [value for _, value in self.views({"values": self.values})]
+        for p, value in zip(parameters, self._views, strict=True):
             p.data = value
-        self.places = [(p.data_ptr(), p.shape, p.stride(), p.dtype) for p in parameters]
         kept = {name: dict(self.views({"values": average})) for name, average in self.averages.items()}
         steps = self.counts.unbind()
         self.states = [
             {"step": step, **{name: views[p] for name, views in kept.items()}} for p, step in zip(parameters, steps, strict=True)
         ]
-        self._kept = [dict(state) for state in self.states]
+        self._kept = [tuple(state.items()) for state in self.states]
         for p, state in zip(parameters, self.states, strict=True):
             optimizer.state[p] = state
         self._numbers: tuple[float, ...] = ()
 
     def is_current(self, optimizer: Optimizer) -> bool:
         """Whether the options are still the optimizer's and suit, and parameters and state are where they were put."""
-        return (
-            any(options is self.options for options in optimizer.param_groups)
-            and _is_plain(self.options)
-            and all(
-                (p.data_ptr(), p.shape, p.stride(), p.dtype) == place
-                for p, place in zip(self.parameters, self.places, strict=True)
-            )
-            and all(optimizer.state.get(p) is state for p, state in zip(self.parameters, self.states, strict=True))
-            and all(
-                len(state) == len(kept) and all(state.get(name) is value for name, value in kept.items())
-                for state, kept in zip(self.states, self._kept, strict=True)
-            )
-        )
+        if not (_is_plain(self.options) and any(options is self.options for options in optimizer.param_groups)):
+            return False
+        of = optimizer.state
+        for p, value, state, kept in zip(self.parameters, self._views, self.states, self._kept, strict=True):
+            if not (p.is_set_to(value) and of.get(p) is state and len(state) == len(kept)):
+                return False
+            if not all(state.get(name) is tensor for name, tensor in kept):
+                return False
+        return True
 
     @property
     def form(self) -> tuple[Any, ...]:

@@ -134,6 +134,80 @@ def test_what_replaces_a_parameter_is_noticed():
         assert_same(module, optimizer, twin, other)
 
 
+def test_one_optimizer_has_one_at_a_time():
+    module, twin = Fit(), Fit()
+    optimizer, other = KINDS["Adam"](module.groups), KINDS["Adam"](twin.groups)
+    steps = [compile_step(module, optimizer), compile_step(module, optimizer)]
+    for number, x in enumerate(batches(4)):
+        steps[number % 2](x=x)
+        by_torch(twin, other, x)
+    assert_same(module, optimizer, twin, other)
+    copied, following = copy.deepcopy((module, optimizer))  # which goes on in plain torch
+    by_torch(copied, following, batches(1)[0])
+    by_torch(twin, other, batches(1)[0])
+    assert_same(copied, following, twin, other)
+
+
+def test_what_becomes_of_the_optimizer_is_noticed():
+    module, twin = Fit(), Fit()
+    pairs = [(each, torch.optim.Adam(each.first.parameters(), lr=0.05)) for each in (module, twin)]
+    step = compile_step(*pairs[0])
+    changes = [
+        lambda module, optimizer: None,
+        lambda module, optimizer: optimizer.add_param_group({"params": list(module.second.parameters()), "lr": 0.01}),
+        lambda module, optimizer: optimizer.param_groups[1].update(maximize=True),
+        lambda module, optimizer: optimizer.param_groups[1].update(maximize=False, weight_decay=0.1),
+        lambda module, optimizer: optimizer.state.clear(),
+        lambda module, optimizer: optimizer.param_groups[0]["params"].pop(),
+        lambda module, optimizer: module.second.weight.register_hook(lambda gradient: 2 * gradient),
+    ]
+    for change, x in zip(changes, batches(len(changes)), strict=True):
+        for pair in pairs:
+            change(*pair)
+        step(x=x)
+        by_torch(*pairs[1], x)
+        for one, two in zip(module.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
+
+
+class TwoBatches(Fit):
+    def forward(self, x, y):
+        loss = (self.second(self.first(x).tanh()) - y.sum(1, keepdim=True)).square().mean()
+        return loss, {"x": loss.detach()}
+
+
+def test_one_tensor_given_twice_is_not_two():
+    module, twin = TwoBatches(), TwoBatches()
+    optimizer, other = KINDS["Adam"](module.groups), KINDS["Adam"](twin.groups)
+    step = compile_step(module, optimizer)
+    first, second = batches(2)
+    for batch in ({"x": first, "y": first}, {"x": first, "y": second}):
+        step(**batch)
+        other.zero_grad()
+        twin(**batch)[0].backward()
+        other.step()
+    assert_same(module, optimizer, twin, other)
+
+
+class Sized(Fit):
+    def forward(self, x):
+        loss = self.first(x).square().sum() / len(x[x > 0])
+        return loss, {"x": loss.detach()}
+
+
+def test_sizes_that_depend_on_values_are_not_traced():
+    module, twin = Sized(), Sized()
+    optimizer, other = KINDS["Adam"](module.groups), KINDS["Adam"](twin.groups)
+    step = compile_step(module, optimizer)
+    first, second = batches(2)
+    with pytest.warns(RuntimeWarning, match="branches on values of tensors, or reads them"):
+        step(x=first)
+    step(x=second)
+    for x in (first, second):
+        by_torch(twin, other, x)
+    assert_same(module, optimizer, twin, other)
+
+
 class Sharing(Fit):
     """Two of its parts are one."""
 
