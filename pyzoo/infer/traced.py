@@ -192,8 +192,23 @@ def traced(
         if "tracing tensor" not in str(error):  # so torch says that a value is read
             raise
         return None
-    sized_by_values = any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in graph.graph.nodes)
-    return None if sized_by_values else graph
+    return None if any(_is_sized_by_values(node) for node in graph.graph.nodes) else graph
+
+
+def _is_sized_by_values(node: torch.fx.Node) -> bool:
+    """Whether what a node gives has as many entries as its input has of some value: the graph has the first batch's number."""
+    if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
+        return False
+    if node.target is not torch.ops.aten.index.Tensor:
+        return True
+    indices = [index for index in node.args[1] if isinstance(index, torch.fx.Node)]
+    return any(_dtype_of(index) in (torch.bool, torch.uint8, None) for index in indices)
+
+
+def _dtype_of(node: torch.fx.Node) -> torch.dtype | None:
+    """The type of what a node gives; None where it was not recorded."""
+    recorded = node.meta.get("val", node.meta.get("tensor_meta"))
+    return getattr(recorded, "dtype", None)
 
 
 def compiled(graph: Callable, **options: Any) -> Callable:

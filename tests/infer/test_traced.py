@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 import pyzoo.infer.traced
 from pyzoo.infer import NegativeELBO, TracedStep, compile_step
-from pyzoo.infer.traced import _expm1, _log1p
+from pyzoo.infer.traced import _expm1, _log1p, traced
 from tiny import sines
 
 
@@ -205,6 +205,14 @@ def test_a_branch_on_values_runs_as_it_stands():
         assert loss == expected
         assert not loss.requires_grad
         assert torch.equal(gradient, module.weight.grad)
+
+
+def test_what_is_sized_by_values_is_no_graph():
+    x, places = torch.randn(5), torch.tensor([3, 1])
+    assert traced(lambda x: x[x > 0].sum(), (x,)) is None
+    assert traced(lambda x: x.nonzero().sum(), (x,)) is None
+    graph = traced(lambda x, places: x[places].sum() + x[x.argsort()][0], (x, places))
+    assert graph(x, places) == x[places].sum() + x.min()
 
 
 def test_without_a_compiler_the_traced_graph_runs(monkeypatch):

@@ -12,6 +12,20 @@ from pyzoo.training.steps import Compiled, Eager, make_step
 from tiny import tiny
 
 
+@pytest.mark.filterwarnings("error:The step")
+@pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
+def test_every_recipe_can_be_traced(name):
+    recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
+    recipe.prepare()
+    recipe = recipe.sized()
+    objectives = list(recipe.objectives(recipe.programs()))
+    batch = recipe.source(torch.device("cpu")).batch(0, recipe.batch_size)
+    with pyro.validation_enabled(False):
+        for objective in objectives:
+            loss, _ = make_step(objective, "traced", Hardware("cpu").fabric(), len(objectives) > 1)(batch)
+            assert loss.isfinite()
+
+
 @pytest.mark.slow  # half a minute for each
 @pytest.mark.filterwarnings("error:The step")  # nothing falls back
 @pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
