@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +33,14 @@ class FlatAdam:
     """
 
     def __init__(self, optimizer: Optimizer, groups: Sequence[tuple[dict[str, Any], list[nn.Parameter]]]) -> None:
-        if optimizer in _CURRENT:
-            _CURRENT[optimizer].release()
+        if (former := _of(optimizer)) is not None:
+            former.release()
         self.optimizer = optimizer
         self._state = optimizer.state
         self._groups = [_Group(options, parameters, optimizer) for options, parameters in groups]
         self._parameters = [p for group in self._groups for p in group.parameters]
         self._hook = optimizer.register_step_pre_hook(lambda *_: self.release())
-        _CURRENT[optimizer] = self
+        optimizer._flat_adam = self  # type: ignore[attr-defined]  # which copies of the optimizer do not have
 
     @classmethod
     def of(cls, optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> "FlatAdam | None":
@@ -69,12 +68,12 @@ class FlatAdam:
     def is_current(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether these are the parameters, and they and the optimizer's state are still where they were put."""
         return (
-            _CURRENT.get(self.optimizer) is self
+            _of(self.optimizer) is self
             and self.optimizer.state is self._state
             and len(parameters) == len(self._parameters)
             and {id(p) for p in parameters} == {id(p) for p in self._parameters}
             and all(group.is_current(self.optimizer) for group in self._groups)
-            and not _has_hooks(self.optimizer, self._parameters, ours=1)
+            and not _has_hooks(self.optimizer, self._parameters)
         )
 
     def tensors(self) -> list[Tensors]:
@@ -102,9 +101,9 @@ class FlatAdam:
 
     def release(self) -> None:
         """Leaves the parameters to torch's own step; where no step was taken, it finds no state."""
-        if _CURRENT.get(self.optimizer) is not self:
+        if _of(self.optimizer) is not self:
             return
-        del _CURRENT[self.optimizer]
+        del self.optimizer._flat_adam  # type: ignore[attr-defined]
         self._hook.remove()
         for group in self._groups:
             if not group.counts.any():
@@ -113,16 +112,15 @@ class FlatAdam:
                         del self._state[parameter]
 
 
-_CURRENT: "WeakKeyDictionary[Optimizer, FlatAdam]" = WeakKeyDictionary()
-"""The one of each optimizer."""
+def _of(optimizer: Optimizer) -> FlatAdam | None:
+    """The one that an optimizer has now."""
+    return getattr(optimizer, "_flat_adam", None)
 
 
-def _has_hooks(optimizer: Optimizer, parameters: Collection[nn.Parameter], ours: int = 0) -> bool:
-    """Whether something is called at torch's own step, or at a parameter's gradient, besides hooks of ours."""
-    of_steps = len(optimizer._optimizer_step_pre_hooks) - ours + len(optimizer._optimizer_step_post_hooks)
-    if optimizer in _CURRENT and not ours:
-        of_steps -= 1
-    return of_steps > 0 or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+def _has_hooks(optimizer: Optimizer, parameters: Collection[nn.Parameter]) -> bool:
+    """Whether something is called at torch's own step, or at a parameter's gradient, besides the hook of ours."""
+    of_steps = len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
+    return of_steps > (_of(optimizer) is not None) or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
 
 
 def _is_plain(options: Mapping[str, Any]) -> bool:
@@ -159,9 +157,10 @@ class _Group:
         with torch.no_grad():
             self.values = torch.cat([p.reshape(-1) for p in parameters])
             self.averages = {
-                name: torch.cat([state[name].reshape(-1) if state else p.new_zeros(p.numel()) for p, state in each])
+                name: torch.cat(
+                    [state.get(name, torch.zeros_like(p)).reshape(-1) for p, state in zip(parameters, states, strict=True)]
+                )
                 for name in ("exp_avg", "exp_avg_sq")
-                for each in [list(zip(parameters, states, strict=True))]
             }
         taken = float(states[0]["step"]) if states[0] else 0.0
         self.counts = torch.full((len(parameters),), taken, dtype=torch.float32, device=first.device)
