@@ -13,10 +13,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyzoo.checks import require_batch, require_count, require_kind, require_switch, require_tensor
-from pyzoo.errors import one_line
 from pyzoo.infer.parameter_store import without_parameter_store
 from pyzoo.infer.trace_kl import is_masked_out
-from pyzoo.infer.traced import compiled, keep_validation, traced
+from pyzoo.infer.traced import compiled, compilers_reason, keep_validation, traced
 
 __all__ = ["log_likelihood"]
 
@@ -154,7 +153,7 @@ class _Compiled:
                     found(rows, encoded)
                 return found
             except torch._dynamo.exc.TorchDynamoException as error:
-                reason = one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
+                reason = compilers_reason(error)
         warnings.warn(f"The likelihood is not compiled: {reason}", RuntimeWarning, stacklevel=6)
         return log_sums if graph is None else graph
 

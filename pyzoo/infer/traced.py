@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyzoo.checks import require_kind, require_pair, require_switch, require_tensor
 from pyzoo.errors import one_line
 
-__all__ = ["TracedStep", "compiled", "has_compiler", "keep_validation", "traced"]
+__all__ = ["TracedStep", "compiled", "compilers_reason", "has_compiler", "keep_validation", "traced"]
 
 MOST_GRAPHS = 32
 """Graphs that a step keeps, one for each shape of batch; beyond them the one that was not used for longest is forgotten."""
@@ -135,8 +135,7 @@ class TracedStep:
             try:
                 return self._keep(key, compiled(graph), inputs)
             except torch._dynamo.exc.TorchDynamoException as error:
-                reason = one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
-                warnings.warn(f"The step is traced, and not compiled: {reason}", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"The step is traced, and not compiled: {compilers_reason(error)}", RuntimeWarning, stacklevel=3)
         return self._keep(key, graph, inputs)
 
     def _loss(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Any:
@@ -215,6 +214,11 @@ def compiled(graph: Callable, **options: Any) -> Callable:
     """What compiles a graph when it is first run, and draws the same noise."""
     with keep_validation():
         return torch.compile(graph, options={"fallback_random": True, **options})
+
+
+def compilers_reason(error: Exception) -> str:
+    """Why something was not compiled, in one line, without torch's advice on how to hear more."""
+    return one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
 
 
 class _Contents:
