@@ -93,17 +93,7 @@ def programs(
 ) -> tuple[nn.Module, nn.Module]:
     """The model and the guide, with its penalties, of a method's declaration."""
     declared = method.declare(views)
-    names = declared.variables
-    networks = kind(
-        hidden_dim=hidden_dim,
-        observed=names.observed,
-        shared=names.shared,
-        private=tuple(names.private.items()),
-        dims=tuple(method.dims(names).items()),
-        generative=declared.generative,
-        inference=declared.inference,
-        **sizes,
-    )
+    networks = kind(hidden_dim=hidden_dim, **declared.sizes(method.dims(declared.variables)), **sizes)
     model = networks.model().to(device)
     return model, Penalised(networks.guide(model).to(device), declared.penalties(model, None))
 

@@ -79,6 +79,17 @@ class Declaration:
     inference: str
     targets: tuple[Target, ...] = ()
 
+    def sizes(self, dims: Mapping[str, int]) -> dict[str, Any]:
+        """The fields of the networks that follow from it, and from the latents' dimensions."""
+        return {
+            "observed": self.variables.observed,
+            "shared": self.variables.shared,
+            "private": tuple(self.variables.private.items()),
+            "dims": tuple(dims.items()),
+            "generative": self.generative,
+            "inference": self.inference,
+        }
+
     def network(self, text: str) -> BayesianNetwork:
         """A network over the variables."""
         return BayesianNetwork.parse(text, self.variables)

@@ -57,18 +57,8 @@ class StructuredRecipe(Recipe):
 
     def sized(self) -> Self:
         declared = self.declare()
-        names = declared.variables
-        networks = dataclasses.replace(
-            self.networks,
-            observed=names.observed,
-            shared=names.shared,
-            private=tuple(names.private.items()),
-            dims=tuple(self.method.dims(names).items()),
-            generative=declared.generative,
-            inference=declared.inference,
-            **self.view_sizes(),
-        )
-        return dataclasses.replace(self, networks=networks)
+        sizes = declared.sizes(self.method.dims(declared.variables))
+        return dataclasses.replace(self, networks=dataclasses.replace(self.networks, **sizes, **self.view_sizes()))
 
     def objectives(self, pair: Pair) -> list[Objective]:
         model, guide = pair
