@@ -338,6 +338,10 @@ class GenesisRecipe(SlotsRecipe):
     mask_share: Positive = 1.0
     """Weight of the divergence of the masks' latents, as a multiple of that of what the slots look like."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.least_weight <= self.first_weight, "least_weight", f"at most --first-weight {self.first_weight:g}")
+
     def latents(self) -> tuple[str, ...]:
         return (*(f"z_m_{slot + 1}" for slot in range(self.networks.num_slots)), "z_c")
 
@@ -346,10 +350,6 @@ class GenesisRecipe(SlotsRecipe):
         elbo, goal = NegativeELBO(*pair, kl_weights=weights), self.goal * math.prod(self.sized().networks.x_shape)
         geco = GECO(elbo, goal, speed=self.goal_speed, smallest=self.least_weight, start=self.first_weight)
         return geco, geco.update
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.least_weight <= self.first_weight, "least_weight", f"at most --first-weight {self.first_weight:g}")
 
 
 @dataclasses.dataclass(frozen=True)
