@@ -18,7 +18,7 @@ from pyzoo.checks import num_rows, require_kind, require_same_type, require_tens
 from pyzoo.guides.monet import draw_related, slot_moments
 from pyzoo.infer import analytic
 from pyzoo.models.genesis import Genesis, GenesisNetworks, decoded_masks, gated
-from pyzoo.nn import Head, ImageCheck, scale_from_log_variance
+from pyzoo.nn import Head, ImageCheck, RecurrentCell, scale_from_log_variance
 
 __all__ = ["GenesisGuide", "genesis_guide"]
 
@@ -104,7 +104,7 @@ def genesis_guide(networks: GenesisNetworks, model: Genesis) -> GenesisGuide:
     return GenesisGuide(
         model,
         encoder(channels, networks.channels, size, networks.hidden_dim),
-        nn.LSTMCell(networks.hidden_dim + networks.mask_dim, networks.hidden_dim),
+        RecurrentCell(networks.hidden_dim + networks.mask_dim, networks.hidden_dim),
         Head(nn.Linear(networks.hidden_dim, 2 * networks.mask_dim)),
         encoder(channels + 1, networks.channels, size, 2 * networks.z_dim),
     )

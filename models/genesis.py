@@ -36,7 +36,7 @@ from pyzoo.models.monet import (
     require_halvings,
     require_relations,
 )
-from pyzoo.nn import Head, Networks, scale_from_log_variance
+from pyzoo.nn import Head, Networks, RecurrentCell, scale_from_log_variance
 from pyzoo.settings import AtLeast, AtMost, Count, Length, NoFlag, Widths
 
 __all__ = ["Genesis", "GenesisNetworks", "MPPGenesisNetworks", "MaskDecoder", "MaskPrior", "decoded_masks", "log_shares"]
@@ -189,7 +189,7 @@ class MaskPrior(nn.Module):
 
     def __init__(self, mask_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.cell = nn.LSTMCell(mask_dim, hidden_dim)
+        self.cell = RecurrentCell(mask_dim, hidden_dim)
         self.head = Head(nn.Linear(hidden_dim, 2 * mask_dim))
 
     def forward(self, z_m: Tensor, state: Any = None) -> tuple[dist.Normal, Any]:

@@ -284,7 +284,12 @@ def _faster() -> dict[Any, Callable]:
     made_of_log1p = [aten.softplus, aten.log_sigmoid_forward, aten.binary_cross_entropy_with_logits]
     backward = [aten.softplus_backward, aten.log_sigmoid_backward, aten.elu_backward]
     made_of = get_decompositions([*made_of_log1p, aten.elu, *backward])
-    return {**made_of, aten.log1p.default: _log1p, aten.expm1.default: _expm1}
+    return {
+        **made_of,
+        aten.log1p.default: _log1p,
+        aten.expm1.default: _expm1,
+        aten.native_group_norm_backward.default: _group_norm_backward,
+    }
 
 
 def _log1p(x: Tensor) -> Tensor:
@@ -306,6 +311,14 @@ def _expm1(x: Tensor) -> Tensor:
     less = rounded - 1
     found = torch.where((less == -1) | rounded.isinf(), less, less * (x / rounded.log()))
     return torch.where(rounded == 1, x, found)
+
+
+def _group_norm_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+    """The gradients of a group normalization. torch decomposes it so that under autocast they have the weights' type, in which
+    what comes before it is then computed too, or cannot be."""
+    operation = torch.ops.aten.native_group_norm_backward.default
+    of_x, *of_weights = get_decompositions([operation])[operation](grad, x, *rest)
+    return (None if of_x is None else of_x.to(x.dtype), *of_weights)
 
 
 def has_compiler() -> bool:

@@ -20,7 +20,7 @@ from pyzoo.random import derive_seed
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.threads import chosen_by_user, free_cores
 from pyzoo.training.checkpoint import Checkpoint, require_same_run
-from pyzoo.training.hardware import Hardware, are_convolutional, using_threads
+from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
 from pyzoo.training.recipe import Pair, Recipe, Source, deciding_settings, require_held_out
 from pyzoo.training.run_folder import RunFolder
@@ -141,16 +141,13 @@ class Trainer:
     def choose_engine(self) -> str:
         """Compiles the steps of a new run that is long enough to gain by it, where the choice is left to us.
 
-        Convolutions gain next to nothing (MONet 7 %), and take minutes to compile.
-
         Returns:
             In one line what was chosen and why; empty if nothing was.
         """
         traced = [step for step in self.step_of if isinstance(step, Traced) and not step.compiled]
         if self.hardware.engine != "auto" or self.step or len(traced) < len(self.step_of) or self.device.type != "cpu":
             return ""
-        modules = [objective.module for objective in self.objectives]
-        if self.recipe.steps < WORTH_MEASURING or are_convolutional(*modules) or not has_compiler():
+        if self.recipe.steps < WORTH_MEASURING or not has_compiler():
             return ""
         if self._measured is None:
             with self._leaving_no_trace(), using_threads(self.threads):

@@ -1,6 +1,7 @@
 import copy
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -96,6 +97,28 @@ class Everything(nn.Module):
             "other": (self.other(x) * logits.detach()).mean(),
         }
         return terms["x"] + self.weight * terms["other"], {name: term.detach() for name, term in terms.items()}
+
+
+@pytest.mark.filterwarnings("error:The step")
+def test_compiled_normalizations_keep_the_types_of_autocast():
+    """Of the groups' normalization the compiler's own gradients have the weights' type, which the product before has not."""
+
+    class Normalized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 64), nn.Conv2d(4, 4, 3, padding=1)
+            self.norm = nn.GroupNorm(4, 4)
+
+        def forward(self, x):
+            loss = self.norm(self.second(self.first(x).unflatten(1, (4, 4, 4)))).float().pow(3).mean()
+            return loss, {}
+
+    module, gradients = Normalized(), []
+    for compiled in (False, True):
+        step = TracedStep(module, compiled, partial(torch.autocast, "cpu", torch.bfloat16))
+        loss, _ = step({"x": torch.rand(8, 3, generator=torch.Generator().manual_seed(0))})
+        gradients.append(torch.cat([loss.view(1), *(parameter.grad.flatten() for parameter in module.parameters())]))
+    assert torch.allclose(*gradients, rtol=0.05, atol=2e-3)
 
 
 def test_compiled_steps_are_those_of_plain_torch():
