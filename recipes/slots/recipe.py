@@ -7,7 +7,7 @@ al. train with RMSprop, here it is Adam.
 import dataclasses
 import functools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -34,6 +34,8 @@ from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Weigh
 from pyzoo.training import Objective, Pair, Source, linear
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
+
+Rate = Callable[[int], float]
 
 _GENERATED = {"tetrominoes": tetrominoes, "sprites": sprites}
 
@@ -195,26 +197,32 @@ class SlotsRecipe(ImageRecipe):
 
     def objectives(self, pair: Pair) -> list[Objective]:
         module, after_step = self.loss(pair)
-        start = self.falls_after * self.steps
+        groups, rates = self._groups(module, pair.model.relations)
         return [
             Objective(
                 module,
                 partial(torch.optim.Adam, lr=self.learning_rate, fused=True),
-                moves=self._groups(module, pair.model.relations),
-                scheduler=partial(LambdaLR, lr_lambda=linear(1.0, 0.0, self.steps - start, start)),
+                moves=groups,
+                scheduler=partial(LambdaLR, lr_lambda=rates),
                 clip_norm=self.clip_norm,
                 after_step=after_step,
             )
         ]
 
-    def _groups(self, module: nn.Module, relations: nn.Module | None) -> list[dict[str, Any]]:
-        """The parameters, those of the relations apart: of a few scenes at a time they learn slower than the networks."""
+    def _groups(self, module: nn.Module, relations: nn.Module | None) -> tuple[list[dict[str, Any]], list[Rate]]:
+        """The parameters, those of the relations apart, and how the learning rate of each group changes.
+
+        The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to
+        them. As the networks settle, the relations are learned faster.
+        """
+        start = self.falls_after * self.steps
+        networks = linear(1.0, 0.0, self.steps - start, start)
         if relations is None:
-            return [{"params": list(module.parameters())}]
+            return [{"params": list(module.parameters())}], [networks]
         related = {id(parameter) for parameter in relations.parameters()}
         others = [parameter for parameter in module.parameters() if id(parameter) not in related]
-        fast = {"params": list(relations.parameters()), "lr": self.relation_speed * self.learning_rate}
-        return [{"params": others}, fast]
+        rising = linear(1.0, self.relation_speed, self.steps - start, start)
+        return [{"params": others}, {"params": list(relations.parameters())}], [networks, rising]
 
     def report(self, pair: Pair, device: torch.device) -> SlotsReport:
         return SlotsReport(self, pair, device)
@@ -305,7 +313,7 @@ class MPPMONetRecipe(MONetRecipe):
     networks: MPPMONetNetworks = MPPMONetNetworks()
     """Sizes of the networks."""
     relation_speed: Positive = 4.0
-    """Learning rate of the maps that relate the slots, as a multiple of that of the networks."""
+    """Learning rate of the maps that relate the slots once the networks' has fallen to zero, as a multiple of what that was."""
 
     def latents(self) -> tuple[str, ...]:
         return ("z_c", "z_g", "z_0")
@@ -365,7 +373,7 @@ class MPPGenesisRecipe(GenesisRecipe):
     networks: MPPGenesisNetworks = MPPGenesisNetworks()
     """Sizes of the networks."""
     relation_speed: Positive = 4.0
-    """Learning rate of the maps that relate the slots, as a multiple of that of the networks."""
+    """Learning rate of the maps that relate the slots once the networks' has fallen to zero, as a multiple of what that was."""
 
     def latents(self) -> tuple[str, ...]:
         return (*super().latents(), "z_g", "z_0")
