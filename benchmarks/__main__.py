@@ -5,6 +5,8 @@
     python -m benchmarks --quick                          a few steps of each: whether everything runs
     python -m benchmarks vae --sizes 64 --numpyro PYTHON  beside NumPyro, by a Python that has it
 
+How a step grows is timed by benchmarks.scaling, an epoch with its reading by benchmarks.epoch.
+
 Ratios are to the first side, of the same round; "peak" is the share of what this machine multiplies at most.
 """
 
@@ -39,6 +41,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--numpyro", metavar="PYTHON", help="a Python that has numpyro and jax")
     parser.add_argument("--json", metavar="FILE", help="write all measurements here")
+    parser.add_argument("--plot", metavar="FILE", help="draw all ratios here")
     parser.add_argument("--quick", action="store_true", help="one round of two steps, at the smallest size, by few sides")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -100,6 +103,10 @@ def main() -> None:
             if arguments.json:
                 with open(arguments.json, "w") as file:
                     json.dump(kept, file, indent=1)
+    if arguments.plot:
+        from benchmarks.plot import figure  # which would count as memory of the processes that are measured
+
+        figure(kept["cases"]).savefig(arguments.plot, dpi=150)
 
 
 if __name__ == "__main__":

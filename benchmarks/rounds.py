@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.cases import CASES, Case
 
-__all__ = ["SIDES", "measure", "medians", "peak", "rounds", "sides_of"]
+__all__ = ["SIDES", "measure", "medians", "peak", "rounds", "sides_of", "stepping"]
 
 WARM = 5
 """Steps before those that are timed: graphs are made in them."""
@@ -69,7 +69,7 @@ def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> 
     if made.loss is not None and side == "Pyro's SVI":
         return None
     count, times, losses = min(made.steps, most), [], []
-    with _step(made, side, device) as step:
+    with stepping(made, side, device) as step:
         for _ in range(count + WARM):
             started = time.perf_counter()
             losses.append(step())
@@ -84,7 +84,7 @@ def measure(case: str, size: str, side: str, most: int, device: str = "cpu") -> 
 
 
 @contextlib.contextmanager
-def _step(made: Case, side: str, device: str) -> Iterator[Callable[[], float]]:
+def stepping(made: Case, side: str, device: str) -> Iterator[Callable[[], float]]:
     """A function that takes one step and returns its loss."""
     import torch
 

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
 
+from benchmarks import plot, scaling
 from benchmarks.cases import CASES
 from benchmarks.rounds import IN_NUMPYRO, measure, medians, peak, write_case
+from benchmarks.scaling import GROWTHS, SIDES, measured
 from pyzoo.infer import NegativeELBO
 
 ROOT = Path(__file__).parents[1]
@@ -76,13 +79,38 @@ def test_ratios_are_taken_within_a_round():
     assert medians(rows, base) == {"ms": 3.0, "MB": 1.0, "ratio": 0.75, "least": 0.5, "most": 1.0}
 
 
+@pytest.mark.parametrize("case", GROWTHS)
+def test_what_grows_is_measured_and_drawn(case):
+    growth = GROWTHS[case]._replace(numbers=GROWTHS[case].numbers[:1])
+    with pyro.validation_enabled(False):
+        found = measured(growth, 1, "cpu", most=1)
+    assert found.keys() == SIDES.keys()
+    assert all(len(times) == 1 and times[0] > 0 for times in found.values())
+    times = {side: [1.0] * len(GROWTHS[case].numbers) for side in SIDES}
+    assert len(scaling.figure({case: times}).axes) == 1
+
+
+def test_ratios_are_drawn():
+    found = {"handwritten": [{"ms": 2.0}, {"ms": 3.0}], "fp32 traced": [{"ms": 1.0}, {"ms": 3.0}]}
+    drawn = plot.figure(dict.fromkeys("abcd", found))
+    assert [bar.get_width() for bar in drawn.axes[0].patches] == [1.0, 0.75]
+
+
+def test_an_epoch_by_both_sides():
+    command = [sys.executable, "-m", "benchmarks.epoch", "--images", "200", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "| on the device, traced |" in done.stdout
+
+
 def test_the_command(tmp_path):
     def run(*arguments):
         return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, cwd=ROOT)
 
-    done = run("vae", "--quick", "--sides", "handwritten", "--json", str(tmp_path / "found.json"))
+    done = run("vae", "--quick", "--sides", "handwritten", "--json", f"{tmp_path}/found.json", "--plot", f"{tmp_path}/a.png")
     assert done.returncode == 0, done.stderr
     assert "| handwritten |" in done.stdout
+    assert (tmp_path / "a.png").stat().st_size
     kept = json.loads((tmp_path / "found.json").read_text())
     assert kept["cases"]["vae 64"].keys() == {"handwritten"}
     assert "unknown case vea; there are vae" in run("vea").stderr

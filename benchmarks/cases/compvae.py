@@ -56,10 +56,17 @@ def handwritten_loss(model, guide, parts, x):
 
 
 def make(size: str, device: torch.device) -> Case:
-    networks = SinesNetworks(**_SIZES[size])
+    return _case(SinesNetworks(**_SIZES[size]), PARTS, 50 if size == "small" else 5, device)
+
+
+def with_parts(parts: int, device: torch.device) -> Case:
+    """The small networks on so many parts."""
+    return _case(SinesNetworks(**_SIZES["small"]), parts, 20, device)
+
+
+def _case(networks: SinesNetworks, parts: int, steps: int, device: torch.device) -> Case:
     model = networks.model()
     model, guide = model.to(device), networks.guide(model).to(device)
-    curves = Sines(lambda step: PARTS, device=device).draw(BATCH, PARTS, seed=0)
+    curves = Sines(lambda step: parts, device=device).draw(BATCH, parts, seed=0)
     adam = {"lr": 1e-4, "betas": (0.5, 0.9)}
-    steps = 50 if size == "small" else 5
     return Case(model, guide, curves.batch(), lambda: handwritten_loss(model, guide, curves.parts, curves.x), adam, steps)

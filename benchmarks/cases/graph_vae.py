@@ -41,11 +41,20 @@ def handwritten_loss(model, guide, x, parents, noise):
 
 
 def make(size: str, device: torch.device) -> Case:
-    networks = GraphVAENetworks(nodes=NODES, structure="full")
+    return _case(NODES, int(size), device)
+
+
+def with_nodes(nodes: int, device: torch.device) -> Case:
+    """So many nodes, on 64 images."""
+    return _case(nodes, 64, device)
+
+
+def _case(nodes: int, batch: int, device: torch.device) -> Case:
+    networks = GraphVAENetworks(nodes=nodes, structure="full")
     model = networks.model()
     model, guide = model.to(device), networks.guide(model).to(device)
-    x = torch.rand(int(size), 1, 28, 28, device=device).round()
-    parents = {node: list(range(node + 1, NODES + 1)) for node in range(1, NODES + 1)}
+    x = torch.rand(batch, 1, 28, 28, device=device).round()
+    parents = {node: list(range(node + 1, nodes + 1)) for node in range(1, nodes + 1)}
 
     def by_hand() -> torch.Tensor:
         noise = {node: torch.randn(len(x), model.node_dim, device=device) for node in parents}

@@ -101,10 +101,19 @@ def genesis_loss(model, guide, x):
 
 def make(size: str, device: torch.device) -> Case:
     name, sizes, batch = _SIZES[size]
+    return _case(name, sizes, batch, 20 if size.endswith("small") else 3, device)
+
+
+def with_slots(slots: int, device: torch.device) -> Case:
+    """A small MONet of so many slots."""
+    name, sizes, batch = _SIZES["monet-small"]
+    return _case(name, {**sizes, "num_slots": slots}, batch, 10, device)
+
+
+def _case(name: str, sizes: dict, batch: int, steps: int, device: torch.device) -> Case:
     networks = {"monet": MONetNetworks, "genesis": GenesisNetworks}[name](**sizes)
     model = networks.model()
     model, guide = model.to(device), networks.guide(model).to(device)
     x = sprites(batch, torch.Generator(device).manual_seed(0), networks.x_shape[1], 4).images / 255
     loss_of = {"monet": monet_loss, "genesis": genesis_loss}[name]
-    steps = 20 if size.endswith("small") else 3
     return Case(model, guide, {"x": x}, lambda: loss_of(model, guide, x), {"lr": 1e-4}, steps)
