@@ -97,8 +97,8 @@ print(f"masks sum to {masks.sum(1).min():.4f} at least, {masks.sum(1).max():.4f}
 # What decides whether slots come to mean pieces is when the decoder learns shapes. As long as it knows none, a slot may take any
 # pixels for free. `mask_balance=10` lets the divergence of the masks move the decoder ten times as strongly as the attention. The
 # loss is the same; the decoder only learns shapes sooner, and a slot with two pieces becomes harder to explain than two slots
-# with one each. The maps of the prior see a few scenes at a time and learn slower than the networks, so their learning rate is
-# four times as large.
+# with one each. The maps of the prior relate what slots mean, which changes at first. When the networks' learning rate falls at
+# the end, and slots stay as they are, that of the maps rises to four times what it was.
 #
 # `TracedStep` records a step's arithmetic once and repeats it; autocast computes convolutions in bfloat16.
 
@@ -116,14 +116,15 @@ def train(model, guide, steps=STEPS):
     module = NegativeELBO(model, guide, dict.fromkeys(("z_c", "z_g", "z_0"), 0.5))
     related = list(model.relations.parameters())
     others = [p for p in module.parameters() if all(p is not one for one in related)]
-    optimizer = torch.optim.Adam([{"params": others}, {"params": related, "lr": 2e-3}], lr=5e-4, fused=True)
-    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, linear(1, 0, steps=0.3 * steps, start=0.7 * steps))
+    optimizer = torch.optim.Adam([{"params": others}, {"params": related}], lr=5e-4, fused=True)
+    rates = [linear(1, last, steps=0.3 * steps, start=0.7 * steps) for last in (0, 4)]
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
     gradients = TracedStep(module, context=partial(torch.autocast, "cpu", torch.bfloat16))
     with pyro.validation_enabled(False):
         for step in range(steps):
             loss, terms = gradients(source.batch(step, 16))
             optimizer.step()
-            falling.step()
+            rates.step()
             if (step + 1) % max(1, steps // 5) == 0:
                 found = f"masks {terms['penalty/masks']:6.1f}, separation {separation(model, guide):.2f}"
                 print(f"step {step + 1:5}: loss {loss:9.1f} nats, divergence of the {found}")

@@ -37,8 +37,11 @@ def test_what_is_measured_and_drawn(run):
     x = recipe.observed(recipe.measured_scenes.images)
     apart = take_apart(*run.pair().eval(), x)
     assert (apart.masks.sum(1) - 1).abs().max() <= 1e-6
-    expected = foreground_ari(apart.masks.argmax(1), recipe.measured_scenes.segments).mean().item()
+    segments = recipe.measured_scenes.segments
+    expected = foreground_ari(apart.masks.argmax(1), segments).mean().item()
+    elsewhere = foreground_ari(apart.masks.argmax(1).roll(-1, 0), segments).mean().item()
     assert metrics["ari_fg"] == pytest.approx(expected)
+    assert metrics["ari_fg_elsewhere"] == pytest.approx(elsewhere)
     assert metrics["reconstruction_mse"] == pytest.approx((apart.reconstructions - x).square().mean().item(), rel=1e-5)
     names = {file.stem for file in run.folder.figures.iterdir()}
     assert names == {"figure8_decomposition", "exchange", "loss", "separation", *([] if recipe.name == "monet" else ["samples"])}
