@@ -816,6 +816,7 @@ def test_memory_that_runs_out_in_the_first_step_leaves_no_folder(capsys, tmp_pat
     fields = flags({**SINES, "steps": 3})
     line = bad(capsys, "train", "compvae-sines", *fields, "--no-progress", "--device", "cpu", "--out", tmp_path / "run")
     assert "there is not enough memory for these sizes" in line
+    assert f"a smaller batch takes less: --batch-size {SINES['batch_size'] // 2}" in line
     assert not (tmp_path / "run").exists()
 
 

@@ -226,7 +226,7 @@ class Run:
             return self._train(hardware, progress, evaluate, figures, full)
         with self.folder.lock():  # also while a folder is removed, so that nobody goes on with it meanwhile
             try:
-                with own_surroundings(), naming_sizes(self.recipe):
+                with own_surroundings(), naming_sizes(self.recipe, training=True):
                     return self._train(hardware, progress, evaluate, figures, full)
             except BaseException as error:
                 kept = self.folder.checkpoints.files() or (self.path / "metrics.csv").exists()  # to go on from, or to see
@@ -563,8 +563,12 @@ class Run:
 
 
 @contextlib.contextmanager
-def naming_sizes(recipe: Recipe) -> Iterator[None]:
+def naming_sizes(recipe: Recipe, training: bool = False) -> Iterator[None]:
     """The context in which networks are made and trained: where memory runs out, the largest size is named.
+
+    Args:
+        recipe: whose sizes they are.
+        training: steps are taken, of which a smaller batch is named too.
 
     Raises:
         UsageError: memory ran out, or a size is larger than a tensor can have.
@@ -588,11 +592,17 @@ def naming_sizes(recipe: Recipe) -> Iterator[None]:
         sizes = {name: max(value, default=0) if isinstance(value, tuple) else value for name, value in values.items()}
         sizes = {name: value for name, value in sizes.items() if type(value) is int and not _NO_SIZE.search(name)}
         largest = max(sizes, key=lambda name: sizes[name])
-        why = "there is not enough memory for these sizes" if "memory" in text or not text else "no tensor can have these sizes"
+        no_memory = "memory" in text or not text
+        why = "there is not enough memory for these sizes" if no_memory else "no tensor can have these sizes"
         named, shape = f"{flag(largest)} {sizes[largest]}", _image_shape(recipe)
         if math.prod(shape) > sizes[largest]:
             named = f"that of an image, {' x '.join(map(str, shape))}: make images smaller by --image-size"
-        raise UsageError(f"{why}, the largest of which is {named}") from error
+        fewer = (
+            f"; a smaller batch takes less: --batch-size {recipe.batch_size // 2}"
+            if training and no_memory and recipe.batch_size > 1
+            else ""
+        )
+        raise UsageError(f"{why}, the largest of which is {named}{fewer}") from error
 
 
 def _image_shape(recipe: Recipe) -> tuple[int, ...]:
