@@ -104,11 +104,7 @@ class CompiledStep(TracedStep):
                 return None
             # The key says all that torch would check again at each step.
             return self._keep(whole, compiled(graph, guard_filter_fn=torch.compiler.skip_all_guards_unsafe), arguments)
-        except torch._dynamo.exc.TorchDynamoException:
-            return None
-        except RuntimeError as error:
-            if "have been used in the graph" not in str(error):  # so torch says that a parameter is not used
-                raise
+        except Exception:  # a compiler fails in many ways, or a parameter is not used: the other step says what is wrong
             return None
 
     def _clipped(self, gradients: Sequence[Tensor], loss: Tensor) -> tuple[Sequence[Tensor], Tensor]:

@@ -127,16 +127,25 @@ class TracedStep:
             return loss.detach(), {name: term.detach() for name, term in terms.items()}, gradients
 
         graph = self._trace(step, inputs, inputs[1].values())
-        if graph is None:
-            reason = "its model or guide branches on values of tensors, or reads them"
-            warnings.warn(f"The step runs as it stands, and is not traced: {reason}.", RuntimeWarning, stacklevel=3)
-            return self._keep(key, as_it_stands, inputs)
-        if self.compiled:
+        ways = [as_it_stands] if graph is None else [graph, as_it_stands]
+        if graph is not None and self.compiled:
+            ways.insert(0, compiled(graph))
+        failure: Exception | None = None
+        for way in ways:
             try:
-                return self._keep(key, compiled(graph), inputs)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                warnings.warn(f"The step is traced, and not compiled: {compilers_reason(error)}", RuntimeWarning, stacklevel=3)
-        return self._keep(key, graph, inputs)
+                found = self._keep(key, way, inputs)
+                break
+            except Exception as error:  # torch fails in many ways; what is not its fault fails as it stands too
+                if way is as_it_stands:
+                    raise
+                failure = failure or error
+        if way is as_it_stands:
+            reason = "its model or guide branches on values of tensors, or reads them."
+            reason = reason if failure is None else compilers_reason(failure)
+            warnings.warn(f"The step runs as it stands, and is not traced: {reason}", RuntimeWarning, stacklevel=3)
+        elif failure is not None:
+            warnings.warn(f"The step is traced, and not compiled: {compilers_reason(failure)}", RuntimeWarning, stacklevel=3)
+        return found
 
     def _loss(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Any:
         result = torch.func.functional_call(self.module, ({**params}, {**buffers}), kwargs={**batch})

@@ -238,6 +238,30 @@ def test_what_is_sized_by_values_is_no_graph():
     assert graph(x, places) == x[places].sum() + x.min()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_torch_fails_to_repeat_runs_as_it_stands(compiled):
+    """torch's LSTM, whose gradient on a CPU needs what its graph does not keep."""
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.LSTM(3, 5)
+
+        def forward(self, x):
+            loss = self.network(x)[0].square().mean()
+            return loss, {"x": loss.detach()}
+
+    module, x = Recurrent(), torch.rand(4, 6, 3)
+    with pytest.warns(RuntimeWarning, match="The step runs as it stands, and is not traced: [^\n]*$"):
+        loss, _ = TracedStep(module, compiled)({"x": x})
+    gradients = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    expected, _ = module(x)
+    expected.backward()
+    assert loss == expected
+    assert all(parameter.grad.equal(gradient) for parameter, gradient in zip(module.parameters(), gradients, strict=True))
+
+
 def test_without_a_compiler_the_traced_graph_runs(monkeypatch):
     def failing(graph, **options):
         def run(*inputs):
