@@ -13,8 +13,8 @@
 # images apart into slots, one for each piece, without a single label. The message passing prior (Ren et al. 2023) then relates
 # the slots to each other, so that whole scenes can be drawn, and what one slot holds follows from the rest.
 #
-# You need some Pyro, and to know what a VAE is. By the end you have taken scenes apart, removed a piece, exchanged one for
-# another scene's, and asked how much of a piece's place the model knows from the other piece. As a script it takes about ten
+# You need some Pyro, and to know what a VAE is. By the end you have taken scenes apart, removed a piece, imputed one from the
+# others, and asked how much of a piece's place the model knows from the other piece. As a script it takes about ten
 # minutes on two cores: `python tutorials/scenes.py`. Its pictures go to the folder `tutorial-scenes` where you run it.
 # (`PYZOO_TUTORIAL_STEPS=100` in the environment makes it short.)
 
@@ -33,7 +33,7 @@ from pyzoo.models.monet import MPPMONetNetworks
 from pyzoo.plotting import image_grid, image_sheet
 from pyzoo.recipes.slots.apart import Apart, take_apart
 from pyzoo.recipes.slots.figures import decomposition
-from pyzoo.recipes.slots.probes import relation_r2, swap_slots
+from pyzoo.recipes.slots.probes import impute_slots, relation_r2
 from pyzoo.training import keep_freed_memory, linear
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
@@ -145,9 +145,9 @@ decomposition(x[:8], apart.of(torch.arange(8))).savefig(OUT / "2_taken_apart.png
 # %% [markdown]
 # ## 5. Put together again
 #
-# A scene is now a list of slots, and one can edit it. To remove a piece, give its pixels to the background. To exchange a piece
-# for the next scene's, exchange the related part of its latent: the scene's latent z_0 is then inferred from that slot alone, and
-# the other slots follow it.
+# A scene is now a list of slots, and one can edit it. To remove a piece, give its pixels to the background. To put one back that
+# nobody has shown to the model, impute its latent: the scene's latent z_0 is inferred from the other slots, and tells where a
+# piece is missing. What relates to nothing, its shape, is the prior's mean, so that the piece is a blur at the right place.
 
 # %%
 numbers = torch.arange(3)
@@ -160,15 +160,11 @@ masks = apart.masks.clone()
 masks[rows, background] += masks[rows, piece]
 masks[rows, piece] = 0
 removed = Apart(masks, apart.components, apart.latents, apart.mask_latents)
-swapped = swap_slots(model, apart, piece)
-shown = {
-    "scene": x,
-    "without a piece": removed.reconstructions,
-    "the next scene": x.roll(-1, 0),
-    "a slot from there": swapped.reconstructions,
-}
+imputed = impute_slots(model, apart, piece)
+shown = {"scene": x, "without a piece": removed.reconstructions, "the piece, imputed": imputed.reconstructions}
 cells = [list(images[:8].clamp(0, 1)) for images in shown.values()]
-image_grid(cells, "A piece removed, and one exchanged", side=0.8, labels=list(shown)).savefig(OUT / "3_edited.png", dpi=120)
+edited = image_grid(cells, "A piece removed, and one imputed from the rest", side=0.8, labels=list(shown))
+edited.savefig(OUT / "3_edited.png", dpi=120)
 
 # %% [markdown]
 # ## 6. What slots know of each other
