@@ -66,7 +66,7 @@ class SceneSource:
     """A source of images of scenes, generated on the device.
 
     Args:
-        draw: makes scenes from their number, a generator and a device: ``partial(tetrominoes, image_size=32)``.
+        draw: makes scenes from their number and a generator, on the generator's device: ``partial(tetrominoes, image_size=32)``.
         seed: seed of all batches.
         split: name of the split; different names give different batches.
         device: where the scenes are made.

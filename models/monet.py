@@ -14,6 +14,7 @@ Structural Relations with Message Passing Prior", supplement, sections B, D and 
 - The mixture is one for each pixel, joint over its channels, where public implementations have one for each channel.
 - Eq. 12 of the supplement has another likelihood, each slot's own weighted by its mask, and masks that are Bernoulli in each
   slot: ``likelihood`` is "mixture" or "weighted", the same for all rows of a table.
+- Eqs. 11 and 14 charge the divergence of z^0 once for each component; here it is charged once for a scene, as in section B.
 - MONet is no model of scenes without an image: it draws components independently, whose masks do not fit each other. MPP^M
   draws components that are related.
 - Decoders learn masks slowly where the likelihood's gradient is a hundred times that of gamma KL, and until they have learned
@@ -338,6 +339,8 @@ class RelatedNetworks(Networks):
     """Hidden units of the couplings' networks."""
     relation_scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.5
     """Standard deviation of a slot's global latent given that of the scene, at the start."""
+    scene_scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.3
+    """Standard deviation of the scene's latent given the slots' global ones, at the start."""
     learn_relation_scales: bool = True
     """Learn the scales of the relations and how much each slot tells of the scene; off in the paper."""
     coupling: Literal["exp", "sigmoid"] = "exp"
@@ -357,6 +360,7 @@ class RelatedNetworks(Networks):
             self.num_couplings,
             self.coupling_dims,
             self.relation_scale,
+            self.scene_scale,
             learn=self.learn_relation_scales,
             coupling=self.coupling,
             batch_norm=self.batch_norm,

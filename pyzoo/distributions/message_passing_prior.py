@@ -60,7 +60,8 @@ class MessagePassingPrior(nn.Module):
         scale: sigma, the standard deviation of a component's entries given h; at the start, where it is learned.
         posterior_scale: s, the standard deviation of h given components, likewise.
         learn: learn the weights w, (K, dim), sigma, (K, dim), and s, (dim,).
-        coupling: "exp", a coupling multiplies by exp(a) for any a between -2 and 2; "sigmoid", by a sigmoid, as in table 7.
+        coupling: "exp", a coupling multiplies by exp(a) for any a between -2 and 2; "sigmoid", by a sigmoid, as in table 7, of
+            exp(-2) at least.
         batch_norm: normalize the output of a coupling's network over the batch, as in table 7. In training a map then depends on
             its batch, and its inverse, which sees another batch, is none.
 
@@ -210,7 +211,7 @@ class MessagePassingPrior(nn.Module):
         """The components with those that are not present replaced by what the present ones tell of them, (..., K, dim).
 
         Args:
-            y: components, (..., K, dim); what is absent may be anything finite.
+            y: components, (..., K, dim); what is absent may be anything.
             present: which of them to keep and to infer from, boolean, (..., K), at least one in each row.
         """
         require_tensor(present, "present")
@@ -318,7 +319,10 @@ class _Coupling(AffineCoupling):
 
 
 class _CouplingNetwork(nn.Sequential):
-    """Shift and log-scale of a coupling from the half that it keeps (table 7); at the start the coupling changes little."""
+    """Shift and log-scale of a coupling from the half that it keeps (table 7).
+
+    At the start the coupling changes little, unless the output is normalized over the batch.
+    """
 
     def __init__(self, kept: int, moved: int, hidden_dims: Sequence[int], coupling: str, batch_norm: bool) -> None:
         widths = [kept, *hidden_dims]

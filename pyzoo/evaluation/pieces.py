@@ -17,8 +17,8 @@ class SlotPieces:
     """What each slot shows.
 
     Args:
-        colors: mean color of the pixels that a slot has, each weighted by its mask, (scenes, slots, channels).
-        places: their center, (scenes, slots, 2), down and right, from 0 to 1.
+        colors: mean color of all pixels, each weighted by the slot's mask, (scenes, slots, channels).
+        places: their center, weighted likewise, (scenes, slots, 2), down and right, from 0 to 1.
         present: which slots have a piece, (scenes, slots), boolean; never the slot with most pixels, which is the background.
     """
 

@@ -16,7 +16,7 @@ from pyzoo.recipes.slots.probes import impute_slots, swap_slots
 if TYPE_CHECKING:
     from pyzoo.recipes.slots.report import SlotsReport
 
-__all__ = ["decomposition", "exchange", "figures", "separation"]
+__all__ = ["decomposition", "drawn_slots", "exchange", "figures", "separation"]
 
 _SCENES = 8
 _ARI = "held_out_ari_fg"
@@ -45,6 +45,7 @@ def figures(report: "SlotsReport", history: Sequence[Mapping[str, float]]) -> It
         yield "exchange", exchange(report.pair.model, x, apart)
     if report.pair.model.draws_scenes:
         yield "samples", report.picture(report.sample(32, 0))
+        yield "figure9_samples", drawn_slots(report.drawn(_SCENES))
     if history:
         latents = sorted(name for name in history[0] if name == "z" or name.startswith("z_"))
         terms = {name: name for name in ("x", *latents, "penalty/masks") if name in history[0]}
@@ -97,9 +98,16 @@ def _alone(apart: Apart, slots: Tensor) -> Tensor:
 
 def decomposition(x: Tensor, apart: Apart) -> Figure:
     """Figure 8: images, their reconstructions and segments, then each slot's component on black, masked."""
-    segments = _PALETTE.to(x)[segments_of(apart.masks) % len(_PALETTE)].movedim(-1, 1)
+    return _slots({"image": x, "reconstruction": apart.reconstructions}, apart, "Images taken apart into slots")
+
+
+def drawn_slots(apart: Apart) -> Figure:
+    """Figure 9: scenes that were drawn, their segments, then each slot's component on black, masked."""
+    return _slots({"scene": apart.reconstructions}, apart, "Scenes drawn from the model, and their slots")
+
+
+def _slots(rows: Mapping[str, Tensor], apart: Apart, title: str) -> Figure:
+    segments = _PALETTE.to(apart.masks)[segments_of(apart.masks) % len(_PALETTE)].movedim(-1, 1)
     shown = (apart.masks.unsqueeze(2) * apart.components).unbind(1)
-    rows = {"image": x, "reconstruction": apart.reconstructions, "segments": segments}
-    rows |= {f"slot {slot}": part for slot, part in enumerate(shown, 1)}
-    cells = [list(row.clamp(0, 1)) for row in rows.values()]
-    return image_grid(cells, "Images taken apart into slots", side=0.8, labels=list(rows))
+    rows = {**rows, "segments": segments, **{f"slot {slot}": part for slot, part in enumerate(shown, 1)}}
+    return image_grid([list(row.clamp(0, 1)) for row in rows.values()], title, side=0.8, labels=list(rows))

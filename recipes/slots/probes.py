@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from pyzoo.data.scenes import Relation, Scenes, are_related
-from pyzoo.evaluation import match_slots, pieces_of_slots
+from pyzoo.evaluation import match_slots, pieces_of_slots, pixels_of_slots
 from pyzoo.models.genesis import Genesis
 from pyzoo.recipes.slots.apart import Apart, put_together
 
-__all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "swap_slots"]
+__all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "share_shown", "swap_slots"]
 
 FEWEST_SCENES = 20
 """Scenes in which a slot shows a piece, for what it shows to be read from its latent."""
@@ -44,8 +44,9 @@ def impute_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
 def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
     """Scenes with one slot of each exchanged for that of the next scene; the others follow it where slots are related.
 
-    In MPP^M and MPP^G the slot's global latent is exchanged, that of the scene is inferred from it alone, and the other slots'
-    global latents follow. In MONet and Genesis all of the slot's latent is exchanged, and nothing follows.
+    It is the slot of the same number there, whatever that shows. In MPP^M and MPP^G the slot's global latent is exchanged, that
+    of the scene is inferred from it alone, and the other slots' global latents follow. In MONet and Genesis all of the slot's
+    latent is exchanged, and nothing follows.
 
     Args:
         model: which took the scenes apart.
@@ -62,7 +63,7 @@ def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
 
 
 @torch.no_grad()
-def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
+def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation, guide: Any = None) -> float:
     """Share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the others.
 
     A regression learns to read the color or place of the piece that a slot shows from the slot's latent as it was inferred, in
@@ -71,13 +72,17 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
 
     In MPP^M and MPP^G it is the global latent, in MONet and Genesis the whole one, which is imputed the same in all scenes: it
     explains at most 0. The variance is about each slot's own mean, so that to know where a slot's pieces are on average is worth
-    nothing. nan where no slot shows pieces.
+    nothing. Only pieces count that a slot shows, see :func:`share_shown`. nan where no slot shows pieces.
+
+    A slot's encoder sees the whole image, and so the others may tell of a piece that they do not show. With a guide they are
+    encoded again, from images in which the imputed slot's pixels have been painted over by the background.
 
     Args:
         model: which took the scenes apart.
         apart: the scenes, taken apart.
         scenes: the same scenes, as they were made.
         relation: "color" or "place".
+        guide: encodes the other slots from images without the piece; None takes their latents as they are.
     """
     from sklearn.kernel_ridge import KernelRidge  # takes a second to import
     from sklearn.pipeline import make_pipeline
@@ -93,8 +98,12 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
         local, related = _split(model, apart.latents[scene])
         inferred, imputed = local[:, slot], torch.zeros_like(local[:, slot])
         if model.relations is not None:
+            inferred = related[:, slot]
+            if guide is not None:
+                x = _painted_over(apart.of(scene), scenes.images[scene.cpu()], slot)
+                related = _split(model, guide.slots(x, apart.masks[scene].log())[0])[1]
             present = torch.arange(model.num_slots, device=related.device).expand(len(scene), -1) != slot
-            inferred, imputed = related[:, slot], model.relations.impute(related, present)[:, slot]
+            imputed = model.relations.impute(related, present)[:, slot]
         true, inferred, imputed = target[scene.cpu(), piece.cpu()], inferred.double().cpu(), imputed.double().cpu()
         kernel = KernelRidge(kernel="rbf", alpha=0.1, gamma=0.3 / inferred.shape[1])
         read = make_pipeline(StandardScaler(), kernel).fit(inferred[::2].numpy(), true[::2].numpy())
@@ -102,6 +111,24 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation) ->
         error += (true[1::2] - found).square().sum().item()
         variance += (true[1::2] - true[1::2].mean(0)).square().sum().item()
     return 1 - error / variance if variance else float("nan")
+
+
+def _painted_over(apart: Apart, images: Tensor, slot: int) -> Tensor:
+    """Images, from 0 to 1, in which the pixels of a slot are painted over by the component of the slot with most pixels."""
+    largest = pixels_of_slots(apart.masks).sum((2, 3)).argmax(1)
+    background = apart.components[torch.arange(len(largest), device=largest.device), largest]
+    return torch.lerp(images.to(background) / 255, background, apart.masks[:, slot].unsqueeze(1))
+
+
+def share_shown(apart: Apart, scenes: Scenes) -> float:
+    """Share of the pieces that a slot of their own shows: those of which the probes tell.
+
+    Args:
+        apart: the scenes, taken apart.
+        scenes: the same scenes, as they were made.
+    """
+    shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), scenes.present.shape[1])
+    return (shown_by[scenes.present.to(shown_by.device)] >= 0).double().mean().item()
 
 
 def related_after_swap(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:

@@ -35,6 +35,9 @@ from pyzoo.training import Objective, Pair, Source, linear
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
 
+MOST_RELATED = 6
+"""Pieces of a scene that can be related: as many as there are colors."""
+
 Rate = Callable[[int], float]
 
 _GENERATED = {"tetrominoes": tetrominoes, "sprites": sprites}
@@ -71,6 +74,9 @@ class SlotsRecipe(ImageRecipe):
         super().__post_init__()
         normalized = isinstance(self.networks, RelatedNetworks) and self.networks.batch_norm
         self.require(self.batch_size >= 2 or not normalized, "batch_size", "at least 2 with --batch-norm")
+        if self.relation != "none":  # slots are compared with pieces in any order
+            pieces = f"2 to {min(MOST_RELATED, self.networks.num_slots)} with --relation {self.relation} and so many slots"
+            self.require(2 <= self.num_pieces <= min(MOST_RELATED, self.networks.num_slots), "num_pieces", pieces)
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class SlotsRecipe(ImageRecipe):
         if self.is_generated:
             return self.measured_scenes.images, None
         images, labels = super().measured_images()
-        return (images[: self.evaluation_scenes], labels) if self.is_scene_file else (images, labels)
+        return images[: self.evaluation_scenes], None if labels is None else labels[: self.evaluation_scenes]
 
     def held_out_segments(self) -> torch.Tensor | None:
         """The piece at each pixel of the held-out images, (images, height, width); None of images without masks."""
@@ -250,6 +256,7 @@ _LONG = {  # the networks of the paper's tables, at 32 x 32
     "decoder_channels": (32, 32, 32, 32),
 }
 _PAPER = {"steps": 1_000_000, "batch_size": 64, "image_size": 64, "num_slots": 5}
+_AS_PUBLISHED = {"coupling": "sigmoid", "learn_relation_scales": False, "relation_scale": 1.0, "scene_scale": 1.0}
 _SMALL_GENESIS = {
     "data": "sprites",
     "num_pieces": 4,
@@ -280,7 +287,7 @@ _PAPER_GENESIS = {"data": "sprites", "num_pieces": 4, "steps": 500_000, "batch_s
 class MONetRecipe(SlotsRecipe):
     """MONet: attention takes a scene apart, and a small VAE explains each part.
 
-    Slots are independent: the model draws components, and their masks do not fit each other. Scenes are drawn from mpp-monet.
+    Slots are independent: the model draws components, and their masks do not fit each other. To draw scenes, train mpp-monet.
     """
 
     name: ClassVar[str] = "monet"
@@ -304,16 +311,19 @@ class MONetRecipe(SlotsRecipe):
 class MPPMONetRecipe(MONetRecipe):
     """MPP^M: MONet whose slots are related by one latent of the scene, through invertible maps.
 
-    All networks are MONet's; a part of each slot's latent has another prior.
+    All networks are MONet's; a part of each slot's latent has another prior. ``paper`` has its fixed scales and sigmoids, but no
+    batch normalization in the maps, by which an inverse would not be one.
     """
 
     name: ClassVar[str] = "mpp-monet"
     about: ClassVar[About] = ABOUT["mpp-monet"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "long": _LONG, "paper": {**_PAPER, **_AS_PUBLISHED}}
 
     networks: MPPMONetNetworks = MPPMONetNetworks()
     """Sizes of the networks."""
     relation_speed: Positive = 4.0
-    """Learning rate of the maps that relate the slots once the networks' has fallen to zero, as a multiple of what that was."""
+    """Learning rate at the end of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
+    networks' falls."""
 
     def latents(self) -> tuple[str, ...]:
         return ("z_c", "z_g", "z_0")
@@ -338,11 +348,11 @@ class GenesisRecipe(SlotsRecipe):
     goal: float = 0.5655
     """What the reconstruction is to come down to, in nats for each channel of a pixel."""
     goal_speed: Positive = 1e-5
-    """Speed of the weight of the latents' divergence, for each nat of an image and each step."""
+    """Speed of beta, the weight of the latents' divergence (GECO), for each nat of an image and each step."""
     first_weight: Annotated[float, Above(0), AtMost(1)] = 1.0
-    """That weight at the start."""
+    """Beta, the weight of the latents' divergence, at the start."""
     least_weight: Annotated[float, Above(0), AtMost(1)] = 1e-10
-    """The smallest that it can become."""
+    """The smallest that beta, the weight of the latents' divergence, can become."""
     mask_share: Positive = 1.0
     """Weight of the divergence of the masks' latents, as a multiple of that of what the slots look like."""
 
@@ -364,16 +374,22 @@ class GenesisRecipe(SlotsRecipe):
 class MPPGenesisRecipe(GenesisRecipe):
     """MPP^G: Genesis whose slots are related by one latent of the scene, through invertible maps.
 
-    All networks are Genesis's; a part of what each slot looks like has another prior.
+    All networks are Genesis's; a part of what each slot looks like has another prior. ``paper`` is as that of mpp-monet.
     """
 
     name: ClassVar[str] = "mpp-genesis"
     about: ClassVar[About] = ABOUT["mpp-genesis"]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": _SMALL_GENESIS,
+        "long": _LONG_GENESIS,
+        "paper": {**_PAPER_GENESIS, **_AS_PUBLISHED},
+    }
 
     networks: MPPGenesisNetworks = MPPGenesisNetworks()
     """Sizes of the networks."""
     relation_speed: Positive = 4.0
-    """Learning rate of the maps that relate the slots once the networks' has fallen to zero, as a multiple of what that was."""
+    """Learning rate at the end of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
+    networks' falls."""
 
     def latents(self) -> tuple[str, ...]:
         return (*super().latents(), "z_g", "z_0")

@@ -7,9 +7,14 @@
 - ``reconstruction_mse``: mean squared error of the reconstructions, by pixel and channel, from latents' means.
 - ``relation_r2``: share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the
   others; at most 0 if slots are independent.
+- ``relation_r2_unseen``: the same, where the others' encoders did not see the imputed slot's pixels, which were painted over by
+  the background. Such images are new to them.
+- ``share_shown``: share of the pieces that have a slot of their own, of which ``relation_r2`` tells.
 - ``related_after_swap``: share of scenes whose pieces are related after a slot was exchanged for another scene's.
-- ``related_drawn``: share of drawn scenes whose pieces are related; in those of the data it is 1.
-- ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum.
+- ``related_drawn``: share of drawn scenes whose pieces are related; of tetrominoes that is all, of sprites nine in ten or more,
+  since sprites hide each other. By chance it is one scene in twenty of two pieces, by place, and one in three by color.
+- ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum. In MONet and MPP^M the
+  divergence of the masks is one of them, with its weight: the sum is their objective, and no bound of log p(x).
 - ``parameters``: of model and guide.
 
 Of images without masks there are neither ``ari_fg`` nor ``msc_fg``. What is said of relations is measured where one was planted.
@@ -30,7 +35,7 @@ from pyzoo.models.genesis import Genesis
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageReport
 from pyzoo.recipes.slots.apart import CHUNK, Apart, draw_scenes, take_apart
-from pyzoo.recipes.slots.probes import related_after_swap, relation_r2, share_related
+from pyzoo.recipes.slots.probes import related_after_swap, relation_r2, share_related, share_shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +65,8 @@ class SlotsReport(ImageReport):
         segments = self.recipe.measured_segments()
         if segments is not None:
             found["ari_fg"] = self._mean(foreground_ari, apart, segments)
-            found["ari_fg_elsewhere"] = self._mean(foreground_ari, apart._replace(masks=apart.masks.roll(-1, 0)), segments)
+            if len(x) > 1:
+                found["ari_fg_elsewhere"] = self._mean(foreground_ari, apart._replace(masks=apart.masks.roll(-1, 0)), segments)
             found["msc_fg"] = self._mean(mean_segmentation_covering, apart, segments)
         if self.recipe.relation != "none":
             found |= self._relations(apart)
@@ -74,12 +80,19 @@ class SlotsReport(ImageReport):
         found: dict[str, float] = {}
         if relation == "color" or not isinstance(model, Genesis):
             found["relation_r2"] = relation_r2(model, apart, scenes, relation)
+            if model.relations is not None:
+                found["relation_r2_unseen"] = relation_r2(model, apart, scenes, relation, self.pair.guide)
+            found["share_shown"] = share_shown(apart, scenes)
             found["related_after_swap"] = related_after_swap(model, apart, scenes, relation)
         if model.draws_scenes:
-            with torch.random.fork_rng():
-                torch.manual_seed(derive_seed(self.recipe.seed, "drawn"))
-                found["related_drawn"] = share_related(draw_scenes(model, len(scenes)), relation, scenes)
+            found["related_drawn"] = share_related(self.drawn(len(scenes)), relation, scenes)
         return {name: value for name, value in found.items() if math.isfinite(value)}  # where slots show pieces
+
+    def drawn(self, count: int) -> Apart:
+        """Scenes drawn from the model, with their slots; always the same."""
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(self.recipe.seed, "drawn"))
+            return draw_scenes(self.pair.model, count)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.slots.figures import figures  # matplotlib is imported only where something is drawn

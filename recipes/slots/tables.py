@@ -26,12 +26,15 @@ _PAPER = {  # on tetrominoes, as printed
 }
 _COLUMNS = {
     "ari_fg": "ARI",
+    "ari_fg_elsewhere": "ARI by another scene's slots",
     "msc_fg": "MSC",
     "reconstruction_mse": "squared error",
     "relation_r2": "R2 of an imputed slot",
+    "relation_r2_unseen": "R2 where it was not seen",
+    "share_shown": "pieces shown, share",
     "related_after_swap": "related after a swap, share",
     "related_drawn": "related where drawn, share",
-    "test_elbo": "ELBO, nats",
+    "test_elbo": "objective, nats",
 }
 
 
@@ -115,5 +118,5 @@ class MPPAblations(Table):
         for dim in self.global_dims:
             if dim != usual.global_dim:
                 rows.append(Row(f"{dim} global dimensions", MPPMONetRecipe, {**shared, "global_dim": dim}))
-        fixed = {"learn_relation_scales": False, "relation_scale": 1.0}
+        fixed = {"learn_relation_scales": False, "relation_scale": 1.0, "scene_scale": 1.0}
         return [*rows, Row("fixed scales", MPPMONetRecipe, {**shared, **fixed})]

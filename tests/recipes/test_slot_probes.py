@@ -10,7 +10,7 @@ from pyzoo.distributions import MessagePassingPrior
 from pyzoo.models.genesis import GenesisNetworks
 from pyzoo.models.monet import MONetNetworks
 from pyzoo.recipes.slots.apart import put_together, take_apart
-from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, swap_slots
+from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, share_shown, swap_slots
 
 
 class Knows(torch.nn.Module):
@@ -72,6 +72,32 @@ def test_who_knows_the_relation_imputes_and_follows(scenes):
     assert related_after_swap(model, apart, scenes, "color") == 1
     changed = swap_slots(model, apart, torch.ones(200, dtype=torch.int64))
     assert not torch.equal(changed.reconstructions, apart.reconstructions)
+
+
+def test_others_are_encoded_without_the_piece(scenes):
+    model, apart = knows(scenes, related=True)
+    seen = []
+
+    class Guide:
+        def slots(self, x, log_masks):
+            seen.append(x)
+            return model.latents(), None
+
+    found = relation_r2(model, apart, scenes, "color", Guide())
+    assert found == relation_r2(model, apart, scenes, "color")  # what it encodes is the same
+    assert len(seen) == 3
+    for piece, x in enumerate(seen, 1):
+        shown = (scenes.segments == piece).unsqueeze(1)
+        torch.testing.assert_close(x, torch.where(shown, 0.0, scenes.images / 255), rtol=0, atol=1e-6)
+
+
+def test_pieces_that_are_shown_are_counted(scenes):
+    _, apart = knows(scenes, related=True)
+    assert share_shown(apart, scenes) == 1
+    together = apart.masks.clone()
+    together[:, 1] += together[:, 2]  # two pieces in one slot
+    together[:, 2] = 0
+    assert share_shown(apart._replace(masks=together), scenes) < 0.8
 
 
 def test_independent_slots_do_not(scenes):
