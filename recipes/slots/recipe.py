@@ -262,10 +262,17 @@ _SMALL_GENESIS = {
     "num_pieces": 4,
     "steps": 10_000,
     "batch_size": 32,
-    "learning_rate": 3e-4,
+    "learning_rate": 1e-3,
+    "falls_after": 0.8,
     "clip_norm": 1e4,
     "image_size": 32,
     "num_slots": 5,
+    # What a slot looks like has few dimensions and a price that stays, and where it is has a tenth of that price: with more
+    # dimensions, or for less, slots share out the places of the image and not its pieces.
+    "z_dim": 4,
+    "first_weight": 0.2,
+    "least_weight": 0.2,
+    "mask_share": 0.1,
     "mask_dim": 16,
     "hidden_dim": 128,
     "channels": (16, 32, 32),
@@ -274,7 +281,6 @@ _SMALL_GENESIS = {
 _LONG_GENESIS = {  # Genesis's networks, at 32 x 32
     **_SMALL_GENESIS,
     "steps": 100_000,
-    "falls_after": 0.8,
     "mask_dim": 64,
     "hidden_dim": 256,
     "channels": (32, 32, 64, 64),
@@ -380,8 +386,8 @@ class MPPGenesisRecipe(GenesisRecipe):
     name: ClassVar[str] = "mpp-genesis"
     about: ClassVar[About] = ABOUT["mpp-genesis"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": _SMALL_GENESIS,
-        "long": _LONG_GENESIS,
+        "small": {**_SMALL_GENESIS, "global_dim": 2},
+        "long": {**_LONG_GENESIS, "global_dim": 2},
         "paper": {**_PAPER_GENESIS, **_AS_PUBLISHED},
     }
 

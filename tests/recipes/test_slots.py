@@ -90,7 +90,7 @@ def test_batches_are_scenes_of_the_seed():
 
 
 def test_the_goal_of_genesis_is_per_channel_of_a_pixel():
-    recipe = slots(GenesisRecipe, goal=0.5, goal_speed=1e-3)
+    recipe = slots(GenesisRecipe, first_weight=1.0, least_weight=1e-10, goal=0.5, goal_speed=1e-3)
     (objective,) = recipe.objectives(recipe.programs())
     assert objective.module.goal == 0.5 * 3 * 16 * 16
     objective.after_step(torch.zeros(()), {"x": torch.tensor(484.0)})
