@@ -35,8 +35,8 @@ from pyzoo.training import Objective, Pair, Source, linear
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
 
-MOST_RELATED = 6
-"""Pieces of a scene that can be related: as many as there are colors."""
+MOST_RELATED = {"color": 6, "place": 4}
+"""Pieces of a scene that can be related: as many as there are colors, or mirror images."""
 
 Rate = Callable[[int], float]
 
@@ -74,9 +74,12 @@ class SlotsRecipe(ImageRecipe):
         super().__post_init__()
         normalized = isinstance(self.networks, RelatedNetworks) and self.networks.batch_norm
         self.require(self.batch_size >= 2 or not normalized, "batch_size", "at least 2 with --batch-norm")
-        if self.relation != "none":  # slots are compared with pieces in any order
-            pieces = f"2 to {min(MOST_RELATED, self.networks.num_slots)} with --relation {self.relation} and so many slots"
-            self.require(2 <= self.num_pieces <= min(MOST_RELATED, self.networks.num_slots), "num_pieces", pieces)
+        if self.relation != "none":
+            most = MOST_RELATED[self.relation]
+            self.require(self.num_pieces <= most, "num_pieces", f"at most {most} with --relation {self.relation}")
+            self.require(self.num_pieces >= 2, "num_pieces", f"at least 2 with --relation {self.relation}")
+            slots = self.networks.num_slots  # pieces in any slots are asked whether they are related
+            self.require(slots >= self.num_pieces, "num_pieces", f"at most --num-slots {slots} with --relation {self.relation}")
 
     # Data -----------------------------------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ def test_ablations_change_one_thing_each():
     plain, *others = (row.recipe.preset("small", **row.fields) for row in rows)
     found = [{name for name, value in flat(other).items() if value != flat(plain)[name]} for other in others]
     assert found[:-1] == [{"num_couplings"}] * 2 + [{"global_dim"}] * 3
-    assert found[-1] == {"learn_relation_scales", "relation_scale"}
+    assert found[-1] == {"learn_relation_scales", "relation_scale", "scene_scale"}
 
 
 def test_files_of_scenes_are_trained_on_and_their_masks_measured(tmp_path):
@@ -175,3 +175,19 @@ def test_files_of_scenes_are_trained_on_and_their_masks_measured(tmp_path):
     assert torch.equal(run.recipe.held_out_segments(), resized.segments[12:16])
     with pytest.raises(UsageError, match="--relation must be none with"):
         slots(data=str(path), relation="color", batch_size=4).prepare()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"relation": "color", "num_pieces": 1}, "--num-pieces must be at least 2 with --relation color"),
+        ({"relation": "place", "num_pieces": 5, "num_slots": 6}, "--num-pieces must be at most 4 with --relation place"),
+        (
+            {"relation": "color", "num_pieces": 3, "num_slots": 2},
+            "--num-pieces must be at most --num-slots 2",
+        ),
+    ],
+)
+def test_what_cannot_be_related_is_refused_before_training(settings, message):
+    with pytest.raises(UsageError, match=message):
+        slots(MPPMONetRecipe, **settings)
