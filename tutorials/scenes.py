@@ -145,9 +145,10 @@ decomposition(x[:8], apart.of(torch.arange(8))).savefig(OUT / "2_taken_apart.png
 # %% [markdown]
 # ## 5. Put together again
 #
-# A scene is now a list of slots, and one can edit it. To remove a piece, give its pixels to the background. To put one back that
-# nobody has shown to the model, impute its latent: the scene's latent z_0 is inferred from the other slots, and tells where a
-# piece is missing. What relates to nothing, its shape, is the prior's mean, so that the piece is a blur at the right place.
+# A scene is now a list of slots, and one can edit it. To remove a piece, give its pixels to the background. To put one back
+# without its own slot, impute its latent: the scene's latent z_0 is inferred from the other slots, and tells where a piece is
+# missing. What relates to nothing, its shape, is the prior's mean, so that one gets a blur. (The other slots' encoder has seen
+# the whole image: `relation_r2` with a guide asks what is left where the piece was painted over first.)
 
 # %%
 numbers = torch.arange(3)
