@@ -8,12 +8,12 @@ random ones, which take as long.
 """
 
 import argparse
+import contextlib
 import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
 
-import pyro
 import torch
 import torchvision
 from torch import Tensor
@@ -21,14 +21,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import ToTensor
 
 from benchmarks.cases import Case, vae
+from benchmarks.rounds import stepping
 from pyzoo.data.images import ImageSource, load_images
 from pyzoo.errors import UsageError
-from pyzoo.infer import NegativeELBO
 from pyzoo.threads import limit_spinning
-from pyzoo.training import Hardware, Objective, keep_freed_memory
-from pyzoo.training.steps import make_step
+from pyzoo.training import keep_freed_memory
 
-SIDES = ("DataLoader, handwritten", "on the device, traced")
+SIDES = {"DataLoader, handwritten": "handwritten", "on the device, traced": "fp32 traced"}
+"""What is compared, and whose steps those are, of :data:`benchmarks.rounds.SIDES`."""
 
 
 class Digits(torchvision.datasets.MNIST):
@@ -60,26 +60,14 @@ def batches_on_device(images: Tensor, batch: int, device: torch.device) -> Itera
         yield source.batch(step, batch)["x"].flatten(1)
 
 
-def step_by_hand(case: Case) -> Callable[[Tensor], float]:
-    """A step of hand-written PyTorch with its default settings."""
-    optimizer = torch.optim.Adam([*case.model.parameters(), *case.guide.parameters()], lr=1e-3)
+def on_batches(case: Case, step: Callable[[], float]) -> Callable[[Tensor], float]:
+    """A step of a case on other batches than its own."""
 
-    def step(x: Tensor) -> float:
+    def on(x: Tensor) -> float:
         case.batch["x"].copy_(x)
-        optimizer.zero_grad()
-        loss = case.by_hand()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+        return step()
 
-    return step
-
-
-def our_step(case: Case, device: str) -> Callable[[Tensor], Tensor]:
-    """A traced step of ours."""
-    objective = Objective(NegativeELBO(case.model, case.guide), functools.partial(torch.optim.Adam, lr=1e-3, fused=True))
-    step = make_step(objective, "traced", Hardware(device=device).fabric(case.model, case.guide))
-    return lambda x: step({"x": x})[0]
+    return on
 
 
 def main() -> None:
@@ -95,23 +83,25 @@ def main() -> None:
     limit_spinning()
     keep_freed_memory()
     device, images = torch.device(arguments.device), images_of(arguments.images)
-    cases = [vae.make(str(arguments.batch), device) for _ in SIDES]
-    steps = dict(zip(SIDES, (step_by_hand(cases[0]), our_step(cases[1], arguments.device)), strict=True))
+    by_loader, ours = SIDES
     read = {
-        SIDES[0]: functools.partial(batches_of_loader, images, arguments.batch, arguments.workers, device),
-        SIDES[1]: functools.partial(batches_on_device, images, arguments.batch, device),
+        by_loader: functools.partial(batches_of_loader, images, arguments.batch, arguments.workers, device),
+        ours: functools.partial(batches_on_device, images, arguments.batch, device),
     }
     found: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
-    with pyro.validation_enabled(False):
-        for side, step in steps.items():
-            step(next(read[side]()))
+    with contextlib.ExitStack() as stack:
+        steps = {}
+        for side, name in SIDES.items():
+            case = vae.make(str(arguments.batch), device)
+            steps[side] = on_batches(case, stack.enter_context(stepping(case, name, arguments.device)))
+            steps[side](next(read[side]()))  # graphs are made in it
         for _ in range(arguments.rounds):
             for side in SIDES:
                 found[side].append((_seconds(read[side], steps[side], device), _seconds(read[side], None, device)))
     print("| | epoch, s | reading alone, s |\n|---|---|---|")
     for side, rows in found.items():
         print(f"| {side} | " + " | ".join(f"{statistics.median(each):.2f}" for each in zip(*rows, strict=True)) + " |")
-    ratios = [ours[0] / theirs[0] for theirs, ours in zip(*found.values(), strict=True)]
+    ratios = [mine[0] / theirs[0] for theirs, mine in zip(*found.values(), strict=True)]
     print(f"\nratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
