@@ -121,6 +121,34 @@ def test_compiled_normalizations_keep_the_types_of_autocast():
     assert torch.allclose(*gradients, rtol=0.05, atol=2e-3)
 
 
+def test_compiled_convolutions_have_their_channels_last_and_parameters_stay_as_they_are():
+    class Convolutions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.seen = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), []
+
+        def forward(self, x):
+            self.seen.append(self.second.weight.is_contiguous(memory_format=torch.channels_last))
+            return self.second(self.first(x).relu()).pow(2).mean(), {}
+
+    torch.manual_seed(0)
+    module = Convolutions()
+    twin = copy.deepcopy(module)
+    step = compile_step(module, torch.optim.Adam(module.parameters(), lr=0.01))
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
+    for seed in range(3):
+        x = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+        step(x=x)
+        optimizer.zero_grad()
+        twin(x)[0].backward()
+        optimizer.step()
+    assert all(module.seen)
+    assert not any(twin.seen)
+    for parameter, plain in zip(module.parameters(), twin.parameters(), strict=True):
+        assert parameter.is_contiguous()
+        torch.testing.assert_close(parameter, plain, rtol=1e-3, atol=1e-4)
+
+
 def test_compiled_steps_are_those_of_plain_torch():
     """By the same noise, through a changed weight, evaluation of a part, frozen parameters and restored ones."""
     torch.manual_seed(0)
