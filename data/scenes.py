@@ -374,11 +374,12 @@ def are_related(
         numbers = f"{fewest_pieces} and {num_pieces}"
         raise ValueError(f"fewest_pieces and num_pieces must be in this order and at most {slots}, the slots, got {numbers}.")
     counts = pieces.present.sum(1)
+    present, first = pieces.present.sort(1, descending=True, stable=True)  # the slots with pieces, in any order of theirs
+    colors, places = (each.take_along_dim(first.unsqueeze(-1), 1) for each in (pieces.colors, pieces.places))
     found = torch.zeros(scenes, dtype=torch.bool, device=counts.device)
     nothing = counts.new_zeros(scenes, 0, 0)  # what scenes look like is not asked
     for number in range(fewest_pieces, num_pieces + 1):
-        for order in itertools.permutations(range(slots), number):
-            there = pieces.present[:, order]
-            scene = Scenes(nothing, nothing, pieces.colors[:, order], pieces.places[:, order], nothing, there)
-            found |= (counts == number) & there.all(1) & has_relation(scene, relation, tolerance)
+        for order in itertools.permutations(range(number)):
+            scene = Scenes(nothing, nothing, colors[:, order], places[:, order], nothing, present[:, order])
+            found |= (counts == number) & has_relation(scene, relation, tolerance)
     return found
