@@ -9,7 +9,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 
@@ -112,6 +112,8 @@ def _placeholder(hint: Any) -> str | None:
     (kind,) = kinds
     if get_origin(kind) is tuple and get_args(kind)[1:] == (Ellipsis,):
         (inner,) = alternatives(get_args(kind)[0])
+        if get_origin(inner) is Literal:
+            return f"{{{','.join(map(str, get_args(inner)))}}} ..."
         return f"{inner.__name__.upper()} ..."
     return kind.__name__.upper() if len(kinds) < len(alternatives(hint)) and isinstance(kind, type) else None
 

@@ -137,7 +137,7 @@ class Length:
         return len(value) == self.low if self.exactly else len(value) >= self.low
 
     def __str__(self) -> str:
-        return f"{self.low} numbers" if self.exactly else f"{self.low} or more numbers"
+        return f"{self.low} values" if self.exactly else f"{self.low} or more values"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from pyzoo.about import About, entries
 from pyzoo.checks import require_kind
 from pyzoo.errors import UsageError
-from pyzoo.settings import Settings, Steps, flat
+from pyzoo.settings import Settings, Steps, flag, flat
 from pyzoo.training.recipe import Recipe, load_entry
 from pyzoo.training.run import Run
 from pyzoo.training.run_folder import read_checked, write_checked
@@ -125,9 +125,18 @@ class Table(Settings):
         yield from ()
 
     def recipe(self, row: Row, seed: int) -> Recipe:
-        """A row's recipe with a seed."""
+        """A row's recipe with a seed.
+
+        Raises:
+            UsageError: a setting is out of range; of one that is not the table's own, it says which row has it.
+        """
         more = {} if self.steps is None else {"steps": self.steps}
-        made = row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
+        try:
+            made = row.recipe.preset(row.preset or self.preset, **{**row.fields, **more, "seed": seed})
+        except UsageError as error:
+            if str(error).partition(" ")[0] in map(flag, flat(self)):
+                raise
+            raise UsageError(f"row '{row.label}' cannot be trained: {error}") from error
         return made.fitted(())  # no user has chosen the size of a batch
 
     def render(self, runs: Mapping[str, Sequence[Run]], references: References | None = None) -> str:

@@ -171,7 +171,7 @@ def test_your_own_structure():
         ({"structure": "full", "gate_estimator": "hard"}, "--gate-estimator must be relaxed where no gate is learned, got hard"),
         ({"initial_gate": 1.0}, "--initial-gate must be positive and below 1, got 1.0"),
         ({"nodes": 3}, "--latent-dim must be a multiple of --nodes 3, got 80"),
-        ({"widths": ()}, "--widths must be 1 or more numbers, got none"),
+        ({"widths": ()}, "--widths must be 1 or more values, got none"),
         ({"x_shape": (28, 28)}, "--x-shape must be 3 values, got 28 28"),
     ],
 )

@@ -347,7 +347,7 @@ def test_notes_say_what_the_numbers_are_of(images_are):
         ({"z_dim": 0}, "--z-dim must be at least 1"),
         ({"num_views": 0}, "--num-views"),
         ({"neighbors": 0}, "--neighbors"),
-        ({"encoder_channels": (4, 4)}, "--encoder-channels must be 4 numbers"),
+        ({"encoder_channels": (4, 4)}, "--encoder-channels must be 4 values"),
         ({"prior_weight": -1.0}, "--prior-weight"),
         ({"transformation_weight": -1.0}, "--transformation-weight"),
         ({"warmup_steps": -1}, "--warmup-steps"),
