@@ -57,7 +57,10 @@ def read_whole(path: Path, md5: str) -> bytes:
 
 @contextlib.contextmanager
 def downloading(
-    name: str, where: Path | None, folder: str | Path | None, instead: str = "use --preset digits, which needs no files"
+    name: str,
+    where: Path | None,
+    folder: str | Path | None,
+    instead: str = "take digits, which need none (--preset digits, or --data digits)",
 ) -> Iterator[Any]:
     """Gives torchvision for a download, and turns every failure into one line.
 
