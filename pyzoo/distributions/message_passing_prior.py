@@ -319,20 +319,18 @@ class _Coupling(AffineCoupling):
 
 
 class _CouplingNetwork(nn.Sequential):
-    """Shift and log-scale of a coupling from the half that it keeps (table 7).
-
-    At the start the coupling changes little, unless the output is normalized over the batch.
-    """
+    """Shift and log-scale of a coupling from the half that it keeps (table 7). At the start the coupling changes little."""
 
     def __init__(self, kept: int, moved: int, hidden_dims: Sequence[int], coupling: str, batch_norm: bool) -> None:
         widths = [kept, *hidden_dims]
         layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         last = nn.Linear(widths[-1], 2 * moved)
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.zeros_(last.bias)
+        outputs = [last, nn.BatchNorm1d(2 * moved)] if batch_norm else [last]
+        nn.init.normal_(outputs[-1].weight, std=0.01)
+        nn.init.zeros_(outputs[-1].bias)
         if coupling == "sigmoid":
-            nn.init.constant_(last.bias[moved:], _MOST_LOG_SCALE)
-        super().__init__(*layers, last, *([nn.BatchNorm1d(2 * moved)] if batch_norm else []))
+            nn.init.constant_(outputs[-1].bias[moved:], _MOST_LOG_SCALE)
+        super().__init__(*layers, *outputs)
         self.squash = logsigmoid if coupling == "sigmoid" else _bounded
 
     def forward(self, kept: Tensor) -> tuple[Tensor, Tensor]:
