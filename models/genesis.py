@@ -13,6 +13,7 @@ Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we
 
 - Masks are decoded once, in the guide, which hands them on as the unscored point m.
 - Batch normalization between layers would tie the images of a batch together: it is group normalization here.
+- The supplement's other likelihood, eq. 12, is MONet's and MPP^M's alone: Genesis and MPP^G have the mixture.
 - In MPP^G the local part of z_k^c keeps Genesis's prior, and the global part has that of the supplement in its place.
 """
 

@@ -3,13 +3,12 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pyzoo.about import About
 from pyzoo.data.scenes import Relation
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe, SlotsRecipe
-from pyzoo.settings import Length
 from pyzoo.training import Row, Table
 
 __all__ = ["MPPAblations", "MPPTable5"]
@@ -67,14 +66,21 @@ class MPPTable5(Table):
         "chance."
     )
 
-    models: Annotated[tuple[Literal["MONet", "MPP^M", "Genesis", "MPP^G"], ...], Length(1)] = ("MONet", "MPP^M")
+    models: tuple[Literal["MONet", "MPP^M", "Genesis", "MPP^G"], ...] = ("MONet", "MPP^M")
     """Models to compare."""
-    relations: Annotated[tuple[Literal["none", "color", "place"], ...], Length(1)] = ("none", "place")
+    relations: tuple[Literal["none", "color", "place"], ...] = ("none", "place")
     """What of each piece follows from the first, in the scenes."""
+    likelihood: Literal["mixture", "weighted"] = "mixture"
+    """One mixture for each pixel, or each slot's likelihood weighted by its mask (eq. 12), of MONet and MPP^M."""
     data: str | None = None
     """Scenes or images to train on; by default the preset's."""
     data_dir: Path | None = None
     """Folder in which they are looked for first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mixed = [label for label in self.models if issubclass(_MODELS[label], GenesisRecipe)]
+        self.require(self.likelihood == "mixture" or not mixed, "likelihood", f"mixture with {' and '.join(mixed)}")
 
     def rows(self) -> Sequence[Row]:
         rows = []
@@ -83,6 +89,7 @@ class MPPTable5(Table):
                 recipe = _MODELS[label]
                 fields = {**_scenes(relation, recipe, self.preset), "data_dir": self.data_dir}
                 fields |= {} if self.data is None else {"data": self.data}
+                fields |= {} if self.likelihood == "mixture" else {"likelihood": self.likelihood}
                 plain = relation == "none" and recipe.preset(self.preset, **fields).data == "tetrominoes"
                 scenes = {"none": "", "color": ", related colors", "place": ", two at mirrored places"}[relation]
                 rows.append(Row(label + scenes, recipe, fields, _PAPER.get(label, {}) if plain else {}))
