@@ -31,7 +31,7 @@ from pyzoo.evaluation import foreground_ari, segments_of
 from pyzoo.infer import NegativeELBO, TracedStep
 from pyzoo.models.monet import MPPMONetNetworks
 from pyzoo.plotting import image_grid, image_sheet
-from pyzoo.recipes.slots.apart import Apart, take_apart
+from pyzoo.recipes.slots.decomposition import Decomposition, decompose
 from pyzoo.recipes.slots.figures import decomposition
 from pyzoo.recipes.slots.probes import impute_slots, relation_r2
 from pyzoo.training import keep_freed_memory, linear
@@ -106,7 +106,7 @@ print(f"masks sum to {masks.sum(1).min():.4f} at least, {masks.sum(1).max():.4f}
 # %%
 def separation(model, guide):
     """How well the masks separate the pieces: the adjusted Rand index of their pixels, 1 if perfectly."""
-    masks = take_apart(model.eval(), guide.eval(), x).masks
+    masks = decompose(model.eval(), guide.eval(), x).masks
     model.train(), guide.train()
     return foreground_ari(segments_of(masks), scenes.segments).nanmean().item()
 
@@ -139,8 +139,8 @@ model, guide = train(model, guide)
 # Each column is a scene. Below it are its reconstruction, the slot that has most of each pixel, and what each slot shows.
 
 # %%
-apart = take_apart(model, guide, x)
-decomposition(x[:8], apart.of(torch.arange(8))).savefig(OUT / "2_taken_apart.png", dpi=120)
+decomposed = decompose(model, guide, x)
+decomposition(x[:8], decomposed.of(torch.arange(8))).savefig(OUT / "2_taken_apart.png", dpi=120)
 
 # %% [markdown]
 # ## 5. Put together again
@@ -152,16 +152,16 @@ decomposition(x[:8], apart.of(torch.arange(8))).savefig(OUT / "2_taken_apart.png
 
 # %%
 numbers = torch.arange(3)
-areas = (segments_of(apart.masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
+areas = (segments_of(decomposed.masks).unsqueeze(1) == numbers[:, None, None]).sum((2, 3))
 order = areas.argsort(1, descending=True)
 background, piece = order[:, 0], order[:, 1]
 rows = torch.arange(len(x))
 
-masks = apart.masks.clone()
+masks = decomposed.masks.clone()
 masks[rows, background] += masks[rows, piece]
 masks[rows, piece] = 0
-removed = Apart(masks, apart.components, apart.latents, apart.mask_latents)
-imputed = impute_slots(model, apart, piece)
+removed = Decomposition(masks, decomposed.components, decomposed.latents, decomposed.mask_latents)
+imputed = impute_slots(model, decomposed, piece)
 shown = {"scene": x, "without a piece": removed.reconstructions, "the piece, imputed": imputed.reconstructions}
 cells = [list(images[:8].clamp(0, 1)) for images in shown.values()]
 edited = image_grid(cells, "A piece removed, and one imputed from the rest", side=0.8, labels=list(shown))
@@ -174,7 +174,7 @@ edited.savefig(OUT / "3_edited.png", dpi=120)
 # perfectly, 0 not at all. A MONet, whose slots are independent, imputes the same everywhere, and gets at most 0.
 
 # %%
-print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, apart, scenes, 'place'):.2f}")
+print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, decomposed, scenes, 'place'):.2f}")
 
 # %% [markdown]
 # ## 7. Change one thing: balance
@@ -184,7 +184,7 @@ print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, ap
 
 # %%
 plain = train(*pair(mask_balance=1.0), steps=max(1, STEPS // 2))
-decomposition(x[:8], take_apart(*plain, x[:8])).savefig(OUT / "4_without_balance.png", dpi=120)
+decomposition(x[:8], decompose(*plain, x[:8])).savefig(OUT / "4_without_balance.png", dpi=120)
 
 # %% [markdown]
 # ## 8. Your turn

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyzoo.evaluation import pixels_of_slots, segments_of
 from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history
-from pyzoo.recipes.slots.apart import Apart, take_apart
+from pyzoo.recipes.slots.decomposition import Decomposition, decompose
 from pyzoo.recipes.slots.probes import impute_slots, swap_slots
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ _PALETTE = torch.tensor(
 def figures(report: "SlotsReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
     """All figures of a run."""
     x = report.measured[0][:_SCENES]
-    apart = take_apart(*report.pair, x)
-    yield "figure8_decomposition", decomposition(x, apart)
+    decomposed = decompose(*report.pair, x)
+    yield "figure8_decomposition", decomposition(x, decomposed)
     if len(x) > 1:
-        yield "exchange", exchange(report.pair.model, x, apart)
+        yield "exchange", exchange(report.pair.model, x, decomposed)
     if report.pair.model.draws_scenes:
         yield "samples", report.picture(report.sample(32, 0))
         yield "figure9_samples", drawn_slots(report.drawn(_SCENES))
@@ -67,20 +67,20 @@ def separation(measured: Sequence[tuple[float, float]]) -> Figure:
     return figure
 
 
-def exchange(model: Any, x: Tensor, apart: Apart) -> Figure:
+def exchange(model: Any, x: Tensor, decomposed: Decomposition) -> Figure:
     """Images with one slot imputed from the others, and with one exchanged for that of the next image.
 
     Args:
         model: which took the images apart.
         x: images, (images, channels, height, width), at least 2.
-        apart: the images, taken apart.
+        decomposed: the images, taken apart.
     """
-    pixels = pixels_of_slots(apart.masks).sum((2, 3))
+    pixels = pixels_of_slots(decomposed.masks).sum((2, 3))
     slots = pixels.argsort(1, descending=True)[:, 1]  # the largest but the background
-    imputed, swapped = impute_slots(model, apart, slots), swap_slots(model, apart, slots)
+    imputed, swapped = impute_slots(model, decomposed, slots), swap_slots(model, decomposed, slots)
     rows = {
         "image": x,
-        "one slot of it": _alone(apart, slots),
+        "one slot of it": _alone(decomposed, slots),
         "slot, imputed": _alone(imputed, slots),
         "image with that": imputed.reconstructions,
         "slot, swapped": _alone(swapped, slots),
@@ -90,24 +90,24 @@ def exchange(model: Any, x: Tensor, apart: Apart) -> Figure:
     return image_grid(cells, "One slot imputed from the others, and exchanged for the next image's", side=0.8, labels=list(rows))
 
 
-def _alone(apart: Apart, slots: Tensor) -> Tensor:
+def _alone(decomposed: Decomposition, slots: Tensor) -> Tensor:
     """One slot's component of each image on black, masked."""
     rows = torch.arange(len(slots), device=slots.device)
-    return apart.masks[rows, slots].unsqueeze(1) * apart.components[rows, slots]
+    return decomposed.masks[rows, slots].unsqueeze(1) * decomposed.components[rows, slots]
 
 
-def decomposition(x: Tensor, apart: Apart) -> Figure:
+def decomposition(x: Tensor, decomposed: Decomposition) -> Figure:
     """Figure 8: images, their reconstructions and segments, then each slot's component on black, masked."""
-    return _slots({"image": x, "reconstruction": apart.reconstructions}, apart, "Images taken apart into slots")
+    return _slots({"image": x, "reconstruction": decomposed.reconstructions}, decomposed, "Images taken apart into slots")
 
 
-def drawn_slots(apart: Apart) -> Figure:
+def drawn_slots(decomposed: Decomposition) -> Figure:
     """Figure 9: scenes that were drawn, their segments, then each slot's component on black, masked."""
-    return _slots({"scene": apart.reconstructions}, apart, "Scenes drawn from the model, and their slots")
+    return _slots({"scene": decomposed.reconstructions}, decomposed, "Scenes drawn from the model, and their slots")
 
 
-def _slots(rows: Mapping[str, Tensor], apart: Apart, title: str) -> Figure:
-    segments = _PALETTE.to(apart.masks)[segments_of(apart.masks) % len(_PALETTE)].movedim(-1, 1)
-    shown = (apart.masks.unsqueeze(2) * apart.components).unbind(1)
+def _slots(rows: Mapping[str, Tensor], decomposed: Decomposition, title: str) -> Figure:
+    segments = _PALETTE.to(decomposed.masks)[segments_of(decomposed.masks) % len(_PALETTE)].movedim(-1, 1)
+    shown = (decomposed.masks.unsqueeze(2) * decomposed.components).unbind(1)
     rows = {**rows, "segments": segments, **{f"slot {slot}": part for slot, part in enumerate(shown, 1)}}
     return image_grid([list(row.clamp(0, 1)) for row in rows.values()], title, side=0.8, labels=list(rows))

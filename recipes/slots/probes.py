@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 from pyzoo.data.scenes import Relation, Scenes, are_related
 from pyzoo.evaluation import match_slots, pieces_of_slots, pixels_of_slots
 from pyzoo.models.genesis import Genesis
-from pyzoo.recipes.slots.apart import Apart, put_together
+from pyzoo.recipes.slots.decomposition import Decomposition, put_together
 
 __all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "share_shown", "swap_slots"]
 
@@ -18,7 +18,7 @@ FEWEST_SCENES = 20
 
 
 @torch.no_grad()
-def impute_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
+def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomposition:
     """Scenes with one slot of each as the model expects it from the other slots.
 
     In MPP^M and MPP^G the slot's global latent is imputed, and its local one is the prior's mean; in MONet and Genesis all of it
@@ -26,22 +26,22 @@ def impute_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
 
     Args:
         model: which took the scenes apart.
-        apart: scenes taken apart.
+        decomposed: scenes taken apart.
         slots: the slot of each scene, (images,), int64.
     """
     missing = one_hot(slots, model.num_slots).bool()
-    local, related = _split(model, apart.latents)
-    expected = torch.zeros_like(apart.latents)
+    local, related = _split(model, decomposed.latents)
+    expected = torch.zeros_like(decomposed.latents)
     if isinstance(model, Genesis):
-        expected = model.component_prior(apart.mask_latents).chunk(2, -1)[0]
+        expected = model.component_prior(decomposed.mask_latents).chunk(2, -1)[0]
     parts = [torch.where(missing.unsqueeze(-1), _split(model, expected)[0], local)]
     if model.relations is not None:
         parts.append(model.relations.impute(related, ~missing))
-    return put_together(model, torch.cat(parts, -1), apart.mask_latents)
+    return put_together(model, torch.cat(parts, -1), decomposed.mask_latents)
 
 
 @torch.no_grad()
-def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
+def swap_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomposition:
     """Scenes with one slot of each exchanged for that of the next scene; the others follow it where slots are related.
 
     It is the slot of the same number there, whatever that shows. In MPP^M and MPP^G the slot's global latent is exchanged, that
@@ -50,20 +50,20 @@ def swap_slots(model: Any, apart: Apart, slots: Tensor) -> Apart:
 
     Args:
         model: which took the scenes apart.
-        apart: scenes taken apart, at least 2.
+        decomposed: scenes taken apart, at least 2.
         slots: the slot of each scene, (images,), int64.
     """
     swapped = one_hot(slots, model.num_slots).bool()
-    local, related = _split(model, apart.latents)
+    local, related = _split(model, decomposed.latents)
     if model.relations is None:
         latents = torch.where(swapped.unsqueeze(-1), local.roll(-1, 0), local)
     else:
         latents = torch.cat([local, model.relations.impute(related.roll(-1, 0), swapped)], -1)
-    return put_together(model, latents, apart.mask_latents)
+    return put_together(model, latents, decomposed.mask_latents)
 
 
 @torch.no_grad()
-def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation, guide: Any = None) -> float:
+def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation: Relation, guide: Any = None) -> float:
     """Share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the others.
 
     A regression learns to read the color or place of the piece that a slot shows from the slot's latent as it was inferred, in
@@ -79,7 +79,7 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation, gu
 
     Args:
         model: which took the scenes apart.
-        apart: the scenes, taken apart.
+        decomposed: the scenes, taken apart.
         scenes: the same scenes, as they were made.
         relation: "color" or "place".
         guide: encodes the other slots from images without the piece; None takes their latents as they are.
@@ -89,19 +89,19 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation, gu
     from sklearn.preprocessing import StandardScaler
 
     target = {"color": scenes.colors, "place": scenes.places}[relation].double().cpu()
-    shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), target.shape[1])
+    shown_by = match_slots(decomposed.masks, scenes.segments.to(decomposed.masks.device), target.shape[1])
     error = variance = 0.0
     for slot in range(model.num_slots):
         scene, piece = (shown_by == slot).nonzero().unbind(1)
         if len(scene) < FEWEST_SCENES:
             continue
-        local, related = _split(model, apart.latents[scene])
+        local, related = _split(model, decomposed.latents[scene])
         inferred, imputed = local[:, slot], torch.zeros_like(local[:, slot])
         if model.relations is not None:
             inferred = related[:, slot]
             if guide is not None:
-                x = _painted_over(apart.of(scene), scenes.images[scene.cpu()], slot)
-                related = _split(model, guide.slots(x, apart.masks[scene].log())[0])[1]
+                x = _painted_over(decomposed.of(scene), scenes.images[scene.cpu()], slot)
+                related = _split(model, guide.slots(x, decomposed.masks[scene].log())[0])[1]
             present = torch.arange(model.num_slots, device=related.device).expand(len(scene), -1) != slot
             imputed = model.relations.impute(related, present)[:, slot]
         true, inferred, imputed = target[scene.cpu(), piece.cpu()], inferred.double().cpu(), imputed.double().cpu()
@@ -113,46 +113,46 @@ def relation_r2(model: Any, apart: Apart, scenes: Scenes, relation: Relation, gu
     return 1 - error / variance if variance else float("nan")
 
 
-def _painted_over(apart: Apart, images: Tensor, slot: int) -> Tensor:
+def _painted_over(decomposed: Decomposition, images: Tensor, slot: int) -> Tensor:
     """Images, from 0 to 1, in which the pixels of a slot are painted over by the component of the slot with most pixels."""
-    largest = pixels_of_slots(apart.masks).sum((2, 3)).argmax(1)
-    background = apart.components[torch.arange(len(largest), device=largest.device), largest]
-    return torch.lerp(images.to(background) / 255, background, apart.masks[:, slot].unsqueeze(1))
+    largest = pixels_of_slots(decomposed.masks).sum((2, 3)).argmax(1)
+    background = decomposed.components[torch.arange(len(largest), device=largest.device), largest]
+    return torch.lerp(images.to(background) / 255, background, decomposed.masks[:, slot].unsqueeze(1))
 
 
-def share_shown(apart: Apart, scenes: Scenes) -> float:
+def share_shown(decomposed: Decomposition, scenes: Scenes) -> float:
     """Share of the pieces that a slot of their own shows: those of which the probes tell.
 
     Args:
-        apart: the scenes, taken apart.
+        decomposed: the scenes, taken apart.
         scenes: the same scenes, as they were made.
     """
-    shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), scenes.present.shape[1])
+    shown_by = match_slots(decomposed.masks, scenes.segments.to(decomposed.masks.device), scenes.present.shape[1])
     return (shown_by[scenes.present.to(shown_by.device)] >= 0).double().mean().item()
 
 
-def related_after_swap(model: Any, apart: Apart, scenes: Scenes, relation: Relation) -> float:
+def related_after_swap(model: Any, decomposed: Decomposition, scenes: Scenes, relation: Relation) -> float:
     """Share of scenes whose pieces are related after the first piece's slot was swapped.
 
     It is the share of those scenes in which each piece had a slot of its own; nan if there are fewer than two.
 
     Args:
         model: which took the scenes apart.
-        apart: the scenes, taken apart.
+        decomposed: the scenes, taken apart.
         scenes: the same scenes, as they were made.
         relation: "color" or "place".
     """
-    shown_by = match_slots(apart.masks, scenes.segments.to(apart.masks.device), scenes.present.shape[1])
+    shown_by = match_slots(decomposed.masks, scenes.segments.to(decomposed.masks.device), scenes.present.shape[1])
     chosen = ((shown_by >= 0) | ~scenes.present.to(shown_by.device)).all(1)
     if chosen.sum() < 2:
         return float("nan")
-    return share_related(swap_slots(model, apart.of(chosen), shown_by[chosen, 0]), relation, scenes)
+    return share_related(swap_slots(model, decomposed.of(chosen), shown_by[chosen, 0]), relation, scenes)
 
 
-def share_related(apart: Apart, relation: Relation, like: Scenes) -> float:
+def share_related(decomposed: Decomposition, relation: Relation, like: Scenes) -> float:
     """Share of scenes whose pieces are related, and as many as scenes of a kind have."""
     numbers = like.present.sum(1)
-    pieces = pieces_of_slots(apart.masks, apart.components)
+    pieces = pieces_of_slots(decomposed.masks, decomposed.components)
     return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
 
 

@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from pyzoo.about import About
-from pyzoo.data.files import SCENE_TYPE, ImageData
-from pyzoo.data.images import ImageSource
+from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, ImageData
+from pyzoo.data.images import IMAGE_SETS, ImageSource
 from pyzoo.data.scene_files import SceneFile, read_scenes
 from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoes
 from pyzoo.errors import UsageError
@@ -27,7 +27,7 @@ from pyzoo.infer import GECO, NegativeELBO
 from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks
 from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks, RelatedNetworks
 from pyzoo.random import derive_seed, seeded
-from pyzoo.recipes.images import ImageRecipe, InData
+from pyzoo.recipes.images import ImageRecipe, InData, is_own
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.report import SlotsReport
 from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Weight, flag
@@ -54,14 +54,17 @@ class SlotsRecipe(ImageRecipe):
 
     data: Annotated[str, InData] = "tetrominoes"
     """Scenes to train on: tetrominoes or sprites, which are made as they are needed; a file .tfrecords of DeepMind's
-    multi-object datasets, with masks; or your own images, a folder or a file .npz, .npy or .pt, which have no masks."""
+    multi-object datasets, with masks; or images without masks: torchvision:NAME, such as torchvision:CelebA, or your own, a
+    folder or a file .npz, .npy or .pt."""
+    image_size: Annotated[int, AtLeast(1), AtMost(4096), InData] | None = None
+    """Pixels on a side: of scenes that are made, and to which other images are resized."""
     num_pieces: Annotated[Count, InData] = 3
     """Pieces in a scene; of sprites the most."""
     relation: Annotated[Relation, InData] = "none"
     """What of each piece follows from the first: its color, its place, or nothing."""
     learning_rate: Positive = 1e-4
     """Learning rate of Adam."""
-    falls_after: Share = 1.0
+    decay_after: Share = 1.0
     """Share of the steps after which the learning rate falls to zero, in a straight line."""
     clip_norm: Positive | None = None
     """Largest norm of the gradient."""
@@ -111,6 +114,12 @@ class SlotsRecipe(ImageRecipe):
 
     def read_data(self) -> ImageData:
         if not self.is_scene_file:
+            named = (*_GENERATED, *IMAGE_SETS)
+            if not (self.data in named or self.data.startswith("torchvision:") or is_own(self.data, named)):
+                files = f"a folder of images, or a file that ends in {', '.join((SCENE_TYPE, *FILE_TYPES))}"
+                raise UsageError(
+                    f"there are no scenes '{self.data}': --data takes {', '.join(_GENERATED)}, torchvision:NAME, {files}"
+                )
             return super().read_data()
         images = self.scene_file.images
         tested = min(max(round(self.test_share * len(images)), 1), len(images) - 1)
@@ -179,7 +188,11 @@ class SlotsRecipe(ImageRecipe):
         self.sized()
 
     def fitted(self, given: Collection[str]) -> Self:
-        return self if self.is_generated else super().fitted(given)
+        if self.is_generated:
+            return self
+        if "num_pieces" in given:
+            raise UsageError(f"--num-pieces is of scenes that are made: those of {self.data} have the pieces that they have")
+        return super().fitted(given)
 
     def fingerprint(self) -> str:
         return self.data if self.is_generated else super().fingerprint()
@@ -224,7 +237,7 @@ class SlotsRecipe(ImageRecipe):
         The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to
         them. As the networks settle, the relations are learned faster.
         """
-        start = self.falls_after * self.steps
+        start = self.decay_after * self.steps
         networks = linear(1.0, 0.0, self.steps - start, start)
         if relations is None:
             return [{"params": list(module.parameters())}], [networks]
@@ -241,7 +254,7 @@ _SMALL = {
     "steps": 10_000,
     "batch_size": 16,
     "learning_rate": 5e-4,
-    "falls_after": 0.7,
+    "decay_after": 0.7,
     "clip_norm": 1e4,
     "image_size": 32,
     "num_slots": 4,
@@ -254,7 +267,7 @@ _LONG = {  # the networks of the paper's tables, at 32 x 32
     **_SMALL,
     "steps": 100_000,
     "batch_size": 32,
-    "falls_after": 0.8,
+    "decay_after": 0.8,
     "attention_channels": (32, 32, 64, 64),
     "decoder_channels": (32, 32, 32, 32),
 }
@@ -266,16 +279,16 @@ _SMALL_GENESIS = {
     "steps": 10_000,
     "batch_size": 32,
     "learning_rate": 1e-3,
-    "falls_after": 0.8,
+    "decay_after": 0.8,
     "clip_norm": 1e4,
     "image_size": 32,
     "num_slots": 5,
     # What a slot looks like has few dimensions and a price that stays, and where it is has a tenth of that price: with more
     # dimensions, or for less, slots share out the places of the image and not its pieces.
     "z_dim": 4,
-    "first_weight": 0.2,
-    "least_weight": 0.2,
-    "mask_share": 0.1,
+    "initial_beta": 0.2,
+    "min_beta": 0.2,
+    "mask_kl_weight": 0.1,
     "mask_dim": 16,
     "hidden_dim": 128,
     "channels": (16, 32, 32),
@@ -358,24 +371,24 @@ class GenesisRecipe(SlotsRecipe):
     """What the reconstruction is to come down to, in nats for each channel of a pixel."""
     goal_speed: Positive = 1e-5
     """Speed of beta, the weight of the latents' divergence (GECO), for each nat of an image and each step."""
-    first_weight: Annotated[float, Above(0), AtMost(1)] = 1.0
+    initial_beta: Annotated[float, Above(0), AtMost(1)] = 1.0
     """Beta, the weight of the latents' divergence, at the start."""
-    least_weight: Annotated[float, Above(0), AtMost(1)] = 1e-10
+    min_beta: Annotated[float, Above(0), AtMost(1)] = 1e-10
     """The smallest that beta, the weight of the latents' divergence, can become."""
-    mask_share: Positive = 1.0
+    mask_kl_weight: Positive = 1.0
     """Weight of the divergence of the masks' latents, as a multiple of that of what the slots look like."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.least_weight <= self.first_weight, "least_weight", f"at most --first-weight {self.first_weight:g}")
+        self.require(self.min_beta <= self.initial_beta, "min_beta", f"at most --initial-beta {self.initial_beta:g}")
 
     def latents(self) -> tuple[str, ...]:
         return (*(f"z_m_{slot + 1}" for slot in range(self.networks.num_slots)), "z_c")
 
     def loss(self, pair: Pair) -> tuple[nn.Module, Any]:
-        weights = {name: self.mask_share if name.startswith("z_m") else 1.0 for name in self.latents()}
+        weights = {name: self.mask_kl_weight if name.startswith("z_m") else 1.0 for name in self.latents()}
         elbo, goal = NegativeELBO(*pair, kl_weights=weights), self.goal * math.prod(self.sized().networks.x_shape)
-        geco = GECO(elbo, goal, speed=self.goal_speed, smallest=self.least_weight, start=self.first_weight)
+        geco = GECO(elbo, goal, speed=self.goal_speed, smallest=self.min_beta, start=self.initial_beta)
         return geco, geco.update
 
 

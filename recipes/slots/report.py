@@ -34,7 +34,7 @@ from pyzoo.evaluation import foreground_ari, generate, mean_segmentation_coverin
 from pyzoo.models.genesis import Genesis
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageReport
-from pyzoo.recipes.slots.apart import CHUNK, Apart, draw_scenes, take_apart
+from pyzoo.recipes.slots.decomposition import CHUNK, Decomposition, decompose, draw_scenes
 from pyzoo.recipes.slots.probes import related_after_swap, relation_r2, share_related, share_shown
 
 if TYPE_CHECKING:
@@ -51,44 +51,46 @@ class SlotsReport(ImageReport):
         found = super().validate(step)
         segments = self.recipe.held_out_segments()
         if segments is not None:
-            apart = take_apart(*self.pair, self.held_out)
-            found["held_out_ari_fg"] = self._mean(foreground_ari, apart, segments[: len(self.held_out)])
+            decomposed = decompose(*self.pair, self.held_out)
+            found["held_out_ari_fg"] = self._mean(foreground_ari, decomposed, segments[: len(self.held_out)])
         return found
 
-    def _mean(self, metric: Any, apart: Apart, segments: Tensor) -> float:
-        return metric(segments_of(apart.masks), segments.to(self.device)).nanmean().item()
+    def _mean(self, metric: Any, decomposed: Decomposition, segments: Tensor) -> float:
+        return metric(segments_of(decomposed.masks), segments.to(self.device)).nanmean().item()
 
     def metrics(self, full: bool = False) -> dict[str, float]:
         x, _ = self.measured
-        apart = take_apart(*self.pair, x)
+        decomposed = decompose(*self.pair, x)
         found: dict[str, float] = {}
         segments = self.recipe.measured_segments()
         if segments is not None:
-            found["ari_fg"] = self._mean(foreground_ari, apart, segments)
+            found["ari_fg"] = self._mean(foreground_ari, decomposed, segments)
             if len(x) > 1:
-                found["ari_fg_elsewhere"] = self._mean(foreground_ari, apart._replace(masks=apart.masks.roll(-1, 0)), segments)
-            found["msc_fg"] = self._mean(mean_segmentation_covering, apart, segments)
+                found["ari_fg_elsewhere"] = self._mean(
+                    foreground_ari, decomposed._replace(masks=decomposed.masks.roll(-1, 0)), segments
+                )
+            found["msc_fg"] = self._mean(mean_segmentation_covering, decomposed, segments)
         if self.recipe.relation != "none":
-            found |= self._relations(apart)
-        found["reconstruction_mse"] = (apart.reconstructions - x).square().mean().item()
+            found |= self._relations(decomposed)
+        found["reconstruction_mse"] = (decomposed.reconstructions - x).square().mean().item()
         terms = site_terms(*self.pair, {"x": x}, rows=CHUNK)
         found |= {f"nats_{name}": value for name, value in terms.items()}
         return {**found, "test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
 
-    def _relations(self, apart: Apart) -> dict[str, float]:
+    def _relations(self, decomposed: Decomposition) -> dict[str, float]:
         model, scenes, relation = self.pair.model, self.recipe.measured_scenes, self.recipe.relation
         found: dict[str, float] = {}
         if relation == "color" or not isinstance(model, Genesis):
-            found["relation_r2"] = relation_r2(model, apart, scenes, relation)
+            found["relation_r2"] = relation_r2(model, decomposed, scenes, relation)
             if model.relations is not None:
-                found["relation_r2_unseen"] = relation_r2(model, apart, scenes, relation, self.pair.guide)
-            found["share_shown"] = share_shown(apart, scenes)
-            found["related_after_swap"] = related_after_swap(model, apart, scenes, relation)
+                found["relation_r2_unseen"] = relation_r2(model, decomposed, scenes, relation, self.pair.guide)
+            found["share_shown"] = share_shown(decomposed, scenes)
+            found["related_after_swap"] = related_after_swap(model, decomposed, scenes, relation)
         if model.draws_scenes:
             found["related_drawn"] = share_related(self.drawn(len(scenes)), relation, scenes)
         return {name: value for name, value in found.items() if math.isfinite(value)}  # where slots show pieces
 
-    def drawn(self, count: int) -> Apart:
+    def drawn(self, count: int) -> Decomposition:
         """Scenes drawn from the model, with their slots; always the same."""
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.recipe.seed, "drawn"))

@@ -9,7 +9,7 @@ from pyzoo.data.scenes import COLORS, tetrominoes
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.models.genesis import GenesisNetworks
 from pyzoo.models.monet import MONetNetworks
-from pyzoo.recipes.slots.apart import put_together, take_apart
+from pyzoo.recipes.slots.decomposition import decompose, put_together
 from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, share_shown, swap_slots
 
 
@@ -65,17 +65,17 @@ def following_masks(model):
 
 
 def test_who_knows_the_relation_imputes_and_follows(scenes):
-    model, apart = knows(scenes, related=True)
-    assert share_related(apart, "color", scenes) == 1
-    assert relation_r2(model, apart, scenes, "color") > 0.95
+    model, decomposed = knows(scenes, related=True)
+    assert share_related(decomposed, "color", scenes) == 1
+    assert relation_r2(model, decomposed, scenes, "color") > 0.95
     following_masks(model)
-    assert related_after_swap(model, apart, scenes, "color") == 1
-    changed = swap_slots(model, apart, torch.ones(200, dtype=torch.int64))
-    assert not torch.equal(changed.reconstructions, apart.reconstructions)
+    assert related_after_swap(model, decomposed, scenes, "color") == 1
+    changed = swap_slots(model, decomposed, torch.ones(200, dtype=torch.int64))
+    assert not torch.equal(changed.reconstructions, decomposed.reconstructions)
 
 
 def test_others_are_encoded_without_the_piece(scenes):
-    model, apart = knows(scenes, related=True)
+    model, decomposed = knows(scenes, related=True)
     seen = []
 
     class Guide:
@@ -83,8 +83,8 @@ def test_others_are_encoded_without_the_piece(scenes):
             seen.append(x)
             return model.latents(), None
 
-    found = relation_r2(model, apart, scenes, "color", Guide())
-    assert found == relation_r2(model, apart, scenes, "color")  # what it encodes is the same
+    found = relation_r2(model, decomposed, scenes, "color", Guide())
+    assert found == relation_r2(model, decomposed, scenes, "color")  # what it encodes is the same
     assert len(seen) == 3
     for piece, x in enumerate(seen, 1):
         shown = (scenes.segments == piece).unsqueeze(1)
@@ -92,31 +92,31 @@ def test_others_are_encoded_without_the_piece(scenes):
 
 
 def test_pieces_that_are_shown_are_counted(scenes):
-    _, apart = knows(scenes, related=True)
-    assert share_shown(apart, scenes) == 1
-    together = apart.masks.clone()
+    _, decomposed = knows(scenes, related=True)
+    assert share_shown(decomposed, scenes) == 1
+    together = decomposed.masks.clone()
     together[:, 1] += together[:, 2]  # two pieces in one slot
     together[:, 2] = 0
-    assert share_shown(apart._replace(masks=together), scenes) < 0.8
+    assert share_shown(decomposed._replace(masks=together), scenes) < 0.8
 
 
 def test_independent_slots_do_not(scenes):
-    model, apart = knows(scenes, related=False)
-    assert relation_r2(model, apart, scenes, "color") <= 0
+    model, decomposed = knows(scenes, related=False)
+    assert relation_r2(model, decomposed, scenes, "color") <= 0
     following_masks(model)
-    assert related_after_swap(model, apart, scenes, "color") < 0.5
+    assert related_after_swap(model, decomposed, scenes, "color") < 0.5
 
 
 def test_a_relation_that_is_another_one_explains_nothing(scenes):
-    model, apart = knows(scenes, related=True)
+    model, decomposed = knows(scenes, related=True)
     wrong = model.relations.decode
     model.relations.decode = lambda h: wrong(h.flip(-1))
-    assert relation_r2(model, apart, scenes, "color") <= 0
+    assert relation_r2(model, decomposed, scenes, "color") <= 0
 
 
 def test_without_pieces_nothing_is_read(scenes):
-    model, apart = knows(scenes, related=True)
-    assert math.isnan(relation_r2(model, apart._replace(masks=torch.full_like(apart.masks, 0.25)), scenes, "color"))
+    model, decomposed = knows(scenes, related=True)
+    assert math.isnan(relation_r2(model, decomposed._replace(masks=torch.full_like(decomposed.masks, 0.25)), scenes, "color"))
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_without_pieces_nothing_is_read(scenes):
 def test_only_one_slot_changes_where_slots_are_independent(networks):
     torch.manual_seed(0)
     model = networks.model()
-    apart = take_apart(model, networks.guide(model), torch.rand(4, 3, 16, 16))
+    decomposed = decompose(model, networks.guide(model), torch.rand(4, 3, 16, 16))
     slots = torch.tensor([0, 1, 2, 1])
     for change in (impute_slots, swap_slots):
-        found = change(model, apart, slots)
-        same = (found.components == apart.components).flatten(2).all(2)
+        found = change(model, decomposed, slots)
+        same = (found.components == decomposed.components).flatten(2).all(2)
         assert torch.equal(same, torch.arange(3) != slots.unsqueeze(1))
-    assert torch.allclose(put_together(model, apart.latents, apart.mask_latents).components, apart.components)
+    assert torch.allclose(put_together(model, decomposed.latents, decomposed.mask_latents).components, decomposed.components)

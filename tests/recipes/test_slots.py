@@ -9,7 +9,7 @@ from pyzoo.data.scene_files import read_scenes
 from pyzoo.data.scenes import tetrominoes
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import foreground_ari
-from pyzoo.recipes.slots.apart import take_apart
+from pyzoo.recipes.slots.decomposition import decompose
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe
 from pyzoo.recipes.slots.tables import MPPAblations, MPPTable5
 from pyzoo.settings import flat
@@ -35,14 +35,14 @@ def test_what_is_measured_and_drawn(run):
     metrics, recipe = run.metrics, run.recipe
     assert {"ari_fg", "msc_fg", "reconstruction_mse", "test_elbo"} <= metrics.keys()
     x = recipe.observed(recipe.measured_scenes.images)
-    apart = take_apart(*run.pair().eval(), x)
-    assert (apart.masks.sum(1) - 1).abs().max() <= 1e-6
+    decomposed = decompose(*run.pair().eval(), x)
+    assert (decomposed.masks.sum(1) - 1).abs().max() <= 1e-6
     segments = recipe.measured_scenes.segments
-    expected = foreground_ari(apart.masks.argmax(1), segments).mean().item()
-    elsewhere = foreground_ari(apart.masks.argmax(1).roll(-1, 0), segments).mean().item()
+    expected = foreground_ari(decomposed.masks.argmax(1), segments).mean().item()
+    elsewhere = foreground_ari(decomposed.masks.argmax(1).roll(-1, 0), segments).mean().item()
     assert metrics["ari_fg"] == pytest.approx(expected)
     assert metrics["ari_fg_elsewhere"] == pytest.approx(elsewhere)
-    assert metrics["reconstruction_mse"] == pytest.approx((apart.reconstructions - x).square().mean().item(), rel=1e-5)
+    assert metrics["reconstruction_mse"] == pytest.approx((decomposed.reconstructions - x).square().mean().item(), rel=1e-5)
     names = {file.stem for file in run.folder.figures.iterdir()}
     drawn = [] if recipe.name == "monet" else ["samples", "figure9_samples"]
     assert names == {"figure8_decomposition", "exchange", "loss", "separation", *drawn}
@@ -90,7 +90,7 @@ def test_batches_are_scenes_of_the_seed():
 
 
 def test_the_goal_of_genesis_is_per_channel_of_a_pixel():
-    recipe = slots(GenesisRecipe, first_weight=1.0, least_weight=1e-10, goal=0.5, goal_speed=1e-3)
+    recipe = slots(GenesisRecipe, initial_beta=1.0, min_beta=1e-10, goal=0.5, goal_speed=1e-3)
     (objective,) = recipe.objectives(recipe.programs())
     assert objective.module.goal == 0.5 * 3 * 16 * 16
     objective.after_step(torch.zeros(()), {"x": torch.tensor(484.0)})
@@ -107,7 +107,7 @@ def test_images_of_ones_own_have_no_masks(tmp_path):
 
 
 def test_the_learning_rate_falls_at_the_end():
-    recipe = slots(steps=100, falls_after=0.5)
+    recipe = slots(steps=100, decay_after=0.5)
     (objective,) = recipe.objectives(recipe.programs())
     scheduler = objective.scheduler(objective.optimizer(objective.groups))
     assert [scheduler.lr_lambdas[0](step) for step in (0, 50, 75, 100)] == [1, 1, 0.5, 0]
@@ -129,9 +129,9 @@ def test_bad_settings(changes, message):
 
 
 def test_genesis_weights():
-    with pytest.raises(UsageError, match="--least-weight must be at most --first-weight"):
-        slots(GenesisRecipe, first_weight=0.1, least_weight=0.5)
-    recipe = slots(GenesisRecipe, first_weight=0.5, mask_share=0.1)
+    with pytest.raises(UsageError, match="--min-beta must be at most --initial-beta"):
+        slots(GenesisRecipe, initial_beta=0.1, min_beta=0.5)
+    recipe = slots(GenesisRecipe, initial_beta=0.5, mask_kl_weight=0.1)
     (objective,) = recipe.objectives(Pair(*recipe.programs()))
     weights = {
         name.removeprefix("kl_weight_"): value.item() for name, value in objective.module.loss.named_buffers(recurse=False)

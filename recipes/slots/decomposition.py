@@ -10,13 +10,13 @@ from torch import Tensor
 from pyzoo.infer import AtMean
 from pyzoo.models.genesis import Genesis, decoded_masks
 
-__all__ = ["CHUNK", "Apart", "draw_scenes", "put_together", "take_apart"]
+__all__ = ["CHUNK", "Decomposition", "decompose", "draw_scenes", "put_together"]
 
 CHUNK = 100
 """Images that are taken apart, drawn or measured at a time."""
 
 
-class Apart(NamedTuple):
+class Decomposition(NamedTuple):
     """Images taken apart.
 
     Attributes:
@@ -36,13 +36,13 @@ class Apart(NamedTuple):
         """Components put together by their masks, (images, channels, height, width)."""
         return (self.masks.unsqueeze(2) * self.components).sum(1)
 
-    def of(self, images: Tensor) -> "Apart":
+    def of(self, images: Tensor) -> "Decomposition":
         """That of some of the images, by their numbers or by a boolean for each."""
-        return Apart(*(part[images] for part in self))
+        return Decomposition(*(part[images] for part in self))
 
 
 @torch.no_grad()
-def take_apart(model: Any, guide: Any, x: Tensor) -> Apart:
+def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
     """Takes images apart, from latents' means.
 
     Args:
@@ -60,7 +60,7 @@ def take_apart(model: Any, guide: Any, x: Tensor) -> Apart:
 
 
 @torch.no_grad()
-def draw_scenes(model: Any, size: int) -> Apart:
+def draw_scenes(model: Any, size: int) -> Decomposition:
     """Draws scenes, from a model that can, with their masks and components."""
     found = []
     for begin in range(0, size, CHUNK):
@@ -70,12 +70,12 @@ def draw_scenes(model: Any, size: int) -> Apart:
 
 
 @torch.no_grad()
-def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Apart:
+def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Decomposition:
     """The scene of latents; its masks are the decoder's, in MONet and MPP^M those of the components.
 
     Args:
         model: a MONet or a Genesis, with relations or without.
-        latents: (images, slots, z_dim), as in :class:`Apart`.
+        latents: (images, slots, z_dim), as in :class:`Decomposition`.
         mask_latents: likewise.
     """
     found = []
@@ -85,15 +85,15 @@ def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Apart:
         else:
             components, logits = model.decoded(z)
             masks = logits.softmax(1)
-        found.append(Apart(masks, components, z, z_m))
+        found.append(Decomposition(masks, components, z, z_m))
     return _joined(found)
 
 
-def _joined(found: Sequence[Apart]) -> Apart:
-    return Apart(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+def _joined(found: Sequence[Decomposition]) -> Decomposition:
+    return Decomposition(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _of_sites(model: Any, sites: Any) -> Apart:
+def _of_sites(model: Any, sites: Any) -> Decomposition:
     z = torch.cat([sites[name]["value"] for name in ("z", "z_c", "z_g") if name in sites], -1)
     z_m = [site["value"] for name, site in sites.items() if name.startswith("z_m_")]
-    return Apart(sites["m"]["value"].exp(), model.components(z), z, torch.stack(z_m, 1) if z_m else z[..., :0])
+    return Decomposition(sites["m"]["value"].exp(), model.components(z), z, torch.stack(z_m, 1) if z_m else z[..., :0])
