@@ -374,7 +374,7 @@ def are_related(
         numbers = f"{fewest_pieces} and {num_pieces}"
         raise ValueError(f"fewest_pieces and num_pieces must be in this order and at most {slots}, the slots, got {numbers}.")
     counts = pieces.present.sum(1)
-    present, first = pieces.present.sort(1, descending=True, stable=True)  # the slots with pieces, in any order of theirs
+    present, first = pieces.present.sort(dim=1, descending=True, stable=True)  # the slots with pieces, in any order of theirs
     colors, places = (each.take_along_dim(first.unsqueeze(-1), 1) for each in (pieces.colors, pieces.places))
     found = torch.zeros(scenes, dtype=torch.bool, device=counts.device)
     nothing = counts.new_zeros(scenes, 0, 0)  # what scenes look like is not asked

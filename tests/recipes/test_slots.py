@@ -119,13 +119,31 @@ def test_the_learning_rate_falls_at_the_end():
         ({"num_slots": 1}, "--num-slots must be at least 2"),
         ({"image_size": 35}, "can't be halved 2 times: --image-size 36 can"),
         ({"held_out": 0.1}, "--held-out and --validation are of your own images"),
-        ({"data": "dots"}, "there are no images 'dots'"),
+        ({"data": "dots"}, "there are no scenes 'dots': --data takes tetrominoes, sprites, torchvision:NAME"),
         ({"relation": "size"}, "--relation must be one of none, color, place"),
     ],
 )
 def test_bad_settings(changes, message):
     with pytest.raises(UsageError, match=message):
         slots(**changes).prepare()
+
+
+def test_pieces_of_ones_own_images_are_as_they_are(tmp_path):
+    with pytest.raises(UsageError, match="--num-pieces is of scenes that are made"):
+        pyzoo.train("monet", data=torch.rand(20, 3, 16, 16), out=tmp_path / "run", num_pieces=3)
+
+
+def test_the_likelihood_of_the_table_is_that_of_monet():
+    with pytest.raises(UsageError, match="--likelihood must be mixture with Genesis"):
+        MPPTable5(models=("MONet", "Genesis"), likelihood="weighted")
+    table = MPPTable5(models=("MONet",), relations=("none",), likelihood="weighted")
+    assert table.recipe(table.rows()[0], 0).networks.likelihood == "weighted"
+
+
+def test_a_row_that_cannot_be_trained_is_named():
+    table = MPPAblations(global_dims=(16,))
+    with pytest.raises(UsageError, match="row '16 global dimensions' cannot be trained: --global-dim must be below"):
+        table.recipe(table.rows()[-2], 0)
 
 
 def test_genesis_weights():
