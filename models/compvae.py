@@ -11,7 +11,7 @@ Auto-Encoder", eq. 1; networks from appendix A. How we read its gaps:
 - Section 3.3 asks for a lower bound on the variances of p: all three have a smooth floor on the standard deviation, 0.001.
 - Table 9's last convolution cannot follow the one before it (24 channels against 16), and its images are 32x32: it maps 24 to 4.
 - ``foreign_scale``, ``place_gain``, ``w_scale``, ``x_scale`` and a moving ``x_floor`` are ours. Unless they are asked for the
-  model is the paper's; the small presets do (RESULTS.md says what for).
+  model is the paper's; the small presets do (docs/results/compvae.md says what for).
 """
 
 import dataclasses

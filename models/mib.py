@@ -9,7 +9,7 @@ Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors f
 sizes of the networks stood in an appendix that our copy lacks. Ours for images are of the usual kind: two hidden layers, one for
 labels, and three convolutions and a layer to encode house numbers, color images of 32x32 pixels. House numbers are decoded as ink
 over a background: shape and colors are then learned apart, and numbers become legible sooner than with transposed convolutions
-(RESULTS.md).
+(docs/results/mib.md).
 """
 
 import dataclasses

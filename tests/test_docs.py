@@ -1,11 +1,16 @@
-"""Pages whose code runs as it stands, and prints what they say."""
+"""Pages: code that runs as it stands and prints what they say, links that lead somewhere, and commands that there are."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+from pyzoo.settings import flag, flat
+from pyzoo.training import Hardware, find_recipe, find_table
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 
 @pytest.mark.parametrize("page", ["write-your-own-penalty.md"])
@@ -15,3 +20,21 @@ def test_a_page_prints_what_it_says(page, capsys):
     said = "".join(text for language, text in blocks if not language)
     exec(compile(code, page, "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_name_recipes_tables_and_flags_that_there_are(page):
+    commands = re.findall(r"pyzoo (train|reproduce) ([a-z][\w-]*)([^\n`;|]*)", page.read_text())
+    of_command = {"--preset", "--out", "--help", "--help-all", "--progress", "--no-progress", "--jobs", "--backend"}
+    for command, name, rest in commands:
+        if name == "dense-vae":  # of the page that writes it
+            continue
+        settings = (find_recipe(name) if command == "train" else find_table(name))()
+        known = of_command | {flag(field) for field in (*flat(settings), *flat(Hardware()))}
+        assert set(re.findall(r"--[a-z][\w-]*", rest)) <= known, name

@@ -165,8 +165,8 @@ for structure in ("none", "chain", "full", "learned"):
 # All four end within about a nat of each other. Nearly all of the 282 nats are the noise of drawing black and white
 # from gray, and what is left of 1,437 blurred digits gives a graph little to explain. It takes more images for the
 # dependencies to show: on MNIST the plain VAE is 2.2 nats behind the ladder, the ladder 0.3 behind the full graph, and
-# there the topmost node learns to carry most of the information and the others to add to it (RESULTS.md has the table
-# and the figures).
+# there the topmost node learns to carry most of the information and the others to add to it. The table
+# and the figures are in docs/results/graph-vae.md.
 
 # %%
 learned = trained["learned"].model.gates
@@ -245,4 +245,4 @@ for estimator, particles in (("relaxed", 1), ("hard", PARTICLES)):
 #
 # - `pyzoo train graph-vae` on MNIST, in about six minutes; `--gate-estimator hard --particles 4` for section 6.
 # - `pyzoo reproduce graph-vae-table1` for the paper's comparison of the four structures, with seeds.
-# - `RESULTS.md` for what it printed, and for what separates the structures.
+# - `docs/results/graph-vae.md` for what it printed, and for what separates the structures.

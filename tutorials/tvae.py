@@ -167,7 +167,7 @@ for name, each in trained.items():
 # %% [markdown]
 # On 1,437 blurred digits and so short a training the three are alike. What the paper is about takes more images, and most
 # of all other images: trained on Fashion-MNIST, at z of 100 dimensions, T-VAE's embedding of affNIST's digits is right for
-# 73 of 100, VAE+'s for 57 and VAE's for 50 (RESULTS.md has the table).
+# 73 of 100, VAE+'s for 57 and VAE's for 50 (docs/results/tvae.md has the table).
 #
 # ## 5. Carrying a transformation over
 #
@@ -221,7 +221,7 @@ print(f"turning in planes: rotation error {rotation_error(trained['planes'], x[:
 # ## Where to go from here
 #
 # - T's own prior, which eq. 3 leaves out: add `transformation_weight` 1 to `settings`, as the preset `digits` does, and
-#   `penalty/prior/T` appears. Embeddings get better by it, and transfers weaker; see RESULTS.md.
+#   `penalty/prior/T` appears. Embeddings get better by it, and transfers weaker; see docs/results/tvae.md.
 # - `pyzoo train tvae` on MNIST; `--family superpixels` or `--num-views 3` for views that no inverse connects.
 # - `pyzoo reproduce tvae-table1` for the paper's comparison, with seeds; `tvae-figure2` for few labels.
-# - `RESULTS.md` for what it printed.
+# - `docs/results/tvae.md` for what it printed.

@@ -178,7 +178,7 @@ class MultimodalRecipe(PairRecipe):
 
     It trains L_x + L_u + L_z of section 4.2. Its presets add to that bound: crossed costs; with labels, a penalty on the
     dependence of shared and private latents; and with house numbers, KL weights that start large for the digit's private latent,
-    end large for the number's, and end small for the shared one (RESULTS.md says why).
+    end large for the number's, and end small for the shared one (docs/results/mib.md says why).
     """
 
     name: ClassVar[str] = "mib-multimodal"

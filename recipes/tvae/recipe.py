@@ -153,7 +153,7 @@ class PlainVAE(EmbeddingRecipe):
     """A VAE with T-VAE's encoder and decoder, trained on the images alone.
 
     Its preset "small" has a third of T-VAE's learning rate, with which all but one of the baselines embed held-out images better
-    (RESULTS.md).
+    (docs/results/tvae.md).
     """
 
     name: ClassVar[str] = "tvae-vae"
