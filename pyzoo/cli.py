@@ -127,7 +127,8 @@ class ReproduceFlags(_Progress):
     jobs: Count = 1
     """Runs that are trained side by side, each with its share of the threads. Who interrupts them loses a minute at most."""
     backend: str = "loky"
-    """What joblib runs them by: loky, processes on this machine; or a cluster that is connected, such as dask or ray."""
+    """What joblib runs them by: loky, processes on this machine; or a cluster that has the folder at the same place: dask, at
+    $DASK_SCHEDULER_ADDRESS, or ray, at $RAY_ADDRESS."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -511,16 +512,23 @@ def _side_by_side(runs: Iterable[tuple["Recipe", Path, str, bool]], hardware: "H
         return
     import joblib
 
+    from pyzoo.training.cluster import connect
+
+    connect(flags.backend)
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")  # of what processes that were ended had open
     share = max(1, available_cores() // flags.jobs)
     hardware = dataclasses.replace(hardware, threads=hardware.threads or share)
     flags = dataclasses.replace(flags, progress=False)
     try:
         with joblib.parallel_config(flags.backend, n_jobs=flags.jobs):  # which knows of clusters, as Parallel does not
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+            as_they_come = "list" if flags.backend == "ray" else "generator_unordered"  # Ray's gives all at the end
+            parallel = joblib.Parallel(return_as=as_they_come, batch_size=1)
     except (ValueError, ImportError) as error:
         raise UsageError(f"--backend {flags.backend}: {one_line(error)}") from error
-    yield from parallel(joblib.delayed(_reproduce_run)(*run, hardware, flags) for run in runs)
+    here = Path.cwd()  # which the machines of a cluster may not be in
+    yield from parallel(
+        joblib.delayed(_reproduce_run)(recipe, here / path, preset, full, hardware, flags) for recipe, path, preset, full in runs
+    )
 
 
 def _reproduce_run(recipe: "Recipe", path: Path, preset: str, full: bool, hardware: "Hardware", flags: ReproduceFlags) -> int:
