@@ -81,7 +81,7 @@ def test_list(capsys):
     assert cli.main(["list"]) == 0
     shown = capsys.readouterr().out
     assert sorted(set(TINY) | set(TABLES)) == sorted(re.findall(r"^  (\S+)", shown, re.MULTILINE))
-    assert "presets: small (5 min), paper (a GPU)" in shown
+    assert "presets: small (5 min), long (2 hours), paper (a GPU)" in shown
     assert max(map(len, shown.splitlines())) <= 80
     papers = [line for line in shown.splitlines() if re.fullmatch(r"\w.* \d{4}", line)]
     assert len(papers) == 7 + 4  # seven with recipes, four with tables

@@ -9,7 +9,7 @@ from pyzoo.training.recipe import Pair, Recipe, Source, find_recipe
 from pyzoo.training.report import PairReport, Report
 from pyzoo.training.run import Run
 from pyzoo.training.run_folder import Busy, RunFolder, locked
-from pyzoo.training.schedules import Schedule, constant, cosine, geometric, linear, warmup
+from pyzoo.training.schedules import Schedule, constant, constant_linear, cosine, geometric, linear, warmup
 from pyzoo.training.table import Entry, References, Row, Table, find_table, reference_entries
 from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Stopped, Trainer
 
@@ -35,6 +35,7 @@ __all__ = [
     "Table",
     "Trainer",
     "constant",
+    "constant_linear",
     "cosine",
     "find_recipe",
     "find_table",

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from pyzoo.checks import require_floating, require_kind, require_names, require_number
-from pyzoo.settings import Above, AtLeast
+from pyzoo.settings import Above, AtLeast, AtMost
 
-__all__ = ["Schedule", "constant", "cosine", "geometric", "linear", "warmup"]
+__all__ = ["Schedule", "constant", "constant_linear", "cosine", "geometric", "linear", "warmup"]
 
 Value = Callable[[int], float]
 
@@ -110,6 +110,17 @@ def linear(first: float, last: float, steps: float, start: float = 0.0) -> Value
         return (1 - share) * first + share * last
 
     return value
+
+
+def constant_linear(steps: float, share: float = 0.7) -> Value:
+    """1 over a share of the steps, then in a straight line to 0: a run may be lengthened before the fall, and ends well.
+
+    Example:
+        >>> [round(constant_linear(100)(step), 1) for step in (0, 70, 85, 100)]
+        [1.0, 1.0, 0.5, 0.0]
+    """
+    require_number(share, "share", AtLeast(0), AtMost(1))
+    return linear(1.0, 0.0, (1 - share) * steps, share * steps)
 
 
 def warmup(steps: float) -> Value:

@@ -9,12 +9,12 @@ ABOUT = {
         _PAPER,
         "taking a curve apart into sines, and putting others together",
         "generated curves",
-        {"small": 5, "paper": None},
+        {"small": 5, "long": 120, "paper": None},
     ),
     "compvae-colors": About(
         _PAPER,
         "composing an image from colored sites, one by one",
         "generated images",
-        {"small": 20, "paper": None},
+        {"small": 20, "long": 180, "paper": None},
     ),
 }

@@ -5,9 +5,9 @@ to 1e-6, batches of 256, the number of parts uniform on 1 to a maximum that star
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from pyzoo.models.compvae import ColorsNetworks, CompVAENetworks, SinesNetworks
 from pyzoo.recipes.compvae import ABOUT
 from pyzoo.recipes.compvae.report import ColorsReport, CompVAEReport, SinesReport
 from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Weight
-from pyzoo.training import Objective, Pair, Recipe, Schedule, geometric, linear
+from pyzoo.training import Objective, Pair, Recipe, Schedule, constant_linear, geometric, linear
 
 __all__ = ["CompVAEColors", "CompVAERecipe", "CompVAESines"]
 
@@ -41,8 +41,11 @@ class CompVAERecipe(Recipe):
     """Steps until the current maximum grows by one."""
     learning_rate: Positive = 1e-4
     """Initial learning rate of Adam."""
+    schedule: Literal["step", "constant-linear"] = "step"
+    """Schedule of the learning rate: halved every --halve-every steps; or constant, and in a straight line to zero over the
+    last three tenths of the steps."""
     halve_every: Count = 20_000
-    """Steps until the learning rate is halved."""
+    """Steps until the learning rate is halved, in the step schedule."""
     lowest_rate: Positive = 1e-6
     """The learning rate is not halved below this."""
     clip_norm: Positive | None = None
@@ -85,13 +88,12 @@ class CompVAERecipe(Recipe):
 
     def objectives(self, pair: Pair) -> list[Objective]:
         module = NegativeELBO(*pair, kl_weights={"w": 1.0, "z": 1.0})
-        lowest = self.lowest_rate / self.learning_rate
         floor = self.networks.scale_floor
         return [
             Objective(
                 module,
                 partial(torch.optim.Adam, lr=self.learning_rate, betas=(0.5, 0.9), fused=True),
-                scheduler=partial(LambdaLR, lr_lambda=lambda step: min(1.0, max(0.5 ** (step // self.halve_every), lowest))),
+                scheduler=partial(LambdaLR, lr_lambda=self._rate()),
                 schedules=[
                     Schedule(module, "kl_weight_w", linear(self.w_weight, 1.0, self.weight_steps)),
                     Schedule(module, "kl_weight_z", linear(self.z_weight, 1.0, self.weight_steps)),
@@ -100,6 +102,13 @@ class CompVAERecipe(Recipe):
                 clip_norm=self.clip_norm,
             )
         ]
+
+    def _rate(self) -> Callable[[int], float]:
+        """The learning rate as a share of the initial one, by the step."""
+        if self.schedule == "constant-linear":
+            return constant_linear(self.steps)
+        lowest = self.lowest_rate / self.learning_rate
+        return lambda step: min(1.0, max(0.5 ** (step // self.halve_every), lowest))
 
     def report(self, pair: Pair, device: torch.device) -> CompVAEReport:
         raise NotImplementedError
@@ -116,6 +125,28 @@ def _categories(names: Sequence[Any], known: Mapping[str, int], what: str) -> Te
 
 # Sines --------------------------------------------------------------------------------------------------------------
 
+_SMALL_SINES = {
+    "steps": 8000,
+    "batch_size": 64,
+    "parts": 4,
+    "grow_every": 600,
+    "learning_rate": 1e-3,
+    "halve_every": 1600,
+    "clip_norm": 50.0,
+    "z_weight": 5.0,
+    "weight_steps": 5600,
+    "foreign_scale": 0.2,
+    "relative_guide": True,
+    "w_dim": 64,
+    "z_dim": 8,
+    "graph_widths": (256,),
+    "prior_width": 128,
+    "decoder_width": 200,
+    "encoder_width": 200,
+    "z_width": 128,
+    "label_dim": 64,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class CompVAESines(CompVAERecipe):
@@ -128,26 +159,16 @@ class CompVAESines(CompVAERecipe):
     name: ClassVar[str] = "compvae-sines"
     about: ClassVar[About] = ABOUT["compvae-sines"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {
-            "steps": 8000,
-            "batch_size": 64,
-            "parts": 4,
-            "grow_every": 600,
-            "learning_rate": 1e-3,
-            "halve_every": 1600,
-            "clip_norm": 50.0,
-            "z_weight": 5.0,
-            "weight_steps": 5600,
-            "foreign_scale": 0.2,
-            "relative_guide": True,
-            "w_dim": 64,
-            "z_dim": 8,
-            "graph_widths": (256,),
-            "prior_width": 128,
-            "decoder_width": 200,
-            "encoder_width": 200,
-            "z_width": 128,
-            "label_dim": 64,
+        "small": _SMALL_SINES,
+        "long": {
+            **_SMALL_SINES,
+            "steps": 100_000,
+            "parts": 16,
+            "grow_every": 2000,
+            "schedule": "constant-linear",
+            "weight_steps": 70_000,
+            "log_every": 500,
+            "checkpoint_seconds": 300.0,
         },
         "paper": {"steps": 500_000, "checkpoint_seconds": 600.0},
     }
@@ -175,6 +196,34 @@ class CompVAESines(CompVAERecipe):
 
 # Color gradients ----------------------------------------------------------------------------------------------------
 
+_SMALL_COLORS = {
+    "steps": 10_000,
+    "batch_size": 64,
+    "parts": 4,
+    "grow_every": 600,
+    "learning_rate": 5e-4,
+    "halve_every": 2000,
+    "clip_norm": 50.0,
+    "w_weight": 4.0,
+    "z_weight": 20.0,
+    "weight_steps": 7000,
+    "x_floor": 0.3,
+    "x_floor_steps": 4000,
+    "relative_guide": True,
+    "place_gain": 12.0,
+    "w_scale": 0.1,
+    "x_scale": 0.2,
+    "node_noise": 0.0,
+    "w_dim": 256,
+    "z_dim": 32,
+    "graph_widths": (256,),
+    "part_width": 256,
+    "prior_width": 128,
+    "decoder_width": 512,
+    "encoder_width": 256,
+    "scale_floor": 0.005,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class CompVAEColors(CompVAERecipe):
@@ -187,32 +236,17 @@ class CompVAEColors(CompVAERecipe):
     name: ClassVar[str] = "compvae-colors"
     about: ClassVar[About] = ABOUT["compvae-colors"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {
-            "steps": 10_000,
-            "batch_size": 64,
-            "parts": 4,
-            "grow_every": 600,
-            "learning_rate": 5e-4,
-            "halve_every": 2000,
-            "clip_norm": 50.0,
-            "w_weight": 4.0,
-            "z_weight": 20.0,
-            "weight_steps": 7000,
-            "x_floor": 0.3,
-            "x_floor_steps": 4000,
-            "relative_guide": True,
-            "place_gain": 12.0,
-            "w_scale": 0.1,
-            "x_scale": 0.2,
-            "node_noise": 0.0,
-            "w_dim": 256,
-            "z_dim": 32,
-            "graph_widths": (256,),
-            "part_width": 256,
-            "prior_width": 128,
-            "decoder_width": 512,
-            "encoder_width": 256,
-            "scale_floor": 0.005,
+        "small": _SMALL_COLORS,
+        "long": {
+            **_SMALL_COLORS,
+            "steps": 60_000,
+            "parts": 16,
+            "grow_every": 1500,
+            "schedule": "constant-linear",
+            "weight_steps": 42_000,
+            "x_floor_steps": 24_000,
+            "log_every": 500,
+            "checkpoint_seconds": 300.0,
         },
         "paper": {"steps": 500_000, "parts": 8, "checkpoint_seconds": 600.0},
     }

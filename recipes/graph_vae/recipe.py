@@ -24,7 +24,7 @@ from pyzoo.recipes.graph_vae import ABOUT
 from pyzoo.recipes.graph_vae.report import GraphVAEReport
 from pyzoo.recipes.images import InData, PlainImageRecipe
 from pyzoo.settings import Above, AtLeast, AtMost, Below, Count, Positive
-from pyzoo.training import Objective, Pair, Schedule, warmup
+from pyzoo.training import Objective, Pair, Schedule, constant_linear, warmup
 
 __all__ = ["FCVAE", "GraphVAERecipe", "LadderVAE", "PlainVAE"]
 
@@ -74,6 +74,19 @@ class GraphVAERecipe(PlainImageRecipe):
             "temperature_decay": 0.985,
             "settle_margin": 0.01,
         },
+        "long": {
+            "steps": 400_000,
+            "batch_size": 128,
+            "held_out": 0.02,
+            "warmup_steps": 20_000,
+            "schedule": "constant-linear",
+            "log_every": 1000,
+            "validate_every": 10_000,
+            "gate_learning_rate": 1e-2,
+            "temperature_decay": 0.9,
+            "settle_margin": 0.01,
+            "checkpoint_seconds": 300.0,
+        },
         "paper": _papers_training("mnist", epochs=2000, images=60_000),
         "paper-omniglot": _papers_training("omniglot", epochs=2000, images=19_280),
         "paper-cifar10": _papers_training("cifar10", epochs=3000, images=50_000),
@@ -97,8 +110,9 @@ class GraphVAERecipe(PlainImageRecipe):
     """Initial learning rate of Adam."""
     gate_learning_rate: Positive | None = None
     """Initial learning rate of the gates; by default that of the networks."""
-    schedule: Literal["step", "cosine"] = "step"
-    """Schedule of the learning rate: times --decay every --decay-epochs, or along a cosine to zero at the last step."""
+    schedule: Literal["step", "cosine", "constant-linear"] = "step"
+    """Schedule of the learning rate: times --decay every --decay-epochs; along a cosine to zero at the last step; or constant,
+    and in a straight line to zero over the last three tenths of the steps."""
     decay: Annotated[float, Above(0), AtMost(1)] = 0.75
     """Factor of the step schedule."""
     decay_epochs: Count = 200
@@ -162,6 +176,8 @@ class GraphVAERecipe(PlainImageRecipe):
             schedules.append(Schedule(gates, "temperature", self._temperature))
         if self.schedule == "cosine":
             scheduler = partial(CosineAnnealingLR, T_max=self.steps)
+        elif self.schedule == "constant-linear":
+            scheduler = partial(LambdaLR, lr_lambda=constant_linear(self.steps))
         else:
             scheduler = partial(LambdaLR, lr_lambda=lambda step: self.decay ** (self.epoch(step) // self.decay_epochs))
 

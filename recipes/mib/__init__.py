@@ -5,8 +5,8 @@ from pyzoo.about import About
 _PAPER = "Zhang et al. 2020"
 _PAIRS = "MNIST or digits with labels, house numbers or the next digit; own images with labels"
 _IMAGES = "MNIST, Fashion-MNIST, Omniglot, CIFAR-10, digits, own images"
-_MINUTES = {"small": 6, "digits": 1, "digits-numbers": 6}
-_SHORT = {"small": 2, "digits": 1, "digits-numbers": 2}
+_MINUTES = {"small": 6, "digits": 1, "digits-numbers": 6, "long": 30}
+_SHORT = {"small": 2, "digits": 1, "digits-numbers": 2, "long": 10}
 
 ABOUT = {
     "mib-multimodal": About(_PAPER, "what two views share, apart from what is specific to each", _PAIRS, _MINUTES),

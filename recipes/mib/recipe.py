@@ -88,6 +88,7 @@ class MIBRecipe(ImageRecipe, StructuredRecipe):
 
 _SMALL = {"data": "mnist-numbers", "steps": 4000, "batch_size": 64, "number_scale": 0.7}
 _DIGITS = {"data": "digits-label", "steps": 1500, "batch_size": 128, "hidden_dim": 256, "label_weight": 50.0}
+_LONG = {"steps": 20_000, "log_every": 200, "checkpoint_seconds": 300.0}
 _DIGITS_NUMBERS = {**_SMALL, "data": "digits-numbers", "hidden_dim": 256}
 
 
@@ -97,6 +98,7 @@ def _presets(pairs_of_images: Mapping[str, Any], labels: Mapping[str, Any]) -> d
         "small": {**_SMALL, **pairs_of_images},
         "digits": {**_DIGITS, **labels},
         "digits-numbers": {**_DIGITS_NUMBERS, **pairs_of_images},
+        "long": {**_SMALL, **_LONG, **pairs_of_images},
     }
 
 
@@ -261,6 +263,7 @@ _ONE_VIEW = {
     "small": _VIEW_SMALL,
     "digits": {"data": "digits", "steps": 1500, "batch_size": 128, "u_dim": 4, "hidden_dim": 256},
     "digits-numbers": {**_VIEW_SMALL, "data": "digits", "hidden_dim": 256},  # the budget of the rows with two views
+    "long": {**_VIEW_SMALL, **_LONG},
 }
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, StepLR
 from typing_extensions import Self
 
 from pyzoo.about import About
@@ -27,7 +27,7 @@ from pyzoo.recipes.images import InData, PlainImageRecipe
 from pyzoo.recipes.tvae import ABOUT
 from pyzoo.recipes.tvae.report import TVAEReport
 from pyzoo.settings import AtLeast, Count, Positive
-from pyzoo.training import Objective, Pair, Schedule, Source, warmup
+from pyzoo.training import Objective, Pair, Schedule, Source, constant_linear, warmup
 
 __all__ = ["PlainVAE", "TVAERecipe", "VAEPlus"]
 
@@ -35,6 +35,13 @@ _STEPS_PER_EPOCH = 60_000 // 100  # of MNIST
 _PAPER = {"steps": 200 * _STEPS_PER_EPOCH, "log_every": _STEPS_PER_EPOCH, "checkpoint_seconds": 600.0}
 # What the presets share that train for minutes:
 _SMALL = {"steps": 3000, "log_every": 100, "schedule": "cosine", "learning_rate": 1e-3}
+_LONG = {
+    "steps": 100 * _STEPS_PER_EPOCH,
+    "log_every": _STEPS_PER_EPOCH,
+    "schedule": "constant-linear",
+    "learning_rate": 1e-3,
+    "checkpoint_seconds": 300.0,
+}
 _DIGITS = {"data": "digits", "affnist": "digits", "steps": 1000, "schedule": "cosine", "learning_rate": 1e-3}
 _COHERENCE = {"coherence": "conditional", "coherence_weight": 100.0, "prior_weight": 1.0}
 
@@ -56,8 +63,9 @@ class EmbeddingRecipe(PlainImageRecipe):
     """Steps over which the weight of z_0's KL grows from 0 to 1; with 0 it is 1 throughout."""
     learning_rate: Positive = 1e-4
     """Initial learning rate of Adam."""
-    schedule: Literal["step", "cosine"] = "step"
-    """Schedule of the learning rate: halved every 50 epochs, or along a cosine to zero at the last step."""
+    schedule: Literal["step", "cosine", "constant-linear"] = "step"
+    """Schedule of the learning rate: halved every 50 epochs; along a cosine to zero at the last step; or constant, and in a
+    straight line to zero over the last three tenths of the steps."""
     affnist: Annotated[Origin | Literal["none"], InData] = "mnist"
     """Source of affNIST, on which embeddings are measured too: made from mnist, read from its own files, a stand-in made from
     digits, or none."""
@@ -133,6 +141,8 @@ class EmbeddingRecipe(PlainImageRecipe):
         module = NegativeELBO(*pair, {"z_0": 1.0})
         if self.schedule == "cosine":
             scheduler = partial(CosineAnnealingLR, T_max=self.steps)
+        elif self.schedule == "constant-linear":
+            scheduler = partial(LambdaLR, lr_lambda=constant_linear(self.steps))
         else:
             scheduler = partial(StepLR, step_size=50 * self.epoch_steps, gamma=0.5)
         return [
@@ -158,7 +168,7 @@ class PlainVAE(EmbeddingRecipe):
 
     name: ClassVar[str] = "tvae-vae"
     about: ClassVar[About] = ABOUT["tvae-vae"]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "digits": _DIGITS, "paper": _PAPER}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"small": _SMALL, "digits": _DIGITS, "long": _LONG, "paper": _PAPER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +230,7 @@ class TVAERecipe(TransformedRecipe):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {**_SMALL, **_COHERENCE, "transformation_weight": 3.0, "learning_rate": 3e-3},
         "digits": {**_DIGITS, **_COHERENCE, "transformation_weight": 1.0},
+        "long": {**_LONG, **_COHERENCE, "transformation_weight": 3.0},
         "paper": _PAPER,
     }
 

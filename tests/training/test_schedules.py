@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyzoo.training import Schedule, constant, cosine, geometric, linear, warmup
+from pyzoo.training import Schedule, constant, constant_linear, cosine, geometric, linear, warmup
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,10 @@ def test_schedules_that_would_give_wrong_numbers():
         Schedule(module, [], linear(0, 1, 10))
     with pytest.raises(ValueError, match="start must be a finite number"):
         linear(0, 1, 10, start=float("nan"))
+
+
+def test_constant_linear_stays_and_falls():
+    value = constant_linear(200, share=0.5)
+    assert [value(step) for step in (0, 100, 150, 200, 300)] == [1, 1, 0.5, 0, 0]
+    with pytest.raises(ValueError, match="share"):
+        constant_linear(200, share=1.5)
