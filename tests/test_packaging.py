@@ -1,4 +1,5 @@
 import configparser
+import re
 import subprocess
 import sys
 import zipfile
@@ -54,3 +55,9 @@ def test_a_wheel_holds_the_zoo(tmp_path):
     ):
         assert f"pyzoo/{path}" in names
     assert {name.split("/")[0] for name in names} == {"pyzoo", f"{wheel.name.split('-')[0]}-{wheel.name.split('-')[1]}.dist-info"}
+
+
+def test_the_version_is_the_same_everywhere():
+    version = config()["metadata"]["version"]
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version
+    assert re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
