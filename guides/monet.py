@@ -1,6 +1,7 @@
 r"""The guide of MONet and of MPP^M: masks by attention, then each slot's latent from the image and its mask.
 
-.. math:: q(z, m \mid x) = \delta(m - a(x)) \prod_{k=1}^{K} q(z_k \mid x, m_k), \qquad
+.. math:: q(z, m \mid x) = \delta(m - a(x)) \prod_{k=1}^{K} q(z_k \mid x, m_k)
+
     m_k = s_k\, \alpha_k, \quad s_{k+1} = s_k (1 - \alpha_k), \quad \alpha_k = a_\psi(x, s_k)
 
 The attention network is asked once for each slot what of the image's scope s_k, which no slot has taken yet, this one takes; the

@@ -1,7 +1,9 @@
 """Figures from tensors. Figures are made without pyplot, so nothing here opens a window or keeps state."""
 
+import builtins
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib
 import torch
@@ -30,6 +32,7 @@ __all__ = [
     "image_sheet",
     "label_axes",
     "loss_history",
+    "show",
     "show_curves",
     "show_image",
 ]
@@ -54,6 +57,22 @@ def figure_grid(rows: int, columns: int, title: str, cell: tuple[float, float] =
     figure.suptitle("\n".join(lines), fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [list(row) for row in axes]
+
+
+def show(figure: Figure, file: str | Path) -> None:
+    """Saves a figure, and in a notebook shows it too.
+
+    Example:
+        >>> figure, axes = figure_grid(1, 1, "A line")
+        >>> lines = axes[0][0].plot([0, 1])
+        >>> show(figure, "line.png")  # doctest: +SKIP
+    """
+    require_kind(figure, "figure", Figure)
+    figure.savefig(file, dpi=120)
+    if hasattr(builtins, "get_ipython"):  # which IPython puts there
+        from IPython.display import Image, display
+
+        display(Image(filename=str(file), width=round(100 * figure.get_figwidth())))
 
 
 def first_cells(axes: Sequence[Sequence[Axes]], count: int) -> list[Axes]:

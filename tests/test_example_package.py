@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent / "example_package"
 FILES = sorted(
     str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*") if path.suffix in (".py", ".toml") and "build" not in path.parts
 )
-PAGE = Path(__file__).parents[1] / "docs" / "adding-a-model.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "adding-a-model.md"
 TINY = {"preset": "digits", "batch_size": 16, "hidden_dim": 8, "z_dim": 2, "held_out": 0.02, "log_every": 1, "progress": False}
 
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
 import pytest
 
 from pyzoo.about import entries
@@ -17,6 +18,15 @@ def test_tutorial_runs_in_short(path, tmp_path):
     done = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("*/*.png"))
+
+
+@pytest.mark.parametrize("path", [p for p in TUTORIALS if p.with_suffix(".ipynb").exists()], ids=lambda path: path.stem)
+def test_the_notebook_is_of_the_script_as_it_stands_and_shows_its_pictures(path):
+    script, notebook = jupytext.read(path), jupytext.read(path.with_suffix(".ipynb"))
+    assert [cell.source for cell in notebook.cells] == [cell.source for cell in script.cells]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type == "error"]
 
 
 def test_every_recipe_is_trained_by_the_tests():

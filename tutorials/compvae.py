@@ -35,7 +35,7 @@ from pyzoo.evaluation import pooled_r2
 from pyzoo.guides.compvae import CompVAEGuide, sines_guide
 from pyzoo.infer import AtMean, NegativeELBO
 from pyzoo.models.compvae import SinesNetworks
-from pyzoo.plotting import figure_grid, show_curves
+from pyzoo.plotting import figure_grid, show, show_curves
 from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
@@ -61,7 +61,7 @@ print("frequencies of the first curve:", (curves.parts[0] + 1).tolist(), "amplit
 figure, axes = figure_grid(1, 4, "Four curves of three sines each", cell=(2.8, 1.8))
 for cell, parts, x in zip(axes[0], curves.parts, curves.x, strict=True):
     show_curves(cell, {"": x}, limit=3.2, title=f"frequencies {', '.join(str(p + 1) for p in parts.tolist())}")
-figure.savefig(OUT / "1_data.png", dpi=120)
+show(figure, OUT / "1_data.png")
 
 # %% [markdown]
 # ## 2. The model
@@ -174,7 +174,7 @@ figure, axes = figure_grid(1, 3, "Parts drawn from the model, added one at a tim
 for count, cell in enumerate(axes[0], start=1):
     names = ", ".join(str(p + 1) for p in parts[0, :count].tolist())
     show_curves(cell, {"": decode(module, w[..., :count].sum(-1))}, limit=3.2, title=f"frequencies {names}")
-figure.savefig(OUT / "2_composition.png", dpi=120)
+show(figure, OUT / "2_composition.png")
 
 # %% [markdown]
 # ## 6. Taking a curve apart
@@ -209,7 +209,7 @@ def picture(module, title):
     return figure
 
 
-picture(module, "One curve taken apart, with the correlated guide").savefig(OUT / "3_apart.png", dpi=120)
+show(picture(module, "One curve taken apart, with the correlated guide"), OUT / "3_apart.png")
 
 # %% [markdown]
 # ## 7. Change one thing
@@ -247,7 +247,7 @@ for name, pair in {"correlated": module, "independent": independent}.items():
         }
     elbo = -sum(terms.values()).item() / 500
     print(f"{name:12} ELBO {elbo:7.1f}  " + "  ".join(f"R2 of {what} {score:.3f}" for what, score in scores.items()))
-picture(independent, "The same curve taken apart, with independent normals").savefig(OUT / "4_independent.png", dpi=120)
+show(picture(independent, "The same curve taken apart, with independent normals"), OUT / "4_independent.png")
 
 # %% [markdown]
 # In our run the bound was -129.5 nats with the correlated guide and -149.9 with independent normals, while the R2 of

@@ -30,7 +30,7 @@ from pyzoo.data.images import ImageSource, binarized, load_images
 from pyzoo.guides.graph_vae import fuse
 from pyzoo.infer import NegativeELBO, TracedStep, log_likelihood
 from pyzoo.models.graph_vae import Gates, GraphVAENetworks
-from pyzoo.plotting import figure_grid, image_sheet
+from pyzoo.plotting import figure_grid, image_sheet, show
 from pyzoo.recipes.graph_vae.figures import graph_picture
 from pyzoo.training import keep_freed_memory
 
@@ -52,7 +52,7 @@ torch.manual_seed(0)
 images, _ = load_images("digits", "train")
 source = ImageSource(images, binarize="dynamic")
 test = binarized(load_images("digits", "test")[0], seed=0)
-image_sheet(test[:20], "Twenty test images").savefig(OUT / "1_data.png", dpi=120)
+show(image_sheet(test[:20], "Twenty test images"), OUT / "1_data.png")
 
 # %% [markdown]
 # ## 2. A ladder
@@ -107,7 +107,7 @@ for cell, temperature in zip(axes, (1.0, 0.3, 0.05), strict=True):
     cell.hist(tosses.numpy(), bins=40, range=(0, 1), density=True)
     cell.set_title(f"temperature {temperature}", fontsize=9)
     cell.set_yticks([])
-figure.savefig(OUT / "2_gates.png", dpi=120)
+show(figure, OUT / "2_gates.png")
 
 # %% [markdown]
 # In evaluation mode nothing is tossed: the gates are the most likely graph, and the model is an ordinary one, whose
@@ -170,7 +170,7 @@ for structure in ("none", "chain", "full", "learned"):
 
 # %%
 learned = trained["learned"].model.gates
-graph_picture(learned.probabilities().detach(), "The learned graph").savefig(OUT / "3_graph.png", dpi=120)
+show(graph_picture(learned.probabilities().detach(), "The learned graph"), OUT / "3_graph.png")
 figure, [[axes]] = figure_grid(1, 1, "Probabilities of the edges over training", cell=(5.6, 3.0))
 for child in range(NODES):
     for parent in learned.parents(child):
@@ -178,10 +178,11 @@ for child in range(NODES):
 axes.set_ylim(-0.03, 1.03)
 axes.set_xlabel("training step", fontsize=8)
 axes.legend(fontsize=7)
-figure.savefig(OUT / "4_training.png", dpi=120)
+show(figure, OUT / "4_training.png")
 with torch.no_grad():
-    image_sheet(pyro.poutine.trace(trained["learned"].model).get_trace(size=20).nodes["x"]["fn"].mean, "Drawn from it").savefig(
-        OUT / "5_samples.png", dpi=120
+    show(
+        image_sheet(pyro.poutine.trace(trained["learned"].model).get_trace(size=20).nodes["x"]["fn"].mean, "Drawn from it"),
+        OUT / "5_samples.png",
     )
 
 # %% [markdown]

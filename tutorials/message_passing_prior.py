@@ -25,7 +25,7 @@ import pyro
 import torch
 
 from pyzoo.distributions import MessagePassingPrior
-from pyzoo.plotting import figure_grid, label_axes
+from pyzoo.plotting import figure_grid, label_axes, show
 from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 1500))
@@ -130,7 +130,7 @@ for component, cell in enumerate(axes):
     cell.scatter(truth[:, 1], again[:, 1], s=3)
     cell.set_title(f"{NAMES[component]}: R2 {r2:.2f}", fontsize=9)
     label_axes(cell, "true", "filled in")
-figure.savefig(OUT / "1_filled_in.png", dpi=120)
+show(figure, OUT / "1_filled_in.png")
 
 # %% [markdown]
 # The message of D is all but ignored, and its noise says that the latent does not explain it.
@@ -147,7 +147,7 @@ for cell, (title, y) in zip(axes, {"data": test, "drawn": drawn}.items(), strict
     cell.scatter(y[:, 0, 3], y[:, 1, 3], s=3)
     cell.set_title(title, fontsize=9)
     label_axes(cell, "fourth number of A", "fourth number of B")
-figure.savefig(OUT / "2_drawn.png", dpi=120)
+show(figure, OUT / "2_drawn.png")
 
 # %% [markdown]
 # ## 6. Your turn

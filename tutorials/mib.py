@@ -30,7 +30,7 @@ from pyzoo.data.multimodal import PairSource, load_pairs
 from pyzoo.evaluation import class_probabilities, train_classifier
 from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalised, Penalty, TotalCorrelation, evaluating, projection
 from pyzoo.models.mib import ViewNetworks
-from pyzoo.plotting import draw_network, figure_grid
+from pyzoo.plotting import draw_network, figure_grid, show
 from pyzoo.recipes.mib.figures import cross_generation, exchange
 from pyzoo.training import Pair, keep_freed_memory
 
@@ -68,7 +68,7 @@ def draw(networks, path):
     figure, [cells] = figure_grid(1, len(networks), "What may depend on what", cell=(2.6, 2.4))
     for cell, (title, network) in zip(cells, networks.items(), strict=True):
         draw_network(cell, network.layers, network.edges, names.observed, title)
-    figure.savefig(path, dpi=120)
+    show(figure, path)
 
 
 draw({"the model": generative, "the guide": inference, "the target": target}, OUT / "1_networks.png")
@@ -173,8 +173,8 @@ for name, each in {"no penalties": plain, "both on z": both, "all three": pair}.
 # %%
 first = [(test.labels == label).nonzero()[0].item() for label in range(10)]
 views = {name: view[first] for name, view in views.items()}
-cross_generation(pair, views, "label", "digit", rows=10).savefig(OUT / "2_digits_given_labels.png", dpi=120)
-cross_generation(pair, views, "digit", "label", rows=10).savefig(OUT / "3_labels_given_digits.png", dpi=120)
+show(cross_generation(pair, views, "label", "digit", rows=10), OUT / "2_digits_given_labels.png")
+show(cross_generation(pair, views, "digit", "label", rows=10), OUT / "3_labels_given_digits.png")
 
 # %% [markdown]
 # ## 5. What is shared and what is private
@@ -184,7 +184,7 @@ cross_generation(pair, views, "digit", "label", rows=10).savefig(OUT / "3_labels
 # digit on its left, z was inferred wrongly from that digit; u did not change it.
 
 # %%
-exchange(pair, "digit", views["digit"][:8]).savefig(OUT / "4_exchange.png", dpi=120)
+show(exchange(pair, "digit", views["digit"][:8]), OUT / "4_exchange.png")
 
 # %% [markdown]
 # ## 6. Your own target

@@ -27,7 +27,7 @@ from pyzoo.data.tables import TableSource, load_table
 from pyzoo.evaluation import fairness_metrics, leakage
 from pyzoo.infer import NegativeELBO, Penalised, Penalty, TotalCorrelation, evaluating
 from pyzoo.models.mib import TableNetworks
-from pyzoo.plotting import draw_network, figure_grid
+from pyzoo.plotting import draw_network, figure_grid, show
 from pyzoo.recipes.mib.fair.figures import front
 from pyzoo.recipes.mib.fair.report import linear_classifier, representation
 from pyzoo.training import Pair, keep_freed_memory
@@ -90,7 +90,7 @@ figure, [cells] = figure_grid(1, 3, "What may depend on what", cell=(2.6, 2.4))
 drawn = {"the model": networks.network(networks.generative), "the guide": inference, "the wish": wish}
 for cell, (title, network) in zip(cells, drawn.items(), strict=True):
     draw_network(cell, network.layers, network.edges, networks.observed, title)
-figure.savefig(OUT / "1_networks.png", dpi=120)
+show(figure, OUT / "1_networks.png")
 
 
 def penalty(weight):
@@ -144,9 +144,7 @@ for weight in (0.0, 3.0, 10.0, 30.0):
 # %%
 points = {"all columns": (everything["demographic_parity"], everything["accuracy"])}
 title = "Accuracy against unfairness; the penalty's weight beside each point"
-front({"representation": curve}, points, title, "demographic parity (difference of the groups' rates)").savefig(
-    OUT / "2_front.png", dpi=120
-)
+show(front({"representation": curve}, points, title, "demographic parity (difference of the groups' rates)"), OUT / "2_front.png")
 
 # %% [markdown]
 # ## 4. Your turn

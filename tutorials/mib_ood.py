@@ -27,7 +27,7 @@ from pyzoo.data.environments import EnvironmentSource, colored_images
 from pyzoo.data.images import load_image_data
 from pyzoo.infer import EnvironmentGain, NegativeELBO, Penalised, Penalty, Prediction, evaluating
 from pyzoo.models.mib import EnvironmentNetworks
-from pyzoo.plotting import draw_network, figure_grid
+from pyzoo.plotting import draw_network, figure_grid, show
 from pyzoo.recipes.mib.ood.figures import accuracies, colored_sheet
 from pyzoo.training import keep_freed_memory
 
@@ -48,7 +48,7 @@ keep_freed_memory()
 digits = load_image_data("digits")
 train = colored_images(digits.train.repeat(10, 1, 1, 1), digits.train_labels.repeat(10), 10, color_flips=(0.2, 0.1), seed=0)
 test = colored_images(digits.test.repeat(10, 1, 1, 1), digits.test_labels.repeat(10), 10, color_flips=(0.9,), seed=1)
-colored_sheet(train.images[:40] / 255).savefig(OUT / "1_images.png", dpi=120)
+show(colored_sheet(train.images[:40] / 255), OUT / "1_images.png")
 
 # %% [markdown]
 # ## 2. Networks
@@ -72,7 +72,7 @@ figure, [cells] = figure_grid(1, 3, "What may depend on what", cell=(2.6, 2.4))
 drawn = {"the model": networks.network(networks.generative), "the guide": inference, "the wish": wish}
 for cell, (title, network) in zip(cells, drawn.items(), strict=True):
     draw_network(cell, network.layers, network.edges, networks.observed, title)
-figure.savefig(OUT / "2_networks.png", dpi=120)
+show(figure, OUT / "2_networks.png")
 
 # %% [markdown]
 # The distance to the wish is one information, I(y; e, x | z): what image and environment add to z about the label. Two
@@ -138,7 +138,7 @@ histories = {"prediction alone": [trained(0.0)], "and stability": [trained(1000.
 
 # %%
 names = {"first": "20% of colors flipped", "second": "10% of colors flipped", "test": "90% of colors flipped (not seen)"}
-accuracies(histories, names, "Accuracy over training").savefig(OUT / "3_accuracies.png", dpi=120)
+show(accuracies(histories, names, "Accuracy over training"), OUT / "3_accuracies.png")
 
 # %% [markdown]
 # Prediction alone follows the color and falls far below chance where the color is wrong. With the second estimator the shape

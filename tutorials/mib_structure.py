@@ -26,7 +26,7 @@ import torch
 from pyzoo.data.planted import PlantedGaussians, PlantedSource, parsed_structure
 from pyzoo.infer import NegativeELBO
 from pyzoo.models.mib import LearnedMaskNetworks
-from pyzoo.plotting import draw_network, figure_grid, label_axes
+from pyzoo.plotting import draw_network, figure_grid, label_axes, show
 from pyzoo.recipes.mib.structure.objectives import DistributionLoss, ScoreLoss
 from pyzoo.recipes.mib.structure.report import matched, matched_edges
 from pyzoo.training import keep_freed_memory, linear
@@ -128,7 +128,7 @@ for cell, (title, mask) in zip(cells, [*pictures, ("the truth", truth.generative
     names = truth.variables.shared if title == "the truth" else [latents[j] for j in order]
     cell.set_xticks(range(len(names)), names, fontsize=8)
     cell.set_yticks(range(len(views)), views, fontsize=8)
-figure.savefig(OUT / "1_masks.png", dpi=120)
+show(figure, OUT / "1_masks.png")
 
 figure, [[cell, left, right]] = figure_grid(1, 3, "From turned latents to the structure", cell=(3.2, 2.6))
 cell.plot([step for step, _, _ in history], [parents for _, parents, _ in history])
@@ -137,7 +137,7 @@ label_axes(cell, "training step", "effective parents of a view")
 found = [(z, x) for j, z in enumerate(latents) for i, x in enumerate(views) if edges[i, j]]
 draw_network(left, [truth.variables.shared, views], truth.edges, views, "The truth")
 draw_network(right, [[latents[j] for j in order], views], found, views, "Learned")
-figure.savefig(OUT / "2_structures.png", dpi=120)
+show(figure, OUT / "2_structures.png")
 
 # %% [markdown]
 # ## 4. Your turn

@@ -30,7 +30,7 @@ from pyzoo.data.scenes import SceneSource, tetrominoes
 from pyzoo.evaluation import foreground_ari, segments_of
 from pyzoo.infer import NegativeELBO, TracedStep
 from pyzoo.models.monet import MPPMONetNetworks
-from pyzoo.plotting import image_grid, image_sheet
+from pyzoo.plotting import image_grid, image_sheet, show
 from pyzoo.recipes.slots.decomposition import Decomposition, decompose
 from pyzoo.recipes.slots.figures import decomposition
 from pyzoo.recipes.slots.probes import impute_slots, relation_r2
@@ -53,7 +53,7 @@ draw = partial(tetrominoes, image_size=32, num_pieces=2, relation="place")
 source = SceneSource(draw)
 scenes = draw(400, torch.Generator().manual_seed(1))
 x = scenes.images / 255
-image_sheet(x[:20], "Twenty scenes").savefig(OUT / "1_scenes.png", dpi=120)
+show(image_sheet(x[:20], "Twenty scenes"), OUT / "1_scenes.png")
 
 # %% [markdown]
 # ## 2. The model and its guide
@@ -75,6 +75,7 @@ def pair(**settings):
     torch.manual_seed(0)
     networks = MPPMONetNetworks(
         num_slots=3,
+        global_dim=12,  # of 16: with fewer, where a piece is can be kept in the part that no relation reaches
         attention_channels=(16, 32, 32, 32),
         encoder_channels=(32, 32, 64, 64),
         decoder_channels=(32, 32, 32),
@@ -140,7 +141,7 @@ model, guide = train(model, guide)
 
 # %%
 decomposed = decompose(model, guide, x)
-decomposition(x[:8], decomposed.of(torch.arange(8))).savefig(OUT / "2_taken_apart.png", dpi=120)
+show(decomposition(x[:8], decomposed.of(torch.arange(8))), OUT / "2_taken_apart.png")
 
 # %% [markdown]
 # ## 5. Put together again
@@ -165,7 +166,7 @@ imputed = impute_slots(model, decomposed, piece)
 shown = {"scene": x, "without a piece": removed.reconstructions, "the piece, imputed": imputed.reconstructions}
 cells = [list(images[:8].clamp(0, 1)) for images in shown.values()]
 edited = image_grid(cells, "A piece removed, and one imputed from the rest", side=0.8, labels=list(shown))
-edited.savefig(OUT / "3_edited.png", dpi=120)
+show(edited, OUT / "3_edited.png")
 
 # %% [markdown]
 # ## 6. What slots know of each other
@@ -184,7 +185,7 @@ print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, de
 
 # %%
 plain = train(*pair(mask_balance=1.0), steps=max(1, STEPS // 2))
-decomposition(x[:8], decompose(*plain, x[:8])).savefig(OUT / "4_without_balance.png", dpi=120)
+show(decomposition(x[:8], decompose(*plain, x[:8])), OUT / "4_without_balance.png")
 
 # %% [markdown]
 # ## 8. Your turn

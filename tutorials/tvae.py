@@ -32,6 +32,7 @@ from pyzoo.data.transformations import FAMILIES, AugmentedSource, ViewSource
 from pyzoo.evaluation import knn_accuracy
 from pyzoo.infer import NegativeELBO
 from pyzoo.models.tvae import Matrix, TVAENetworks, VAENetworks
+from pyzoo.plotting import show
 from pyzoo.recipes.tvae.figures import image_rows, interpolation, transfer
 from pyzoo.recipes.tvae.report import embed, rotation_error
 from pyzoo.training import Pair, keep_freed_memory
@@ -58,7 +59,7 @@ views = ViewSource(train_images, affine, seed=0)
 batch = views.batch(step=0, size=10)
 print({name: tuple(value.shape) for name, value in batch.items()})
 rows = {"x": batch["x"], "f(x)": batch["views"][:, 0], "inverse": batch["views"][:, 1]}
-image_rows(rows, "Images, and their views by a transformation and its inverse").savefig(OUT / "1_views.png", dpi=120)
+show(image_rows(rows, "Images, and their views by a transformation and its inverse"), OUT / "1_views.png")
 
 # %% [markdown]
 # ## 2. The story
@@ -177,10 +178,10 @@ for name, each in trained.items():
 
 # %%
 with torch.no_grad():
-    transfer(trained["T-VAE"], x[:2], x[10:19], angle=20.0).savefig(OUT / "2_transfer.png", dpi=120)
+    show(transfer(trained["T-VAE"], x[:2], x[10:19], angle=20.0), OUT / "2_transfer.png")
     turned = [affine.apply(x[:10], affine.matrices(torch.full((10,), angle))) for angle in (25.0, -25.0)]
     half_way = {name: trained[name] for name in ("VAE", "VAE+", "T-VAE")}
-    interpolation(x[:10], turned, half_way).savefig(OUT / "3_half_way.png", dpi=120)
+    show(interpolation(x[:10], turned, half_way), OUT / "3_half_way.png")
 
 trained["marginal"] = train(lambda: pair(**{**settings, "coherence": "marginal"}), views)
 print(f"with marginal coherence: rotation error {rotation_error(trained['marginal'], x[:10], x[10:30]):.1f} degrees")
