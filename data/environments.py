@@ -133,37 +133,37 @@ class EnvironmentSource:
 
     Args:
         colored: the images.
-        labelled: share of the images whose label is known; the others' are missing, the same in every epoch.
+        labeled: share of the images whose label is known; the others' are missing, the same in every epoch.
         seed: of the order, and of which labels are missing.
         device: where the images are held.
 
     Raises:
-        ValueError: ``labelled`` is not above 0 and at most 1.
+        ValueError: ``labeled`` is not above 0 and at most 1.
         UsageError: an environment is without an image or a label.
 
     Example:
         >>> images, classes = torch.zeros(100, 1, 28, 28, dtype=torch.uint8), torch.arange(10).repeat(10)
-        >>> source = EnvironmentSource(colored_images(images, classes, 10), labelled=0.5)
+        >>> source = EnvironmentSource(colored_images(images, classes, 10), labeled=0.5)
         >>> {name: tuple(value.shape) for name, value in source.batch(step=0, size=6).items()}
         {'x': (6, 2, 14, 14), 'y': (6, 2), 'e': (6, 2), 'present': (6, 3)}
     """
 
-    def __init__(self, colored: ColoredImages, labelled: float = 1.0, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(self, colored: ColoredImages, labeled: float = 1.0, seed: int = 0, device: torch.device | str = "cpu") -> None:
         require_kind(colored, "colored", ColoredImages)
-        require_number(labelled, "labelled", Above(0), AtMost(1))
+        require_number(labeled, "labeled", Above(0), AtMost(1))
         self.colored = colored.to(as_device(device))
         self.num_environments = int(colored.environments.max()) + 1
         self.places = [(self.colored.environments == e).nonzero().flatten() for e in range(self.num_environments)]
         self.epochs = [Epochs(len(place), derive_seed(seed, "environment", e), device) for e, place in enumerate(self.places)]
         self.present = None
-        if labelled < 1:
-            known = torch.rand(len(colored), generator=seeded(derive_seed(seed, "labelled"))) < labelled
+        if labeled < 1:
+            known = torch.rand(len(colored), generator=seeded(derive_seed(seed, "labeled"))) < labeled
             self.present = torch.stack([torch.ones_like(known), known, torch.ones_like(known)], dim=1).to(device)
         for e, place in enumerate(self.places):
             if not len(place):
                 raise UsageError(f"environment {e} has no image")
             if self.present is not None and not self.present[place, 1].any():
-                raise UsageError(f"--labelled {labelled:g} leaves environment {e} without a label")
+                raise UsageError(f"--labeled {labeled:g} leaves environment {e} without a label")
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The batch of a step: "x", from 0 to 1; "y" and "e", one-hot; and ``present`` if labels are missing.

@@ -28,7 +28,7 @@ extensions = [
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # to run the tutorials takes an hour: their notebooks are kept as they were run
+nb_execution_mode = "off"  # to run the tutorials takes an hour: docs/notebooks.py does, and keeps them
 
 html_theme = "furo"
 html_title = f"pyzoo {release}"

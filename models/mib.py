@@ -434,7 +434,7 @@ class TableNetworks(StructuredNetworks):
 
 @dataclasses.dataclass(frozen=True)
 class EnvironmentNetworks(StructuredNetworks):
-    """The networks of labelled images from several environments: an image "x", a class "y" and the environment "e".
+    """The networks of labeled images from several environments: an image "x", a class "y" and the environment "e".
 
     Example:
         >>> networks = EnvironmentNetworks(

@@ -28,7 +28,7 @@ import torch
 
 from pyzoo.data.multimodal import PairSource, load_pairs
 from pyzoo.evaluation import class_probabilities, train_classifier
-from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalised, Penalty, TotalCorrelation, evaluating, projection
+from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalized, Penalty, TotalCorrelation, evaluating, projection
 from pyzoo.models.mib import ViewNetworks
 from pyzoo.plotting import draw_network, figure_grid, show
 from pyzoo.recipes.mib.figures import cross_generation, exchange
@@ -114,7 +114,7 @@ print(independent)
 #
 # ## 3. Training
 #
-# Model and guide are Pyro programs. `Penalised` wraps the guide and adds the penalties as `pyro.factor` sites, so the
+# Model and guide are Pyro programs. `Penalized` wraps the guide and adds the penalties as `pyro.factor` sites, so the
 # loss is one ELBO, in which every penalty is a term in nats. The bare guide has none: likelihoods are estimated with it.
 
 # %%
@@ -126,7 +126,7 @@ def trained(penalties, steps=STEPS):
     torch.manual_seed(1)
     model = networks.model()
     guide = networks.guide(model)
-    module = NegativeELBO(model, Penalised(guide, penalties), site_weights={"label": 50.0})  # an image is hundreds of nats
+    module = NegativeELBO(model, Penalized(guide, penalties), site_weights={"label": 50.0})  # an image is hundreds of nats
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in range(steps):

@@ -25,7 +25,7 @@ import torch
 
 from pyzoo.data.tables import TableSource, load_table
 from pyzoo.evaluation import fairness_metrics, leakage
-from pyzoo.infer import NegativeELBO, Penalised, Penalty, TotalCorrelation, evaluating
+from pyzoo.infer import NegativeELBO, Penalized, Penalty, TotalCorrelation, evaluating
 from pyzoo.models.mib import TableNetworks
 from pyzoo.plotting import draw_network, figure_grid, show
 from pyzoo.recipes.mib.fair.figures import front
@@ -116,7 +116,7 @@ def trained(weight, steps=STEPS):
     torch.manual_seed(0)
     model = networks.model()
     guide = networks.guide(model)
-    module = NegativeELBO(model, Penalised(guide, [penalty(weight)]), site_weights={"a": 300.0})
+    module = NegativeELBO(model, Penalized(guide, [penalty(weight)]), site_weights={"a": 300.0})
     optimizer = torch.optim.Adam(module.parameters(), lr=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in range(steps):

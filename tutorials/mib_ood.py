@@ -25,7 +25,7 @@ import torch
 
 from pyzoo.data.environments import EnvironmentSource, colored_images
 from pyzoo.data.images import load_image_data
-from pyzoo.infer import EnvironmentGain, NegativeELBO, Penalised, Penalty, Prediction, evaluating
+from pyzoo.infer import EnvironmentGain, NegativeELBO, Penalized, Penalty, Prediction, evaluating
 from pyzoo.models.mib import EnvironmentNetworks
 from pyzoo.plotting import draw_network, figure_grid, show
 from pyzoo.recipes.mib.ood.figures import accuracies, colored_sheet
@@ -116,14 +116,14 @@ def trained(weight, steps=STEPS):
     torch.manual_seed(0)
     model = networks.model()
     guide = networks.guide(model)
-    penalised = Penalised(guide, penalties(model, weight))
+    penalized = Penalized(guide, penalties(model, weight))
     weights = dict.fromkeys(("x", "y", "e"), 1e-4)
-    module = NegativeELBO(model, penalised, {"z": 1e-4, "u": 1e-4}, site_weights=weights)
+    module = NegativeELBO(model, penalized, {"z": 1e-4, "u": 1e-4}, site_weights=weights)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
     rows, parts = [], {"first": train.rows(train.environments == 0), "second": train.rows(train.environments == 1), "test": test}
     for step in range(steps):
         if weight:
-            penalised.share_stable.fill_(weight ** (min(1.0, 2 * step / steps) - 1))
+            penalized.share_stable.fill_(weight ** (min(1.0, 2 * step / steps) - 1))
         optimizer.zero_grad()
         loss, _ = module(**source.batch(step, 4000))
         loss.backward()
@@ -148,7 +148,7 @@ show(accuracies(histories, names, "Accuracy over training"), OUT / "3_accuracies
 #
 # Give the training environments the same share of flipped colors, `color_flips=(0.15, 0.15)` in section 1: now nothing tells
 # the color from a cause, and the second estimator has nothing to see. The recipe trains on MNIST, on other images with classes,
-# and with labels for a part of them: `pyzoo train mib-ood --labelled 0.5`. It first sharpens the environments
+# and with labels for a part of them: `pyzoo train mib-ood --labeled 0.5`. It first sharpens the environments
 # (`recipes/mib/ood/sharpening.py`): a small network learns which of them image and label point to, and a batch takes as many
 # images from each group. Then a weight of 1 is enough, and the accuracy on MNIST's test environment is about 70 % in place of
 # about 61 %.

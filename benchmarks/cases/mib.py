@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from benchmarks.cases import Case
-from pyzoo.infer import NegativeELBO, Penalised
+from pyzoo.infer import NegativeELBO, Penalized
 from pyzoo.models.mib import EnvironmentNetworks, StructuredNetworks, ViewNetworks
 from pyzoo.recipes.mib.methods import Method, Multimodal
 from pyzoo.recipes.mib.ood.recipe import OOD
@@ -95,7 +95,7 @@ def programs(
     declared = method.declare(views)
     networks = kind(hidden_dim=hidden_dim, **declared.sizes(method.dims(declared.variables)), **sizes)
     model = networks.model().to(device)
-    return model, Penalised(networks.guide(model).to(device), declared.penalties(model, None))
+    return model, Penalized(networks.guide(model).to(device), declared.penalties(model, None))
 
 
 def make(size: str, device: torch.device) -> Case:

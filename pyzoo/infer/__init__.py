@@ -20,7 +20,7 @@ from pyzoo.infer.invariance import EnvironmentGain, GradientPenalty, Prediction,
 from pyzoo.infer.masks import FixedMask, RelaxedMask
 from pyzoo.infer.mmd import gaussian_kernel, squared_mmd, squared_mmd_to_normal
 from pyzoo.infer.network import BayesianNetwork, Variables
-from pyzoo.infer.penalty import Penalised, Penalty
+from pyzoo.infer.penalty import Penalized, Penalty
 from pyzoo.infer.projection import Information, projection, signed_projection
 from pyzoo.infer.trace_kl import NegativeELBO, TraceKL_ELBO, analytic
 from pyzoo.infer.traced import TracedStep
@@ -41,7 +41,7 @@ __all__ = [
     "Information",
     "LearnedInformation",
     "NegativeELBO",
-    "Penalised",
+    "Penalized",
     "Penalty",
     "Prediction",
     "RelaxedMask",

@@ -23,7 +23,7 @@ from pyzoo.infer.network import BayesianNetwork
 from pyzoo.infer.projection import Information, projection, signed_projection
 from pyzoo.settings import AtLeast
 
-__all__ = ["Penalised", "Penalty"]
+__all__ = ["Penalized", "Penalty"]
 
 
 class Penalty:
@@ -177,7 +177,7 @@ def _share_name(penalty: Penalty) -> str:
     return f"share_{penalty.name.replace('.', '_')}"  # torch allows no dots
 
 
-class Penalised(PyroModule):
+class Penalized(PyroModule):
     """A guide with penalties: runs the guide, and adds each penalty's terms as factors.
 
     The guide returns its :class:`Beliefs` and knows nothing of penalties. Likelihoods and bounds take the bare guide. For each

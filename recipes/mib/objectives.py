@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyzoo.guides.mib import StructuredGuide
-from pyzoo.infer import LearnedInformation, NegativeELBO, Penalised
+from pyzoo.infer import LearnedInformation, NegativeELBO, Penalized
 from pyzoo.models.mib import StructuredVAE, those_given
 from pyzoo.nn import he_initialized
 
@@ -49,7 +49,7 @@ class SeveralNetworks(nn.Module):
     def __init__(
         self,
         model: StructuredVAE,
-        guide: StructuredGuide | Penalised,
+        guide: StructuredGuide | Penalized,
         conditioned: Mapping[tuple[str, ...], float],
         scored: Literal["own", "all"],
         kl_weights: Mapping[str, float],
@@ -65,7 +65,7 @@ class SeveralNetworks(nn.Module):
         self.total = sum(conditioned.values())
         if not (self.total > 0 and min(conditioned.values()) >= 0):
             raise ValueError(f"Weights must be at least 0, and one of them positive, got {list(conditioned.values())}.")
-        penalties = guide.penalties if isinstance(guide, Penalised) else []
+        penalties = guide.penalties if isinstance(guide, Penalized) else []
         once = {site: 1 / self.total for penalty in penalties for site in penalty.sites}
         self.elbo = NegativeELBO(model, guide, kl_weights, site_weights={**(site_weights or {}), **once})
         sets = torch.tensor([[name in views for name in names] for views in conditioned])

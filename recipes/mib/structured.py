@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from typing_extensions import Self
 
-from pyzoo.infer import LearnedInformation, Penalised
+from pyzoo.infer import LearnedInformation, Penalized
 from pyzoo.models.mib import StructuredNetworks
 from pyzoo.recipes.mib import methods
 from pyzoo.recipes.mib.objectives import EstimatorLoss, SeveralNetworks
@@ -65,11 +65,11 @@ class StructuredRecipe(Recipe):
         penalties = self.declare().penalties(model, self.train_size)
         kl_weights = self.method.kl_weights(model.variables, self.steps)
         first = {latent: weight(0) for latent, weight in kl_weights.items()}
-        penalised = Penalised(guide, penalties) if penalties else guide
-        module = self.method.loss(model, penalised, first, self.site_weights())
+        penalized = Penalized(guide, penalties) if penalties else guide
+        module = self.method.loss(model, penalized, first, self.site_weights())
         elbo = module.elbo if isinstance(module, SeveralNetworks) else module
         schedules = [Schedule(elbo, f"kl_weight_{latent}", weight) for latent, weight in kl_weights.items()]
-        schedules += [Schedule(penalised, f"share_{name}", s) for name, s in self.method.penalty_shares(self.steps).items()]
+        schedules += [Schedule(penalized, f"share_{name}", s) for name, s in self.method.penalty_shares(self.steps).items()]
         objectives = [self.objective(module, [*model.parameters(), *guide.parameters()], schedules=schedules)]
         learned = [e for penalty in penalties for e in penalty.estimators if isinstance(e, LearnedInformation)]
         if learned:

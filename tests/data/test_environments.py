@@ -55,14 +55,14 @@ def test_the_seed_decides():
 
 def test_batches_have_as_many_images_from_each_environment():
     colored = colored_images(*pictures(300), 10, color_flips=(0.2, 0.1, 0.3))
-    source = EnvironmentSource(colored, labelled=0.4, seed=1)
+    source = EnvironmentSource(colored, labeled=0.4, seed=1)
     batch = source.batch(step=3, size=30)
     assert batch["e"].sum(0).tolist() == [10, 10, 10]
     assert batch["x"].amin() >= 0
     assert batch["x"].amax() <= 1
     assert batch["present"].dtype == torch.bool
     assert batch["present"][:, [0, 2]].all()
-    again = EnvironmentSource(colored, labelled=0.4, seed=1).batch(step=3, size=30)
+    again = EnvironmentSource(colored, labeled=0.4, seed=1).batch(step=3, size=30)
     assert all(torch.equal(batch[name], again[name]) for name in batch)
     epoch = torch.cat([source.batch(step, 30)["x"] for step in range(10)])
     assert len(epoch.flatten(1).unique(dim=0)) == len(colored.images.flatten(1).unique(dim=0))  # each image once
@@ -90,8 +90,8 @@ def test_views_are_one_hot():
         (lambda i, c: colored_images(i, c, 10, (1.5,)), ValueError, "share of flips"),
         (lambda i, c: colored_images(i, c, 10, label_flips=-0.1), ValueError, "share of flips"),
         (lambda i, c: colored_images(i[:1], c[:1], 10), UsageError, "too few for 2 environments"),
-        (lambda i, c: EnvironmentSource(colored_images(i, c, 10), labelled=0.0), ValueError, "labelled"),
-        (lambda i, c: EnvironmentSource(colored_images(i, c, 10), labelled=1e-9), UsageError, "without a label"),
+        (lambda i, c: EnvironmentSource(colored_images(i, c, 10), labeled=0.0), ValueError, "labeled"),
+        (lambda i, c: EnvironmentSource(colored_images(i, c, 10), labeled=1e-9), UsageError, "without a label"),
         (lambda i, c: EnvironmentSource(colored_images(i, c, 10)).batch(0, 1), ValueError, "size"),
         (lambda i, c: EnvironmentSource(colored_images(i, c, 10)).batch(0, 100), UsageError, "examples there are"),
     ],

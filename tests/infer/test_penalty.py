@@ -15,7 +15,7 @@ from pyzoo.infer import (
     Distortion,
     Information,
     LearnedInformation,
-    Penalised,
+    Penalized,
     Penalty,
     TotalCorrelation,
     TraceKL_ELBO,
@@ -271,9 +271,9 @@ def test_a_penalty_in_your_own_guide():
 
 def test_a_wrapped_guide_is_the_guide_and_its_penalties():
     guide = Guide()
-    assert terms(Penalised(guide, [RATES])) == terms(Guide(own=[RATES]))
-    assert terms(Penalised(guide, [])) == terms(guide)
-    assert dict(Penalised(guide, [RATES]).named_parameters()).keys() == {"guide.scales"}
+    assert terms(Penalized(guide, [RATES])) == terms(Guide(own=[RATES]))
+    assert terms(Penalized(guide, [])) == terms(guide)
+    assert dict(Penalized(guide, [RATES]).named_parameters()).keys() == {"guide.scales"}
 
 
 def test_penalties_that_do_not_fit_a_guide():
@@ -283,7 +283,7 @@ def test_penalties_that_do_not_fit_a_guide():
         ([other], "'other' is of the network 'x, y -> z, s; x -> u'"),
     ):
         with pytest.raises(ValueError, match=message):
-            Penalised(Guide(), penalties)
+            Penalized(Guide(), penalties)
 
 
 class HSIC:
@@ -308,7 +308,7 @@ def test_your_own_estimator():
     assert len(inspect.getsource(HSIC).splitlines()) <= 25
     independent = Penalty("hsic", FROM_X, INDEPENDENT, 5.0, "conditional", {"I(s; z)": HSIC()})
     assert str(independent) == "hsic (a surrogate): + I(s; z) by HSIC (surrogate)"
-    found = terms(Penalised(Guide(), [independent]))["penalty/hsic/I(s; z)"]
+    found = terms(Penalized(Guide(), [independent]))["penalty/hsic/I(s; z)"]
     torch.manual_seed(0)
     draws = Guide()(X).draws
     kernels = [torch.exp(-torch.cdist(draws[name], draws[name]).square() / 4) for name in ("s", "z")]
@@ -324,9 +324,9 @@ def test_your_own_estimator():
         (lambda: Information(["z"], ["x"]), "left must be of type frozenset, got list"),
         (lambda: Penalty("hsic", FROM_X, INDEPENDENT, 5.0, "conditional", {"I(s; z)": 3}), "the estimator of I(s; z) must be of"),
         (lambda: RATES.values(None), "beliefs must be of type Beliefs, got NoneType"),
-        (lambda: Penalised(Guide(), RATES), "penalties must be of type Sequence, got Penalty"),
-        (lambda: Penalised(Guide(), [3]), "each penalty must be of type Penalty, got int"),
-        (lambda: Penalised(lambda: None, [RATES])(), "What a guide with penalties returns must be of type Beliefs, got NoneType"),
+        (lambda: Penalized(Guide(), RATES), "penalties must be of type Sequence, got Penalty"),
+        (lambda: Penalized(Guide(), [3]), "each penalty must be of type Penalty, got int"),
+        (lambda: Penalized(lambda: None, [RATES])(), "What a guide with penalties returns must be of type Beliefs, got NoneType"),
         (lambda: Beliefs(None), "draws must be of type Mapping, got NoneType"),
         (lambda: Beliefs({"z": torch.tensor(0.0)}).rows, "Draws of all latents must have one number of rows, got {'z': None}"),
         (lambda: Guide()(X).joined([]), "names must hold a latent"),

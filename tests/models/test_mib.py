@@ -18,7 +18,7 @@ from pyzoo.infer import (
     BayesianNetwork,
     Distortion,
     NegativeELBO,
-    Penalised,
+    Penalized,
     Penalty,
     RelaxedMask,
     TraceKL_ELBO,
@@ -60,7 +60,7 @@ def with_penalties(bare):
         Penalty("cross(x)", INFERENCE, BayesianNetwork.parse("x -> z; y, w -> s; z -> y; x -> u; y -> v", NAMES), 0.5),
         Penalty("independent", INFERENCE, independent, 0.3, "conditional", terms),
     ]
-    return model, Penalised(guide, penalties)
+    return model, Penalized(guide, penalties)
 
 
 def views(rows=5, seed=0, dtype=torch.float32):
@@ -117,7 +117,7 @@ class TestPairWithSeveralInferenceNetworks(TestPair):
         return {**views(), "conditioned_on": conditioned_on, "scored": PRESENT}
 
 
-class TestPenalisedPair(TestPair):
+class TestPenalizedPair(TestPair):
     def make(self):
         return with_penalties(pair())
 
@@ -279,10 +279,10 @@ def test_penalties_are_of_the_guides_network():
     other = BayesianNetwork.parse("x -> z, s, u; y -> v", NAMES)
     target = BayesianNetwork.parse("x -> z -> y", NAMES)
     with pytest.raises(ValueError, match="'cross' is of the network 'x -> z"):
-        Penalised(guide, [Penalty("cross", other, target)])
+        Penalized(guide, [Penalty("cross", other, target)])
     same = Penalty("same", INFERENCE, INFERENCE)
     with pytest.raises(ValueError, match="two penalties 'same'"):
-        Penalised(guide, [same, same])
+        Penalized(guide, [same, same])
 
 
 def test_the_bare_guide_knows_nothing_of_its_penalties():
@@ -348,7 +348,7 @@ def test_a_distortion_is_of_the_models_likelihood_of_its_parents(view):
     beliefs = guide(**views())
     expected = -model.likelihood(view, beliefs.draws).log_prob(views()[view]).mean()
     torch.testing.assert_close(penalty.values(beliefs)[f"penalty/private/{term}"], expected)
-    names = {name for name, _ in Penalised(guide, [penalty]).named_parameters()}
+    names = {name for name, _ in Penalized(guide, [penalty]).named_parameters()}
     assert names == {f"guide.{name}" for name, _ in guide.named_parameters()}  # the model's are not among them
     for wrong in (parents - {min(parents)}, parents | {min(others - parents)}):
         target = BayesianNetwork.parse(f"{', '.join(sorted(wrong))} -> {view}" if wrong else "", NAMES)

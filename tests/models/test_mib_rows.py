@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pyzoo.guides.mib import StructuredGuide
-from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalised, Penalty, TotalCorrelation, Variables
+from pyzoo.infer import BayesianNetwork, NegativeELBO, Penalized, Penalty, TotalCorrelation, Variables
 from pyzoo.models.mib import StructuredVAE
 
 SIZES = {"x": 6, "y": 4}
@@ -29,7 +29,7 @@ def build(variables, generative, inference, dims, targets=()):
     }
     model = StructuredVAE(g, dims, {view: Gaussian(width, SIZES[view]) for view, width in widths.items()})
     encoders = {view: nn.Linear(SIZES[view], 2 * width) for view, width in widths.items()}
-    return model.double(), Penalised(StructuredGuide(q, dims, encoders), penalties).double()
+    return model.double(), Penalized(StructuredGuide(q, dims, encoders), penalties).double()
 
 
 def views(*names):

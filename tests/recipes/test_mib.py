@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from pyzoo.data.multimodal import NUM_CLASSES
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import site_terms
-from pyzoo.infer import Penalised, TotalCorrelation
+from pyzoo.infer import Penalized, TotalCorrelation
 from pyzoo.recipes.mib import methods, metrics, report
 from pyzoo.recipes.mib import recipe as rows
 from pyzoo.recipes.mib.fair.recipe import FairRecipe
@@ -231,7 +231,7 @@ def test_the_bare_guide_of_a_run_has_no_penalties():
     """So that its likelihoods are bounds: the report's ELBO is that of model and guide."""
     recipe = mib(rows.MultimodalRecipe)
     pair, (objective,) = trained_by(recipe)
-    assert isinstance(objective.module.guide, Penalised)
+    assert isinstance(objective.module.guide, Penalized)
     assert objective.module.guide.guide is pair.guide
     assert site_terms(*pair, recipe.source(CPU).batch(0, 6)).keys() == {"z", "u_digit", *VIEWS}
 
@@ -511,7 +511,7 @@ def test_penalties_are_of_every_row_whichever_networks_are_drawn(monkeypatch, sc
     model, guide = recipe.programs()
     penalties = recipe.declare().penalties(model, recipe.train_size)
     networks = {VIEWS: 1.0, VIEWS[:1]: 0.5, VIEWS[1:]: 0.5}
-    module = SeveralNetworks(model, Penalised(guide, penalties), networks, scored, {})
+    module = SeveralNetworks(model, Penalized(guide, penalties), networks, scored, {})
     batch = recipe.source(CPU).batch(0, 20)
     whole, known, found = guide.posteriors(batch)["z"], [], []
     values = penalties[-1].values

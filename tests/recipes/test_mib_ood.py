@@ -43,8 +43,8 @@ def kl(q, p):
     return 0.5 * (q[1] / p[1] + (q[0] - p[0]) ** 2 / p[1] - 1 - (q[1] / p[1]).log()).sum(1)
 
 
-@pytest.mark.parametrize("labelled", [1.0, 0.5])
-def test_the_objective_is_eq_18(at_mean, labelled):
+@pytest.mark.parametrize("labeled", [1.0, 0.5])
+def test_the_objective_is_eq_18(at_mean, labeled):
     weights = {
         "dist_weight": 0.3,
         "sufficient_weight": 0.7,
@@ -52,7 +52,7 @@ def test_the_objective_is_eq_18(at_mean, labelled):
         "stability_weight": 20.0,
         "stability": "irm",
     }
-    recipe = ood(dropout=0.0, labelled=labelled, stability_ramp=0.0, **weights)
+    recipe = ood(dropout=0.0, labeled=labeled, stability_ramp=0.0, **weights)
     torch.manual_seed(0)
     pair = recipe.programs()
     module = recipe.objectives(pair)[0].module.double()
@@ -62,7 +62,7 @@ def test_the_objective_is_eq_18(at_mean, labelled):
     found, _ = module(**batch)
 
     encoders, decoders, x, y, e = pair.guide.encoders, pair.model.decoders, batch["x"], batch["y"], batch["e"]
-    known = batch["present"][:, 1].double() if labelled < 1 else torch.ones(12, dtype=torch.float64)
+    known = batch["present"][:, 1].double() if labeled < 1 else torch.ones(12, dtype=torch.float64)
     of_x, of_y, of_e = (encoders[name](batch[name]).chunk(2, 1) for name in ("x", "y", "e"))
     z_x, u_x = ((of_x[0][:, part], of_x[1][:, part]) for part in (slice(0, 2), slice(2, 4)))
     ones = torch.ones(12, 1, dtype=torch.float64)
@@ -110,7 +110,7 @@ def test_the_share_of_the_stability_weight_grows(tmp_path):
 
 
 def test_traced_steps_learn_what_eager_ones_learn(tmp_path):
-    whole, eager = (trained_state(ood(labelled=0.5), tmp_path / engine, engine) for engine in ("traced", "eager"))
+    whole, eager = (trained_state(ood(labeled=0.5), tmp_path / engine, engine) for engine in ("traced", "eager"))
     for name, value in whole.items():
         torch.testing.assert_close(value, eager[name], rtol=1e-3, atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_environments_do_not_decide_where_only_colors_differ(tmp_path):
 
 
 def test_sharpened_environments_are_where_color_and_label_agree():
-    recipe = ood(sharpen=True, copies=10, labelled=0.5)
+    recipe = ood(sharpen=True, copies=10, labeled=0.5)
     grouped, train = recipe._grouped_set, recipe.training_set
     agrees = train.colors == train.labels
     known = recipe.source(CPU).present[:, 1]
@@ -201,7 +201,7 @@ def test_metrics_figures_and_samples(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labelled": 0.0}, "--labelled must be positive"),
+        ({"labeled": 0.0}, "--labeled must be positive"),
         ({"stability_weight": -1.0}, "--stability-weight must be at least 0"),
         ({"color_flips": ()}, "--color-flips must be one or more shares"),
         ({"color_flips": (0.2, 1.5)}, "--color-flips must be"),
@@ -218,7 +218,7 @@ def test_bad_settings(changes, message):
 
 def test_data_that_do_not_serve(images_are):
     with pytest.raises(UsageError, match="leaves environment 0 without a label"):
-        ood(labelled=1e-9).prepare()
+        ood(labeled=1e-9).prepare()
     images_are(torch.zeros(30, 1, 28, 28, dtype=torch.uint8))
     with pytest.raises(UsageError, match="--batch-size must be at most 25"):
         ood(data="mnist").prepare()

@@ -23,7 +23,7 @@ from pyzoo.infer import (
     BayesianNetwork,
     Information,
     LearnedInformation,
-    Penalised,
+    Penalized,
     Penalty,
     Variables,
     dependence,
@@ -107,15 +107,15 @@ PRIOR = MessagePassingPrior(3, 2)
 Y = torch.zeros(4, 3, 2)
 
 
-def penalised(*names):
-    return Penalised(lambda: None, [Penalty(name, NETWORK, NETWORK, 1.0) for name in names])
+def penalized(*names):
+    return Penalized(lambda: None, [Penalty(name, NETWORK, NETWORK, 1.0) for name in names])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: penalised("a.b", "a_b"), "names differ by dots alone"),
-        (lambda: Penalised(3, []), "guide must be of type Callable"),
+        (lambda: penalized("a.b", "a_b"), "names differ by dots alone"),
+        (lambda: Penalized(3, []), "guide must be of type Callable"),
         (lambda: Penalty("a", NETWORK, NETWORK, 1.0).values(3), "beliefs must be"),
         (lambda: LearnedInformation("I(z; u)", {"z": 1}), "term must be of type Information"),
         (lambda: Information.of(1, 2), "left must be a collection of names, got 1"),

@@ -111,7 +111,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         "small": {"data": "mnist", "steps": 300, "batch_size": 10_000},
         "digits": {"data": "digits", "steps": 400, "batch_size": 2000, "copies": 10, "hidden_dim": 64},
     }
-    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labelled", "sharpen", "stability_weight", "dropout")
+    common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labeled", "sharpen", "stability_weight", "dropout")
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
     group: ClassVar[str] = "training"
 
@@ -127,10 +127,10 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     """How often each image is colored, each time with a label of its own: of few images, single labels are learned by heart."""
     grayscale: Annotated[bool, InData] = False
     """Leave the colors out: what a predictor that knew of them could reach at best."""
-    labelled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
+    labeled: Annotated[float, Above(0), AtMost(1), InData] = 1.0
     """Share of the training images whose label is known."""
     sharpen: bool = True
-    """Group labelled images by the environment that image and label point to; in training the view e is then the group."""
+    """Group labeled images by the environment that image and label point to; in training the view e is then the group."""
     networks: EnvironmentNetworks = EnvironmentNetworks(hidden_dim=128)
     """Sizes of the networks."""
     method: OOD = OOD()
@@ -199,7 +199,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         return ("x", "y", "e")
 
     def source(self, device: torch.device) -> Source:
-        return EnvironmentSource(self._grouped_set, self.labelled, self.seed, device)
+        return EnvironmentSource(self._grouped_set, self.labeled, self.seed, device)
 
     @functools.cached_property
     def _grouped_set(self) -> ColoredImages:
@@ -207,22 +207,22 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         train = self.training_set
         if not self.sharpen:
             return train
-        present = EnvironmentSource(train, self.labelled, self.seed).present
+        present = EnvironmentSource(train, self.labeled, self.seed).present
         known = torch.ones(len(train), dtype=torch.bool) if present is None else present[:, 1]
         groups = self._sharpened(train.rows(known))
-        places = torch.randint(len(groups), (len(train),), generator=seeded(derive_seed(self.seed, "unlabelled")))
+        places = torch.randint(len(groups), (len(train),), generator=seeded(derive_seed(self.seed, "unlabeled")))
         environments = groups[places]  # without a label by chance, so that the groups keep their shares
         environments[known] = groups
         return dataclasses.replace(train, environments=environments)
 
-    def _sharpened(self, labelled: ColoredImages) -> Tensor:
-        """The groups of labelled images."""
-        images, number = labelled.images.float() / 255, len(self.color_flips)
-        groups = sharpened_environments(images, labelled.labels, labelled.environments, derive_seed(self.seed, "sharpen"))
+    def _sharpened(self, labeled: ColoredImages) -> Tensor:
+        """The groups of labeled images."""
+        images, number = labeled.images.float() / 255, len(self.color_flips)
+        groups = sharpened_environments(images, labeled.labels, labeled.environments, derive_seed(self.seed, "sharpen"))
         smallest = torch.bincount(groups, minlength=number).min().item()
-        if smallest * number < self.batch_size * len(labelled) / len(self.training_set):
+        if smallest * number < self.batch_size * len(labeled) / len(self.training_set):
             what = f"the smallest group of images has {smallest:,} with labels, less than its share of a batch"
-            most = smallest * number * len(self.training_set) // len(labelled)
+            most = smallest * number * len(self.training_set) // len(labeled)
             smaller = f"take a --batch-size of at most {most}, or " if most >= 2 * number else "take "
             raise UsageError(f"--sharpen: {what}: {smaller}--no-sharpen")
         return groups

@@ -1,4 +1,4 @@
-"""Environments sharpened: each labelled image goes to the environment that image and label together point to most.
+"""Environments sharpened: each labeled image goes to the environment that image and label together point to most.
 
 Environments that differ little tell little: at color flips of 0.2 and 0.1 the color is the label in 0.8 and 0.9 of the images,
 and e holds 0.010 nats about whether they agree. But what points to e, given image and label, is nothing else than that agreement.

@@ -28,7 +28,7 @@ _ROWS = {
     "OURS, environments as they are": ({**_GIVEN, **_RAMP, "stability_weight": 1e3}, ("67.8 ± 6.8", "62.1 ± 6.1")),
     "OURS, without the penalty": ({"stability_weight": 0.0}, ("", "")),
     "OURS": ({}, ("", "")),
-    "OURS, half the labels": ({"labelled": 0.5}, ("71.4 ± 6.1", "58.7 ± 7.2")),
+    "OURS, half the labels": ({"labeled": 0.5}, ("71.4 ± 6.1", "58.7 ± 7.2")),
 }
 _LIMITS = {"Random": ("50", "50"), "Optimal invariant": ("75", "75")}
 
