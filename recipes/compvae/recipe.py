@@ -32,6 +32,7 @@ class CompVAERecipe(Recipe):
     """What both problems share: the training of section 4.3."""
 
     common: ClassVar[tuple[str, ...]] = (*Recipe.common, "parts", "w_dim", "z_dim", "z_weight")
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
 
     networks: CompVAENetworks = CompVAENetworks()
     """Sizes of the networks."""

@@ -51,6 +51,7 @@ class EmbeddingRecipe(PlainImageRecipe):
     """What T-VAE and its baselines share: encoder, decoder, training, and what is measured."""
 
     common: ClassVar[tuple[str, ...]] = (*PlainImageRecipe.common, "z_dim")
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
     group: ClassVar[str] = "training"
 
     networks: VAENetworks = VAENetworks()
