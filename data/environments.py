@@ -157,7 +157,7 @@ class EnvironmentSource:
         self.epochs = [Epochs(len(place), derive_seed(seed, "environment", e), device) for e, place in enumerate(self.places)]
         self.present = None
         if labeled < 1:
-            known = torch.rand(len(colored), generator=seeded(derive_seed(seed, "labeled"))) < labeled
+            known = torch.rand(len(colored), generator=seeded(derive_seed(seed, "labelled"))) < labeled
             self.present = torch.stack([torch.ones_like(known), known, torch.ones_like(known)], dim=1).to(device)
         for e, place in enumerate(self.places):
             if not len(place):

@@ -176,7 +176,7 @@ def image_grid(
     pixels = max([image.shape[-1] for image in images] + [image.shape[-2] for image in images], default=28)
     pitch, columns = pixels + 2, max(map(len, cells))
     canvas = torch.ones(3, pitch * len(cells), pitch * columns)
-    margin = 0.09 * max(map(len, labels), default=0)  # inches that the labels need; else the images would shrink for them
+    margin = 0.09 * max(map(len, labels)) + 0.15 if labels else 0.0  # inches that they need; else images would shrink for them
     figure, [[axes]] = figure_grid(1, 1, title, cell=(side * columns + margin, side * len(cells)))
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):

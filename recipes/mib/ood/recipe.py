@@ -210,7 +210,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         present = EnvironmentSource(train, self.labeled, self.seed).present
         known = torch.ones(len(train), dtype=torch.bool) if present is None else present[:, 1]
         groups = self._sharpened(train.rows(known))
-        places = torch.randint(len(groups), (len(train),), generator=seeded(derive_seed(self.seed, "unlabeled")))
+        places = torch.randint(len(groups), (len(train),), generator=seeded(derive_seed(self.seed, "unlabelled")))
         environments = groups[places]  # without a label by chance, so that the groups keep their shares
         environments[known] = groups
         return dataclasses.replace(train, environments=environments)
