@@ -162,7 +162,7 @@ for structure in ("none", "chain", "full", "learned"):
     measure(structure, trained[structure])
 
 # %% [markdown]
-# All four end within about a nat of each other. Nearly all of the 282 nats are the noise of drawing black and white
+# All four end within two nats of each other. Nearly all of the 282 nats are the noise of drawing black and white
 # from gray, and what is left of 1,437 blurred digits gives a graph little to explain. It takes more images for the
 # dependencies to show: on MNIST the plain VAE is 2.2 nats behind the ladder, the ladder 0.3 behind the full graph, and
 # there the topmost node learns to carry most of the information and the others to add to it. The table
