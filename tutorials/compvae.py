@@ -250,7 +250,7 @@ for name, pair in {"correlated": module, "independent": independent}.items():
 show(picture(independent, "The same curve taken apart, with independent normals"), OUT / "4_independent.png")
 
 # %% [markdown]
-# In our run the bound was -129.5 nats with the correlated guide and -149.9 with independent normals, while the R2 of
+# In our run the bound was -128.7 nats with the correlated guide and -150.7 with independent normals, while the R2 of
 # parts differed by less than 0.01. So the correlation tightens the bound; that parts come out clean is owed to the
 # settings of section 4. Without `relative_guide` alone, two parts have an R2 of 0.78 from means and 0.64 from samples.
 
