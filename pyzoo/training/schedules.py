@@ -120,7 +120,8 @@ def constant_linear(steps: float, share: float = 0.7) -> Value:
         [1.0, 1.0, 0.5, 0.0]
     """
     require_number(share, "share", AtLeast(0), AtMost(1))
-    return linear(1.0, 0.0, (1 - share) * steps, share * steps)
+    start = share * steps
+    return linear(1.0, 0.0, steps - start, start)
 
 
 def warmup(steps: float) -> Value:

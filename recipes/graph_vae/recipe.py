@@ -29,6 +29,20 @@ from pyzoo.training import Objective, Pair, Schedule, constant_linear, warmup
 __all__ = ["FCVAE", "GraphVAERecipe", "LadderVAE", "PlainVAE"]
 
 
+_SMALL = {
+    "steps": 14_000,
+    "batch_size": 128,
+    "held_out": 0.02,
+    "warmup_steps": 7000,
+    "schedule": "cosine",
+    "log_every": 200,
+    "validate_every": 1400,
+    "gate_learning_rate": 1e-2,
+    "temperature_decay": 0.9,
+    "settle_margin": 0.01,
+}
+
+
 def _papers_training(data: str, epochs: int, images: int) -> dict[str, Any]:
     """The settings of appendix B.2 for a set of so many training images."""
     steps_per_epoch = images // 64
@@ -50,18 +64,7 @@ class GraphVAERecipe(PlainImageRecipe):
     engine: ClassVar[Literal["eager", "traced"]] = "traced"
     group: ClassVar[str] = "training"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {
-            "steps": 14_000,
-            "batch_size": 128,
-            "held_out": 0.02,
-            "warmup_steps": 7000,
-            "schedule": "cosine",
-            "log_every": 200,
-            "validate_every": 1400,
-            "gate_learning_rate": 1e-2,
-            "temperature_decay": 0.9,
-            "settle_margin": 0.01,
-        },
+        "small": _SMALL,
         "digits": {
             "data": "digits",
             "steps": 3000,
@@ -75,16 +78,12 @@ class GraphVAERecipe(PlainImageRecipe):
             "settle_margin": 0.01,
         },
         "long": {
+            **_SMALL,
             "steps": 400_000,
-            "batch_size": 128,
-            "held_out": 0.02,
             "warmup_steps": 20_000,
             "schedule": "constant-linear",
             "log_every": 1000,
             "validate_every": 10_000,
-            "gate_learning_rate": 1e-2,
-            "temperature_decay": 0.9,
-            "settle_margin": 0.01,
             "checkpoint_seconds": 300.0,
         },
         "paper": _papers_training("mnist", epochs=2000, images=60_000),

@@ -31,7 +31,7 @@ from pyzoo.recipes.images import ImageRecipe, InData, is_own
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.report import SlotsReport
 from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Weight, flag
-from pyzoo.training import Objective, Pair, Source, linear
+from pyzoo.training import Objective, Pair, Source, constant_linear, linear
 
 __all__ = ["GenesisRecipe", "MONetRecipe", "MPPGenesisRecipe", "MPPMONetRecipe", "SlotsRecipe"]
 
@@ -237,12 +237,12 @@ class SlotsRecipe(ImageRecipe):
         The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to
         them. As the networks settle, the relations are learned faster.
         """
-        start = self.decay_after * self.steps
-        networks = linear(1.0, 0.0, self.steps - start, start)
+        networks = constant_linear(self.steps, self.decay_after)
         if relations is None:
             return [{"params": list(module.parameters())}], [networks]
         related = {id(parameter) for parameter in relations.parameters()}
         others = [parameter for parameter in module.parameters() if id(parameter) not in related]
+        start = self.decay_after * self.steps
         rising = linear(1.0, self.relation_speed, self.steps - start, start)
         return [{"params": others}, {"params": list(relations.parameters())}], [networks, rising]
 
