@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from pyzoo.checks import require_kind, require_number
 from pyzoo.infer.flat_adam import FlatAdam
-from pyzoo.infer.traced import TracedStep, compiled
+from pyzoo.infer.traced import TracedStep, compiled, with_channels_last
 from pyzoo.infer.update import update
 from pyzoo.settings import Above
 
@@ -91,7 +91,7 @@ class CompiledStep(TracedStep):
         def step(kept, fixed, buffers, batch):
             views = {place: view.detach().requires_grad_() for place, view in flat.views(kept).items()}
             params = {names[place]: view for place, view in views.items()}
-            loss, terms = self._loss({**params, **fixed}, buffers, batch)
+            loss, terms = self._loss(with_channels_last({**params, **fixed}), buffers, batch)
             gradients = dict(zip(views, torch.autograd.grad(loss, list(views.values())), strict=True))
             with torch.no_grad():
                 gathered, good = self._clipped(flat.gathered(gradients), loss)
@@ -99,7 +99,8 @@ class CompiledStep(TracedStep):
             return loss.detach(), {name: term.detach() for name, term in terms.items()}, 1 - good.to(torch.float32)
 
         try:
-            graph = self._trace(step, arguments, [*buffers.values(), *(t for group in kept for t in group.values())])
+            written = [*buffers.values(), *(t for group in kept for t in group.values())]
+            graph = self._trace(step, arguments, written, for_compiler=True)
             if graph is None:
                 return None
             # The key says all that torch would check again at each step.

@@ -121,17 +121,26 @@ class TracedStep:
             gradients = torch.autograd.grad(loss, [params[name] for name in trained], allow_unused=True)
             return loss, terms, gradients
 
+        def step_to_compile(params, buffers, batch):
+            return step(with_channels_last(params), buffers, batch)
+
         def as_it_stands(params, buffers, batch):
             with torch.enable_grad(), self.context():
                 loss, terms, gradients = step(params, buffers, batch)
             return loss.detach(), {name: term.detach() for name, term in terms.items()}, gradients
 
-        graph = self._trace(step, inputs, inputs[1].values())
-        ways = [as_it_stands] if graph is None else [graph, as_it_stands]
-        if graph is not None and self.compiled:
-            ways.insert(0, compiled(graph))
+        def compiled_graph():
+            graph = self._trace(step_to_compile, inputs, inputs[1].values(), for_compiler=True)
+            return graph and compiled(graph)
+
+        makers: list[Callable] = [lambda: self._trace(step, inputs, inputs[1].values()), lambda: as_it_stands]
+        if self.compiled:
+            makers.insert(0, compiled_graph)
         failure: Exception | None = None
-        for way in ways:
+        for make in makers:
+            way = make()
+            if way is None:
+                continue
             try:
                 found = self._keep(key, way, inputs)
                 break
@@ -148,24 +157,25 @@ class TracedStep:
         return found
 
     def _loss(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Any:
-        if self.compiled:
-            params = {name: _for_convolution(parameter) for name, parameter in params.items()}
         result = torch.func.functional_call(self.module, ({**params}, {**buffers}), kwargs={**batch})
         require_pair(result, "What the module returns", "a loss and a dict of terms")
         return result
 
-    def _trace(self, function: Callable, inputs: tuple[Any, ...], written: Iterable[Tensor]) -> Callable | None:
+    def _trace(
+        self, function: Callable, inputs: tuple[Any, ...], written: Iterable[Tensor], for_compiler: bool = False
+    ) -> Callable | None:
         """The graph of a function; None if it reads values.
 
         Args:
             function: what is traced.
             inputs: its arguments.
             written: those of their tensors that it may write to: tracing runs it, and it will be run again.
+            for_compiler: as in :func:`traced`.
         """
         before = [(tensor, tensor.clone()) for tensor in written]
         slots = [(kept, key, kept[key]) for _, kept, key in self._contents.places]
         try:
-            return traced(function, inputs, self.compiled, self.context)
+            return traced(function, inputs, for_compiler, self.context)
         finally:
             for tensor, value in before:
                 tensor.copy_(value)
@@ -273,15 +283,20 @@ class _Contents:
         return parameters, buffers, tuple(part.training for part, *_ in self._parts)
 
 
-def _for_convolution(parameter: Tensor) -> Tensor:
-    """A parameter with its channels last, if it may be the kernel of a convolution of images on a CPU.
+def with_channels_last(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters, those that may be kernels of a convolution of images on a CPU with their channels last.
 
-    oneDNN then keeps the images so too, and each convolution takes three quarters of the time. The parameter itself stays as it
-    is: evaluation needs it so, where a group normalization of images with their channels last takes thirty times as long.
+    oneDNN then keeps the images so too, and each convolution takes three quarters of the time. The parameters themselves stay as
+    they are, and so do steps that are not compiled: there a group normalization of images with their channels last takes thirty
+    times as long.
     """
-    if parameter.dim() != 4 or parameter.device.type != "cpu":
-        return parameter
-    return parameter.contiguous(memory_format=torch.channels_last)
+
+    def arranged(parameter: Tensor) -> Tensor:
+        if parameter.dim() != 4 or parameter.device.type != "cpu":
+            return parameter
+        return parameter.contiguous(memory_format=torch.channels_last)
+
+    return {name: arranged(parameter) for name, parameter in parameters.items()}
 
 
 def _same(values: Iterable[Any]) -> tuple[int, ...]:

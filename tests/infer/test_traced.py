@@ -149,6 +149,28 @@ def test_compiled_convolutions_have_their_channels_last_and_parameters_stay_as_t
         torch.testing.assert_close(parameter, plain, rtol=1e-3, atol=1e-4)
 
 
+def test_what_is_not_compiled_keeps_its_layout(monkeypatch):
+    """Where the compiler fails, the step is traced again without what is for the compiler."""
+
+    class Convolution(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.seen = nn.Conv2d(3, 8, 3), []
+
+        def forward(self, x):
+            self.seen.append(self.convolution.weight.is_contiguous(memory_format=torch.channels_last))
+            return self.convolution(x).pow(2).mean(), {}
+
+    def failing(*inputs):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("pyzoo.infer.traced.compiled", lambda graph: failing)
+    module = Convolution()
+    with pytest.warns(RuntimeWarning, match="The step is traced, and not compiled: no compiler"):
+        TracedStep(module, compiled=True)({"x": torch.rand(2, 3, 9, 9)})
+    assert module.seen == [True, False]
+
+
 def test_compiled_steps_are_those_of_plain_torch():
     """By the same noise, through a changed weight, evaluation of a part, frozen parameters and restored ones."""
     torch.manual_seed(0)
@@ -291,7 +313,7 @@ def test_what_torch_fails_to_repeat_runs_as_it_stands(compiled):
 
 
 def test_without_a_compiler_the_traced_graph_runs(monkeypatch):
-    def failing(graph, **options):
+    def failing(*inputs):
         def run(*inputs):
             raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("No working C++ compiler found"), None)
 
