@@ -96,6 +96,7 @@ def test_ratios_are_drawn():
     assert [bar.get_width() for bar in drawn.axes[0].patches] == [1.0, 0.75]
 
 
+@pytest.mark.slow
 def test_an_epoch_by_both_sides():
     command = [sys.executable, "-m", "benchmarks.epoch", "--images", "200", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -103,6 +104,7 @@ def test_an_epoch_by_both_sides():
     assert "| on the device, traced |" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     def run(*arguments):
         return subprocess.run([sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True, cwd=ROOT)

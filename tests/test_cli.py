@@ -540,6 +540,7 @@ def reproduce(*arguments):
     return cli.main(["reproduce", *map(str, arguments), "--device", "cpu", "--no-progress"])
 
 
+@pytest.mark.slow
 def test_a_table_grows_over_several_sittings(tiny_preset, tmp_path, capsys):
     out = tmp_path / "table"
     assert reproduce("graph-vae-table1", "--data", "digits", "--seeds", "0", "--out", out) == 0
@@ -582,6 +583,7 @@ def test_a_run_of_a_table_goes_on_as_it_began(tiny_preset, tmp_path, monkeypatch
     assert [(hardware.engine, hardware.threads) for hardware in seen] == [("compiled", 1)]
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(tiny_preset, tmp_path, capfd):
     arguments = ("graph-vae-figure4", "--data", "digits", "--seeds", 0, "--latent-dims", 6, "--nodes", 1, 2)
     assert reproduce(*arguments, "--out", tmp_path / "one") == 0
@@ -610,6 +612,7 @@ def test_figure4_and_the_open_guide(tiny_preset, tmp_path, capsys):
     assert rows["Graph VAE with open guide, mnist"].fields["guide_gates"] == "full"
 
 
+@pytest.mark.slow
 def test_tables_of_tvae_share_their_runs(monkeypatch, tmp_path, capsys):
     for kind in (TVAERecipe, PlainVAE, VAEPlus):
         known = flat(kind())
@@ -780,6 +783,7 @@ def test_bad_samples(capsys, trained, tmp_path):
     assert "'mauve' is not one of red" in bad(capsys, "sample", trained / "compvae-colors", "--given", "parts=mauve")
 
 
+@pytest.mark.slow
 def test_a_full_disk(capsys, tmp_path, monkeypatch):
     run = tmp_path / "run"
 
@@ -898,6 +902,7 @@ def test_ten_sigkills_end_bit_identical(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run(tmp_path):
     run = tmp_path / "run"
     fields = flags({**SINES, "steps": 6})

@@ -60,6 +60,7 @@ def test_the_streams_come_back():
     assert (sys.stdout, sys.stderr) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shell",
     [
@@ -78,6 +79,7 @@ def test_training_survives_the_terminal(tmp_path, shell):
     assert is_trained(run)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP")
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_terminal_that_closes_saves_what_there_is(tmp_path, ignored):

@@ -148,6 +148,7 @@ def test_one_optimizer_has_one_at_a_time():
     assert_same(copied, following, twin, other)
 
 
+@pytest.mark.slow
 def test_what_becomes_of_the_optimizer_is_noticed():
     module, twin = Fit(), Fit()
     pairs = [(each, torch.optim.Adam(each.first.parameters(), lr=0.05)) for each in (module, twin)]

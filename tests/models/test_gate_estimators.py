@@ -98,6 +98,7 @@ def test_the_known_graph_has_the_best_bound(enumerated):
     assert GRAPHS[enumerated.argmin()].tolist() == KNOWN
 
 
+@pytest.mark.slow
 def test_the_score_functions_mean_is_the_enumerated_gradient(trained, exact):
     torch.manual_seed(2)
     module, x = trained
@@ -106,6 +107,7 @@ def test_the_score_functions_mean_is_the_enumerated_gradient(trained, exact):
     assert ((found.mean(0) - exact).abs() < 4.5 * found.std(0) / 400**0.5 + 0.003).all()
 
 
+@pytest.mark.slow
 def test_the_relaxed_gradients_mean_goes_to_the_enumerated_one_as_the_temperature_falls(trained, exact):
     torch.manual_seed(2)
     module, x = trained

@@ -92,6 +92,7 @@ def test_training_never_sees_the_target():
     assert fair(known=0.5).source(CPU).batch(0, 4).keys() == {"x", "a", "present"}
 
 
+@pytest.mark.slow
 def test_a_penalty_makes_a_code_that_tells_less(tmp_path):
     """The proxies of the group are left out of the code, and the groups' rates of favorable predictions come together."""
     settings = {"steps": 200, "batch_size": 128, "u_dim": 6, "hidden_dim": 32, "feature_scale": 0.3, "bias": 2.0}
@@ -223,6 +224,7 @@ def test_the_weight_rises_once_the_representation_is_there():
     assert share.current() == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allowed", [0.0, 0.05, 1.0])
 def test_the_representation_that_is_kept_is_the_best_on_held_out_rows(tmp_path, allowed):
     recipe = fair(steps=40, allowed_deo=allowed, validate_every=2)

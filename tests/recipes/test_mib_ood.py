@@ -109,12 +109,14 @@ def test_the_share_of_the_stability_weight_grows(tmp_path):
     assert column[10] == column[-1] == 1
 
 
+@pytest.mark.slow
 def test_traced_steps_learn_what_eager_ones_learn(tmp_path):
     whole, eager = (trained_state(ood(labeled=0.5), tmp_path / engine, engine) for engine in ("traced", "eager"))
     for name, value in whole.items():
         torch.testing.assert_close(value, eager[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_environments_do_not_decide_where_only_colors_differ(tmp_path):
     """Bright above or bright below. ERM follows the color, and with the penalty it is the shape."""
     images = torch.zeros(3000, 1, 14, 14, dtype=torch.uint8)
@@ -139,6 +141,7 @@ def test_environments_do_not_decide_where_only_colors_differ(tmp_path):
     assert found["ours"]["accuracy_test_env"] > 0.65
 
 
+@pytest.mark.slow
 def test_sharpened_environments_are_where_color_and_label_agree():
     recipe = ood(sharpen=True, copies=10, labeled=0.5)
     grouped, train = recipe._grouped_set, recipe.training_set
@@ -226,6 +229,7 @@ def test_data_that_do_not_serve(images_are):
         colored_images(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), 1)
 
 
+@pytest.mark.slow
 def test_the_table(tmp_path):
     table = MIBTable4(preset="digits", seeds=(0,), steps=4)
     labels = [row.label for row in table.rows()]

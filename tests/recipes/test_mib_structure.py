@@ -127,6 +127,7 @@ def test_each_objective_moves_what_is_its_own():
     assert moved[0] == {id(p) for program in pair for p in program.parameters()} - masks
 
 
+@pytest.mark.slow
 def test_masks_stand_still_until_their_time(tmp_path):
     recipe = structure(steps=20, mask_start=0.5)
     trainer = trainer_of(recipe, tmp_path / "run")
@@ -292,6 +293,7 @@ def test_absent_views_take_no_part():
     assert torch.equal(losses[0], losses[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"environments": 3}, {"data": "digits", "u_dim": 2}, {"data": "digits", "u_dim": 2, "num_classes": 4}]
 )

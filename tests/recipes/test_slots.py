@@ -69,6 +69,7 @@ def test_relations_are_measured_where_they_were_planted(kind, relation):
     assert all(torch.tensor(value).isfinite() for value in found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe, GenesisRecipe, MPPGenesisRecipe])
 def test_traced_steps_learn_what_eager_ones_learn(tmp_path, kind):
     recipe = slots(kind, steps=5)

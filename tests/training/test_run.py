@@ -366,6 +366,7 @@ def test_rows_for_tensorboard_too(tmp_path):
     assert RunFolder(run.path).metrics()[0]["step"] == 5
 
 
+@pytest.mark.slow
 def test_resuming_with_other_threads_says_so(tmp_path):
     said = []
     run = Run.create(sines(steps=2), "small", CPU, tmp_path / "run").train(**QUICK)

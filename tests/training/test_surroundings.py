@@ -103,6 +103,7 @@ def test_threads_take_turns(tmp_path, undisturbed):
             torch.testing.assert_close(value, parameters[key], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_run_is_found_after_a_change_of_folder(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)

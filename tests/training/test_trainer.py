@@ -489,6 +489,7 @@ def test_threads_are_not_measured_where_there_is_nothing_to_choose(tmp_path, nob
     assert short.choose_threads() == ""
 
 
+@pytest.mark.slow
 def test_steps_of_a_long_run_are_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr("pyzoo.training.trainer.WORTH_MEASURING", 1)
     monkeypatch.setattr("pyzoo.training.trainer.has_compiler", lambda: True)

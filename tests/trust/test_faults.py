@@ -42,6 +42,7 @@ def survives(tmp_path, undisturbed, fault):
     assert not leftovers(folder), fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kill", "torn", "full"])
 def test_a_fault_at_some_operations(tmp_path, undisturbed, kind):
     for at in spread(undisturbed[1], 3):
@@ -79,6 +80,7 @@ def survives_in(command, tmp_path, undisturbed, fault):
     return again.operations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
 def test_a_fault_in_a_command(tmp_path, undisturbed, command):
     count = survives_in(command, tmp_path, undisturbed, None)

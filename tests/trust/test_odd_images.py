@@ -23,12 +23,14 @@ def test_images_that_can_not_be_embedded_have_no_such_figure(tmp_path, images):
     assert "figure6_embeddings" not in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 24, 40])
 def test_few_test_images_are_measured(tmp_path, count):
     run = trained("tvae", tmp_path / "run", torch.rand(count, 16, 16))
     assert "rotation_error_degrees" in run.metrics or count < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 10, 30])
 def test_few_images_in_environments(tmp_path, count):
     data = (torch.rand(count, 8, 8), torch.arange(count) % 2)

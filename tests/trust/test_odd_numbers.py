@@ -83,6 +83,7 @@ def test_kls_beyond_all_numbers_are_infinite():
     assert CorrelatedNormal(zero, torch.ones(3), rho_logits=T([-math.inf, 0.0, 0.0])).rho[0] == 0
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_under_another_device_by_default(tmp_path):
     settings = {name: value for name, value in tiny("mib-fair").items() if name not in ("data", "steps")}
     pyzoo.train("mib-fair", "synthetic", steps=4, out=tmp_path / "run", progress=False, figures=False, **settings)
@@ -90,6 +91,7 @@ def test_a_run_is_loaded_under_another_device_by_default(tmp_path):
         assert pyzoo.load(tmp_path / "run").sample(2)["x"].isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_gone_is_said(tmp_path):
     settings = {name: value for name, value in tiny("mib-fair").items() if name not in ("data", "steps")}
     run = pyzoo.train("mib-fair", "synthetic", steps=4, out=tmp_path / "run", progress=False, figures=False, **settings)
@@ -241,6 +243,7 @@ def test_settings_of_scenes_are_refused_before_training(tmp_path, settings, mess
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_single_sprite_and_relations_at_the_ends_of_their_scale(tmp_path):
     from pyzoo.errors import UsageError
 

@@ -47,12 +47,14 @@ def test_rows_of_another_run_are_refused(runs, run, capsys):
     assert "metrics.csv is damaged or another run's" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_copied_folder_is_the_same_run(run):
     assert len(pyzoo.load(run).history) == 4
     assert cli.main(["resume", str(run), "--steps", "5", "--no-progress", "--no-figures"]) == 0
     assert [row["step"] for row in pyzoo.load(run).history] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_config_made_shorter_by_hand_harms_nothing(run):
     before = {file: file.read_bytes() for file in (run / "checkpoints").iterdir()}
     edit(run, steps=3)
@@ -68,6 +70,7 @@ def test_a_refused_resume_writes_nothing(run):
     assert [(run / name).read_bytes() for name in ("config.json", "log.txt")] == before
 
 
+@pytest.mark.slow
 def test_a_missing_checkpoint_is_said(run, capsys):
     for file in (run / "checkpoints").iterdir():
         file.unlink()

@@ -67,6 +67,7 @@ def test_a_table_that_has_changed_is_not_measured(tmp_path):
             ask()
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_a_table_of_other_values(tmp_path):
     """Rows that have changed places would be tested on after they have been trained on."""
     file = csv(tmp_path / "t.csv", ROWS)
@@ -135,6 +136,7 @@ def test_numbers_in_names_may_have_any_digits():
     assert structure(structure=f"z1 -> x{'9' * 5000}, x2").views[0] == "x2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"independence_weight": 1e38}, {"learning_rate": 1e30}])
 @pytest.mark.parametrize("engine", ["traced", "eager"])
 def test_a_training_that_overflows_never_saves_what_it_would_refuse(tmp_path, settings, engine):

@@ -114,6 +114,7 @@ def fuzz(name, examples):
         check(without(config, path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compvae-sines", "graph-vae", "mib-multimodal"])
 def test_anything_in_the_place_of_anything(name):
     fuzz(name, EXAMPLES["fast"])
@@ -174,6 +175,7 @@ def fuzz_checkpoints(run, state, examples):
         file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_anything_in_a_checkpoint(trained):
     fuzz_checkpoints(*trained, EXAMPLES["fast"])
 

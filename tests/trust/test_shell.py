@@ -61,6 +61,7 @@ def goes_on(tmp_path, case):
     assert list(found.folder.figures.glob("*.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK)
 def test_a_training_goes_on(tmp_path, case):
     goes_on(tmp_path, case)
