@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import jupytext
@@ -53,6 +54,12 @@ def write_tutorials() -> None:
         jupytext.write(notebook, DOCS / "tutorials" / f"{script.stem}.ipynb")
 
 
+def write_cards() -> None:
+    """Copies the cards of the trained models."""
+    for card in sorted((ROOT / "pyzoo" / "trained").glob("*/README.md")):
+        shutil.copyfile(card, DOCS / "trained-models" / f"{card.parent.name}.md")
+
+
 def place_on_site(path: Path) -> Path | None:
     """The page of the site that a file of the repository is, shows or is described on; None if there is none."""
     if path.is_relative_to(DOCS):
@@ -95,6 +102,7 @@ def read_page(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Makes the tutorials' pages, and has Sphinx call :func:`read_page`."""
+    """Makes the pages of tutorials and trained models, and has Sphinx call :func:`read_page`."""
     write_tutorials()
+    write_cards()
     app.connect("source-read", read_page)

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pyzoo.about import About, about_all, entries
 from pyzoo.errors import UsageError, one_line, printable
@@ -19,9 +19,10 @@ from pyzoo.settings import Count, Group, Settings, Steps, changed, flat
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.streams import lasting_streams
 from pyzoo.threads import available_cores, is_first_process, limit_spinning
+from pyzoo.trained import find_trained, trained
 
 if TYPE_CHECKING:
-    from pyzoo.training import Hardware, Recipe, Run, Table
+    from pyzoo.training import Hardware, Recipe, Run, Table, TrainedModel
 
 # torch, Pyro and the recipes take seconds to import, tyro a tenth: each command imports what it needs, so that --help and list
 # answer at once.
@@ -30,12 +31,14 @@ __all__ = ["main"]
 
 _USAGE = """usage: pyzoo COMMAND ...
 
-  pyzoo list                      the recipes and tables, by paper
+  pyzoo list [--trained]          the recipes and tables, by paper; or the trained models that come with the package
   pyzoo train RECIPE [flags]      train, measure and draw; 'pyzoo train RECIPE --help' lists the flags
   pyzoo resume RUN [flags]        continue a run where it stopped, or train it longer
-  pyzoo evaluate RUN [flags]      measure a run again
+  pyzoo evaluate RUN [flags]      measure a run again, or a trained model by its name
   pyzoo figures RUN [flags]       draw its figures again
   pyzoo sample RUN [flags]        draw from the trained model into a .png or .npz file
+  pyzoo explore RUN [flags]       play with it on a page of this machine
+  pyzoo pack RUN FOLDER [flags]   copy a trained model into a small folder, to share
   pyzoo runs [FOLDER]             the runs in a folder
   pyzoo compare RUN RUN ...       settings that differ, metrics side by side, and curves in one picture
   pyzoo reproduce TABLE [flags]   train the rows of a paper's table, and show ours beside the paper's
@@ -96,11 +99,37 @@ class EvaluateFlags(_Flags):
 
 
 @dataclasses.dataclass(frozen=True)
+class FiguresFlags(_Flags):
+    """Where the pictures go."""
+
+    out: Path | None = None
+    """Folder of the pictures; by default figures in the run's folder, or in a folder of a trained model's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExploreFlags(_Flags):
+    """Where the page is."""
+
+    port: int = 7860
+    """Port of this machine where the page is served; where it is taken, the next free one."""
+    browser: bool = True
+    """Open the page in the browser."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackFlags(_Flags):
+    """How small a packed model is."""
+
+    bits: Literal[8, 16, 32] = 16
+    """Bits of each number in a matrix of weights: 32 keeps it as it is, 16 and 8 round it."""
+
+
+@dataclasses.dataclass(frozen=True)
 class SampleFlags(_Flags):
     """What to draw."""
 
     out: Path | None = None
-    """A .png or .npz file; by default samples.png in the run's folder."""
+    """A .png or .npz file; by default samples.png in the run's folder, or in a folder of a trained model's name."""
     count: int = 8
     """How many to draw."""
     given: tuple[str, ...] | None = None
@@ -203,14 +232,31 @@ def _failed(reason: object, code: int) -> int:
 
 def _list(arguments: list[str]) -> int:
     if _asks_for_help(arguments):
-        print("usage: pyzoo list\n\nThe recipes and tables by paper, with what each shows and how long each preset takes.")
+        print(
+            "usage: pyzoo list [--trained]\n\n"
+            "The recipes and tables by paper, with what each shows and how long each preset takes.\n"
+            "--trained lists the trained models that come with the package."
+        )
         return 0
+    if arguments == ["--trained"]:
+        return _list_trained()
     if arguments:
-        raise UsageError(f"'pyzoo list' takes no arguments, got {' '.join(arguments)}")
+        raise UsageError(f"'pyzoo list' takes no arguments but --trained, got {' '.join(arguments)}")
     print("Recipes, for 'pyzoo train'\n")
     _print_list("pyzoo.recipes")
     print("\nTables and figures of the papers, for 'pyzoo reproduce'\n")
     _print_list("pyzoo.tables")
+    return 0
+
+
+def _list_trained() -> int:
+    """Prints the first sentence of each trained model's card."""
+    width = max(map(len, trained())) + 2
+    for name in trained():
+        card = (find_trained(name) / "README.md").read_text(encoding="utf-8")
+        about = next(block for block in card.split("\n\n") if not block.startswith("#"))
+        print("\n".join(_wrapped(f"{name:{width}}", " ".join(about.split()), width)))
+    print("\n'pyzoo sample NAME', 'pyzoo figures NAME', and in Python pyzoo.load(\"NAME\")")
     return 0
 
 
@@ -301,7 +347,7 @@ def _resume(arguments: list[str]) -> int:
     flags = ResumeFlags()
     if _asks_for_help(arguments[:1]):
         return _parse("resume RUN", ["--help"], [Hardware(), flags], "Continues a run where it stopped, or trains it longer.")
-    run, rest = _open(arguments, "resume")
+    run, rest = _open(arguments, "resume", is_run=True)
     changes = _parse("resume RUN", rest, [run.hardware, flags], "Continues a run where it stopped, or trains it longer.")
     hardware, flags = _changed(run.hardware, changes), _changed(flags, changes)
     if not is_first_process(hardware.processes):
@@ -346,26 +392,52 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _figures(arguments: list[str]) -> int:
-    run, flags = _trained(arguments, "figures", "Draws the figures of a trained run again.", [_Place()])
-    if not run.draw(flags["device"]):
+    run, flags = _trained(arguments, "figures", "Draws the figures of a trained run again.", [_Place(), FiguresFlags()])
+    if not run.draw(flags["device"], flags["out"] and expanded(flags["out"])):
         run.say(f"{run.config['recipe']} has no figures")
     return 0
 
 
 def _sample(arguments: list[str]) -> int:
     run, flags = _trained(arguments, "sample", "Draws from a trained model.", [_Place(), SampleFlags()])
-    count, path = flags["count"], expanded(flags["out"] or run.path / "samples.png")
+    count, path = flags["count"], expanded(flags["out"] or run.output / "samples.png")
     if path.suffix not in (".png", ".npz"):
         raise UsageError(f"--out must end in .png or .npz, got {path}")
     if count > 64 and path.suffix == ".png":
         raise UsageError(f"--count: a picture holds at most 64, got {count}; draw more into an .npz")
     require_ours(path)
     samples = run.sample(count, _given(flags["given"] or ()), flags["seed"], flags["device"])
+    if flags["out"] is None:
+        run.output.mkdir(exist_ok=True)
     if path.suffix == ".png":
         save_figure(run.picture(samples, flags["device"]), path)
     else:
         save_arrays({name: value.cpu().numpy() for name, value in samples.items()}, path)
     print(f"wrote {path}")
+    return 0
+
+
+def _explore(arguments: list[str]) -> int:
+    description = "Opens a page of this machine to play with a trained model. Nobody else can open it."
+    run, flags = _trained(arguments, "explore", description, [ExploreFlags()])
+    from pyzoo.explore import explore
+
+    with contextlib.suppress(Interrupted):
+        explore(run, flags["port"], flags["browser"])
+    return 0
+
+
+def _pack(arguments: list[str]) -> int:
+    description = "Copies a trained model into a folder of its own, small enough to share: pyzoo.load(FOLDER) loads it."
+    if _asks_for_help(arguments[:1]):
+        _parse("pack RUN FOLDER", ["--help"], [PackFlags()], description)
+    run, rest = _open(arguments, "pack RUN FOLDER", is_run=True)
+    if not rest or rest[0].startswith("-"):
+        raise UsageError("which folder? usage: pyzoo pack RUN FOLDER")
+    flags = _changed(PackFlags(), _parse("pack RUN FOLDER", rest[1:], [PackFlags()], description))
+    packed = run.pack(expanded(rest[0]), flags.bits)
+    size = sum(file.stat().st_size for file in packed.path.iterdir())
+    print(f"wrote {packed.path}, {size / 1e6:.1f} MB")
     return 0
 
 
@@ -382,8 +454,10 @@ def _given(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _trained(arguments: list[str], command: str, description: str, settings: list[Settings]) -> "tuple[Run, dict[str, Any]]":
-    """A run, and the values of some flags by name."""
+def _trained(
+    arguments: list[str], command: str, description: str, settings: list[Settings]
+) -> "tuple[TrainedModel, dict[str, Any]]":
+    """A run or a trained model, and the values of some flags by name."""
     from pyzoo.training import keep_freed_memory
 
     if _asks_for_help(arguments[:1]):
@@ -598,14 +672,14 @@ def _named(arguments: list[str], group: str, usage: str, what: str) -> tuple[str
     return arguments[0], arguments[1:]
 
 
-def _open(arguments: list[str], command: str) -> "tuple[Run, list[str]]":
-    """The run that a command names, and the other arguments."""
+def _open(arguments: list[str], command: str, is_run: bool = False) -> tuple[Any, list[str]]:
+    """The run that a command names, or the trained model, and the other arguments."""
     if not arguments:
-        raise UsageError(f"which run? usage: pyzoo {command} RUN")
+        raise UsageError(f"which run? usage: pyzoo {command}{'' if ' ' in command else ' RUN'}")
     limit_spinning()
-    from pyzoo.training import Run
+    from pyzoo.training import Run, load
 
-    return Run(arguments[0], _say), arguments[1:]
+    return (Run if is_run else load)(arguments[0], _say), arguments[1:]
 
 
 def _parse(usage: str, arguments: list[str], settings: Sequence[Settings], description: str) -> Any:
@@ -644,6 +718,8 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "figures": _figures,
     "sample": _sample,
+    "explore": _explore,
+    "pack": _pack,
     "runs": _runs,
     "compare": _compare,
     "reproduce": _reproduce,

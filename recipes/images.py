@@ -2,16 +2,19 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
+import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from typing_extensions import Self
 
-from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, image_data, write_npz
+from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, central_square, image_data, pixels_of, write_npz
 from pyzoo.data.images import ImageData, ImageSetName, load_image_data
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, one_line
 from pyzoo.evaluation import generate, site_terms
 from pyzoo.files import absolute, fingerprint_of
 from pyzoo.settings import Above, AtLeast, AtMost, Below, Group, changed
@@ -20,7 +23,7 @@ from pyzoo.training import PairReport, Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe", "is_own"]
+__all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe", "is_own", "read_own_image"]
 
 InData = Group("data")
 """The heading under which settings of data stand in the command's help."""
@@ -162,6 +165,42 @@ class PlainImageRecipe(ImageRecipe):
     def observed(self, images: Tensor) -> Tensor:
         """Images, uint8, as the likelihood takes them; those that are drawn are the same for all runs."""
         raise NotImplementedError
+
+
+def read_own_image(file: str | Path, x_shape: Sequence[int]) -> Tensor:
+    """An image of a user's as a model takes it, (channels, height, width), from 0 to 1.
+
+    Its central square is resized. Where the model's images are gray, colors are averaged, and an image whose edge is bright is
+    inverted: their background is black, as MNIST's.
+
+    Args:
+        file: in any format that Pillow reads.
+        x_shape: channels, height and width of the model's images.
+
+    Raises:
+        UsageError: it is no image, or has more than 25 million pixels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as opened:  # its head alone is read
+            width, height = opened.size
+            if width * height > 25_000_000:
+                raise UsageError(f"the image has {width:,} x {height:,} pixels: take one of at most 5,000 x 5,000")
+            pixels = torch.from_numpy(np.array(pixels_of(opened)))
+    except UnidentifiedImageError as error:
+        raise UsageError("the file is not an image, or is damaged") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"the file cannot be read as an image: {one_line(error)}") from error
+    image = pixels.float() / (65535 if pixels.dtype == torch.uint16 else 255)
+    image = image.unsqueeze(0) if image.dim() == 2 else image.movedim(-1, 0)
+    image = central_square(image).unsqueeze(0)
+    image = interpolate(image, size=tuple(x_shape[1:]), mode="bilinear", antialias=True)[0].clamp(0, 1)
+    if x_shape[0] == 3:
+        return image.expand(3, -1, -1)
+    gray = image.mean(0, keepdim=True)
+    edge = torch.cat([gray[:, 0], gray[:, -1], gray[..., 0], gray[..., -1]], -1).mean()
+    return 1 - gray if edge > 0.5 else gray
 
 
 class ImageReport(PairReport):

@@ -12,7 +12,7 @@ from pyzoo.training import Hardware, find_recipe, find_table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "pyzoo" / "trained").glob("*/README.md")])
 
 
 @pytest.mark.parametrize("page", ["how-to/write-your-own-penalty.md"])
@@ -46,6 +46,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", DOCS, tmp_path / "site"]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    for page in ("index", "start", "results", "papers/compvae", "tutorials/compvae", "reference/distributions"):
+    pages = ("index", "start", "results", "papers/compvae", "trained-models/mib-digits", "tutorials/compvae")
+    for page in (*pages, "reference/distributions"):
         assert (tmp_path / "site" / f"{page}.html").exists()
     assert "CorrelatedNormal" in (tmp_path / "site" / "reference" / "distributions.html").read_text()

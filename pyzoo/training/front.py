@@ -1,5 +1,7 @@
 """The front door from Python: ``pyzoo.train`` and ``pyzoo.load``."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +11,12 @@ from pyzoo.checks import require_switch
 from pyzoo.errors import UsageError
 from pyzoo.files import absolute
 from pyzoo.settings import cut
+from pyzoo.trained import find_trained, trained
 from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
 from pyzoo.training.run import Run, run_name
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
+from pyzoo.training.trained import WEIGHTS, TrainedModel
 
 __all__ = ["load", "train"]
 
@@ -101,20 +105,35 @@ def _with_tensors(
         return Run.create(kind.preset(preset, **settings, data=str(file)).fitted(settings), preset, hardware, folder, say)
 
 
-def load(path: str | Path) -> Run:
-    """A trained run: its model and guide, metrics, samples and figures.
+def load(path: str | Path, say: Callable[[str], None] | None = None) -> TrainedModel:
+    """A trained model and its guide, with metrics, samples and figures.
 
     Args:
-        path: the run's folder.
+        path: the folder of a run, or the name of a model that comes with the package, as ``pyzoo list --trained`` prints it.
+        say: what to do with each line that reports progress.
+
+    Returns:
+        A :class:`Run` if the folder is a run's.
 
     Raises:
-        UsageError: it is no run folder, or it is damaged; a ValueError.
+        UsageError: it is no such folder and no such name, or it is damaged; a ValueError.
 
     Example:
         >>> import pyzoo
+        >>> trained = pyzoo.load("mib-digits")
+        >>> model, guide = trained.pair()
+        >>> tuple(trained.sample(count=3, given={"label": 7})["x"].shape)
+        (3, 1, 28, 28)
         >>> run = pyzoo.load("runs/compvae-sines-small-seed0")  # doctest: +SKIP
-        >>> model, guide = run.pair()  # doctest: +SKIP
     """
     if not isinstance(path, (str, Path)):
         raise UsageError(f"a run's folder must be a path, got {cut(path)}")
-    return Run(absolute(path))
+    folder = absolute(path)
+    if isinstance(path, str) and not (folder / "config.json").is_file():
+        shipped = find_trained(path)
+        if shipped is not None:
+            return TrainedModel(shipped, say)
+        if Path(path).name == path and not os.path.lexists(folder):
+            names = ", ".join(trained())
+            raise UsageError(f"there is no folder {cut(path)} here, and no trained model of the name; there are {names}")
+    return TrainedModel(folder, say) if (folder / WEIGHTS).is_file() else Run(folder, say)

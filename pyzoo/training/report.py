@@ -11,6 +11,7 @@ from pyzoo.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyzoo.training.panel import Panel
     from pyzoo.training.recipe import Pair
 
 __all__ = ["PairReport", "Report"]
@@ -47,6 +48,10 @@ class Report:
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         """Named figures; history is the rows of metrics.csv."""
         yield from ()
+
+    def panels(self) -> Sequence["Panel"]:
+        """What ``pyzoo explore`` shows: pictures that follow what one sets."""
+        return ()
 
     def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """Draws from the trained model: named tensors with ``count`` rows, of which ``x`` is what is drawn.

@@ -2,64 +2,35 @@
 
 import contextlib
 import dataclasses
-import math
 import platform
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
-from torch import Tensor, nn
 
 from pyzoo.checks import require_kind, require_switch
 from pyzoo.errors import UsageError
-from pyzoo.files import expanded, require_file, require_folder, resume_command, save_figure
-from pyzoo.infer import evaluating
-from pyzoo.nn import Networks
-from pyzoo.random import derive_seed
-from pyzoo.settings import AtLeast, Steps, changed, cut, difference, flag, flat, require_entries, restored, walk
-from pyzoo.threads import SPIN_COUNT, available_cores, is_first_process, spins_freely
+from pyzoo.files import absolute, expanded, require_file, resume_command
+from pyzoo.settings import changed, cut, difference, flat, walk
+from pyzoo.threads import SPIN_COUNT, is_first_process, spins_freely
 from pyzoo.training.checkpoint import require_same_run
-from pyzoo.training.hardware import Hardware, find_device, using_threads
-from pyzoo.training.recipe import Pair, Recipe, deciding_settings, find_recipe, require_held_out
-from pyzoo.training.report import Report
+from pyzoo.training.hardware import Hardware, find_device
+from pyzoo.training.recipe import Recipe, deciding_settings, require_held_out
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
+from pyzoo.training.sizes import naming_sizes
 from pyzoo.training.surroundings import own_surroundings
+from pyzoo.training.trained import FORMAT, WEIGHTS, TrainedModel, TrainedState
+from pyzoo.training.weights import Bits, save_weights
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from pyzoo.training.trainer import Trainer
 
-__all__ = ["FORMAT", "Run", "run_name"]
-
-FORMAT = 2
-"""Of config.json. Format 1 had no number."""
-
-
-class CommonSettings(TypedDict):
-    """Settings of all recipes, which are read also where the recipe is not installed."""
-
-    steps: Steps
-    seed: int
-    keep_best: bool
-    patience: Annotated[int, AtLeast(0)]
-
-
-class Config(TypedDict):
-    """What config.json holds. The recipe checks its own settings, and the networks theirs."""
-
-    format: int
-    recipe: str
-    preset: str
-    settings: CommonSettings
-    networks: dict[str, Any]
-    hardware: dict[str, Any]
-    versions: dict[str, str]
+__all__ = ["Run", "run_name"]
 
 
 def run_name(recipe: Recipe, preset: str) -> str:
@@ -93,8 +64,8 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.-]+", "-", str(value))
 
 
-class Run:
-    """A run's folder with all that one does with it.
+class Run(TrainedModel):
+    """A run's folder with all that one does with it: a trained model that goes on training, and keeps what is measured.
 
     Args:
         path: the folder of an existing run; :meth:`create` makes a new one.
@@ -105,27 +76,10 @@ class Run:
     """
 
     def __init__(self, path: str | Path, say: Callable[[str], None] | None = None) -> None:
-        require_kind(path, "path", str, Path)
-        self.folder = RunFolder.open(Path(path))
-        self._say = say
-        self._loaded: dict[str, tuple[Pair, int]] = {}
+        super().__init__(path, say)
         self._is_new = False  # made here, and without a step yet
-        self.config = config = self._read_config()
-        file = self.folder.path / "config.json"
-        self.preset: str = config["preset"]
-        try:
-            self.hardware: Hardware = restored(Hardware, config["hardware"])
-            self.networks = Networks.restored(config["networks"])
-        except UsageError as error:
-            raise UsageError(f"{file} does not describe a run: {error}") from error
-
-    def _read_config(self) -> dict[str, Any]:
-        config = self.folder.config()
-        file = self.folder.path / "config.json"
-        if config.get("format") != FORMAT:
-            raise UsageError(f"{file} is of format {config.get('format', 1)}, this version reads format {FORMAT}: train it again")
-        require_entries(config, Config, str(file))
-        return config
+        if (self.path / WEIGHTS).exists():
+            raise UsageError(f"{self.path} is a trained model without the checkpoints that a run goes on from")
 
     @classmethod
     def create(
@@ -166,29 +120,6 @@ class Run:
         run.folder.made_data = folder.made_data
         run._is_new = True
         return run
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self.folder.path
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe with its settings.
-
-        Raises:
-            UsageError: the recipe is not installed, or has other settings than the run.
-        """
-        sizes = {name: value for name, value in self.config["networks"].items() if name != "class"}
-        settings = self.config["settings"]
-        if twice := settings.keys() & sizes.keys():
-            raise UsageError(f"{self.path / 'config.json'} has '{min(twice)}' among the settings and among the networks")
-        if settings.get("data") == OWN_DATA:  # wherever the folder is by now
-            settings = {**settings, "data": str(self.path.absolute() / OWN_DATA)}
-        try:
-            return restored(find_recipe(self.config["recipe"]), {**settings, **sizes})
-        except UsageError as error:
-            raise UsageError(f"{self.path / 'config.json'} does not describe a run of an installed recipe: {error}") from error
 
     # Training -------------------------------------------------------------------------------------------------------
 
@@ -342,86 +273,22 @@ class Run:
             state = self.folder.checkpoints.load()
         return state["steps"] == settings["steps"] and state["waited"] >= settings["patience"]
 
-    # The trained pair -----------------------------------------------------------------------------------------------
+    # What was trained, measured and drawn ---------------------------------------------------------------------------
 
-    def pair(self, device: str = "auto") -> Pair:
-        """The trained model and guide in evaluation mode: of the best checkpoint if that was kept, else of the newest.
-
-        Raises:
-            UsageError: there is no checkpoint yet, it is damaged, or it does not fit config.json.
-        """
-        return self._load(device)[0]
-
-    @property
-    def model(self) -> Any:
-        """The trained model."""
-        return self.pair().model
+    def _state(self) -> TrainedState:
+        """Of the best checkpoint if that was kept, else of the newest."""
+        if not self.folder.checkpoints.files():
+            raise UsageError(f"{self.path} has no checkpoint yet: train it with {resume_command(self.path)}")
+        with own_surroundings():
+            state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
+        settings = {**self.config["settings"], **self.config["networks"]}
+        require_same_run(state, self.config["recipe"], settings, self.path)
+        return {"model": state["model"], "guide": state["guide"], "step": state["step"]}
 
     @property
-    def guide(self) -> Any:
-        """The trained guide."""
-        return self.pair().guide
-
-    @property
-    def step(self) -> int:
-        """How many steps the pair was trained for."""
-        return self._load("auto")[1]
-
-    def _require_folder(self) -> None:
-        if not self.path.is_dir():
-            raise UsageError(f"the run folder {self.path} is gone")
-
-    def _load(self, device: str) -> tuple[Pair, int]:
-        place = find_device(device)
-        if str(place) not in self._loaded:
-            self._require_folder()
-            if not self.folder.checkpoints.files():
-                raise UsageError(f"{self.path} has no checkpoint yet: train it with {resume_command(self.path)}")
-            with own_surroundings():
-                state = self.folder.checkpoints.load(best=bool(self.config["settings"].get("keep_best")))
-            settings = {**self.config["settings"], **self.config["networks"]}
-            require_same_run(state, self.config["recipe"], settings, self.path)
-            with own_surroundings(), torch.random.fork_rng():
-                model = self.networks.model()
-                pair = Pair(model, self.networks.guide(model))
-            try:
-                pair.load_state_dicts(state["model"], state["guide"])
-            except UsageError as error:
-                raise UsageError(
-                    f"the checkpoint in {self.path} does not fit the networks in its config.json: {error}"
-                ) from error
-            self._loaded[str(place)] = pair.to(place).eval(), state["step"]
-        return self._loaded[str(place)]
-
-    @contextlib.contextmanager
-    def _report(self, device: str, purpose: str, *more: int) -> Iterator[tuple[Report, Recipe]]:
-        """The report of what was trained so far, with a seed for a purpose."""
-        pair, step = self._load(device)
-        recipe = self.recipe
-        recipe = changed(recipe, {"steps": max(1, min(recipe.steps, step))})
-        threads = min(self.hardware.threads, available_cores())
-        with (
-            own_surroundings(),
-            naming_sizes(recipe),
-            torch.random.fork_rng(),
-            evaluating(nn.ModuleList(pair)),
-            using_threads(threads),
-        ):
-            torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
-            if purpose != "sample":  # which may need no data
-                self._require_same_data(recipe)
-            yield recipe.report(pair, find_device(device)), recipe
-
-    def _require_same_data(self, recipe: Recipe) -> None:
-        """Raises a UsageError if a recipe's data are not those that the run began with: then test examples may be trained on."""
-        if (before := self.config.get("data", "")) and before != recipe.fingerprint():
-            raise UsageError(f"the data of {self.path} have changed since it was trained: put them back, or train a new run")
-        mine, theirs = self.networks.described(), recipe.sized().networks.described()
-        for name, value in theirs.items():
-            if mine.get(name) != value:
-                raise UsageError(f"the data of {self.path} have changed: they need {difference(name, value, mine.get(name))}")
-
-    # Measuring, drawing, sampling -----------------------------------------------------------------------------------
+    def output(self) -> Path:
+        """The run's folder, where pictures go if none is named."""
+        return self.path
 
     def measure(self, full: bool = False, device: str = "auto") -> dict[str, float]:
         """Measures the trained pair and writes results.json; returns the metrics.
@@ -433,8 +300,7 @@ class Run:
         require_switch(full, "full")
         started = time.monotonic()
         pair, step = self._load(device)
-        with self._report(device, "evaluate") as (report, recipe):
-            metrics = report.metrics(full)
+        metrics, note = self._measured(full, device)
         before = self.folder.results()
         if not full and before.get("full") and before.get("step") == step:  # what took long still holds
             metrics, full = {**before["metrics"], **metrics}, True
@@ -442,7 +308,7 @@ class Run:
         results = {
             "metrics": metrics,
             "full": full,
-            "note": recipe.note,
+            "note": note,
             "step": step,
             "trained": self.folder.checkpoints.newest_step(),
             "steps": self.config["settings"].get("steps"),
@@ -454,100 +320,45 @@ class Run:
             "machine": f"{platform.machine()}, {find_device(device)}",
         }
         self.folder.write_results(results)
-        width = max(map(len, metrics), default=0)
-        for name, value in metrics.items():
-            self.say(f"  {name:{width}}  {value:,.0f}" if float(value).is_integer() else f"  {name:{width}}  {value:.4g}")
-        if recipe.note:
-            self.say(f"  ({recipe.note})")
+        self._say_metrics(metrics, note)
         self.say(f"measured in {time.monotonic() - started:.0f} s; wrote {self.path / 'results.json'}")
         return metrics
-
-    def figures(self, device: str = "auto") -> "Figures":
-        """Draws the figures of the trained pair; by name, to look at in a notebook."""
-        with self._report(device, "figures") as (report, _):
-            return Figures(report.figures(self.history))
-
-    def draw(self, device: str = "auto") -> list[Path]:
-        """Draws the figures into the run's folder; returns the files.
-
-        Raises:
-            UsageError: a picture can't be written.
-        """
-        require_folder(self.folder.figures)
-        self._require_folder()
-        self.folder.figures.mkdir(exist_ok=True)
-        files = [self.folder.figures / f"{name}.png" for name in self._save_figures(device)]
-        if files:
-            self.say(f"drew {len(files)} figures in {self.folder.figures}")
-        return files
-
-    def _save_figures(self, device: str) -> Iterator[str]:
-        with self._report(device, "figures") as (report, _):
-            for name, figure in report.figures(self.history):
-                save_figure(figure, self.folder.figures / f"{name}.png")
-                yield name
-
-    def sample(
-        self, count: int = 8, given: Mapping[str, Any] | None = None, seed: int = 0, device: str = "auto"
-    ) -> dict[str, Tensor]:
-        """Draws from the trained model: named tensors with ``count`` rows, of which ``x`` is what is drawn.
-
-        Args:
-            count: how many to draw.
-            given: views or parts to condition on, by name: ``{"label": 3}``, ``{"parts": [1, 4]}``.
-            seed: the draws follow from it.
-            device: where to compute.
-
-        Raises:
-            UsageError: count or seed is not a whole number, or too small; or there is no view or part of a name.
-        """
-        for name, value, least, most in (("--count", count, 1, 1_000_000), ("--seed", seed, 0, 2**63 - 1)):
-            if type(value) is not int or value < least:
-                raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
-            if value > most:
-                raise UsageError(f"{name} must be at most {most:,}, got {value}")
-        if not isinstance(given or {}, Mapping) or not all(isinstance(name, str) for name in given or ()):
-            raise UsageError(f"given must be a dict of names and values, such as {{'label': 3}}, got {cut(given)}")
-        with self._report(device, "sample") as (report, _):
-            torch.manual_seed(seed)
-            return report.sample(count, seed, given)
-
-    def picture(self, samples: Mapping[str, Tensor], device: str = "auto") -> "Figure":
-        """A figure of what :meth:`sample` returned.
-
-        Raises:
-            UsageError: it is something else.
-        """
-        if not isinstance(samples, Mapping) or "x" not in samples:
-            raise UsageError("a picture is made of what sample returned")
-        with self._report(device, "sample") as (report, _):
-            try:
-                return report.picture(samples)
-            except KeyError as error:
-                raise UsageError(f"a picture is made of all that sample returned, and {error} is missing") from error
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics of the last evaluation, by name; empty if there was none. :attr:`measured_after` says of which step."""
-        return self.folder.results().get("metrics", {})
-
-    @property
-    def measured_after(self) -> int:
-        """How far the run was trained when it was measured last, in steps; 0 if it never was."""
-        return self.folder.results().get("trained", 0)
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv; an empty cell is nan."""
-        return self.folder.metrics()
-
-    # What it says ---------------------------------------------------------------------------------------------------
 
     def say(self, line: str) -> None:
         """Writes a line into the run's log, and reports it."""
         self.folder.log(line)
-        if self._say is not None:
-            self._say(line)
+        super().say(line)
+
+    def pack(self, path: str | Path, bits: Bits = 16) -> TrainedModel:
+        """Copies the trained pair, its settings, metrics and curves into a folder of its own, small enough to share.
+
+        The run's data are not in it: to be measured and drawn, the model needs them where the run found them. The metrics are
+        those of the run, before its weights are rounded.
+
+        Args:
+            path: the folder, which must not exist or be empty.
+            bits: of each number in a matrix of weights: 32 keeps it as it is, 16 and 8 round it.
+
+        Raises:
+            UsageError: the run is not trained yet, or the folder can't be written.
+        """
+        require_kind(path, "path", str, Path)
+        if bits not in get_args(Bits):
+            raise UsageError(f"bits must be 8, 16 or 32, got {bits!r}")
+        pair, step = self._load("cpu")
+        states = {"model": pair.model.state_dict(), "guide": pair.guide.state_dict()}
+        settings = self.config["settings"]
+        config = {
+            **self.config,
+            "settings": {**settings, "data_dir": None} if "data_dir" in settings else settings,
+            "hardware": dataclasses.asdict(Hardware(precision=self.hardware.precision)),
+        }
+        with RunFolder.making(absolute(path)) as folder:
+            sha256 = save_weights(folder.path / WEIGHTS, states, bits)
+            folder.write_config({**config, "weights": {"sha256": sha256, "step": step, "bits": bits}})
+            folder.take_numbers(self.folder)
+        folder.forget_lock()
+        return TrainedModel(folder.path, self._say)
 
     def require_same(self, recipe: Recipe, hardware: Hardware) -> None:
         """Raises a UsageError that names what differs, if the run was made with settings that make its numbers other ones."""
@@ -557,81 +368,6 @@ class Run:
             if mine.get(name) != theirs[name]:
                 text = difference(name, mine.get(name), theirs[name])
                 raise UsageError(f"{self.path} was made with {text}: choose another --out")
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
-
-
-@contextlib.contextmanager
-def naming_sizes(recipe: Recipe, training: bool = False) -> Iterator[None]:
-    """The context in which networks are made and trained: where memory runs out, the largest size is named.
-
-    Args:
-        recipe: whose sizes they are.
-        training: steps are taken, of which a smaller batch is named too.
-
-    Raises:
-        UsageError: memory ran out, or a size is larger than a tensor can have.
-    """
-    from pyzoo.training.trainer import NonFiniteLoss
-
-    try:
-        yield
-    except NonFiniteLoss:  # whatever its words
-        raise
-    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
-        text = str(error).lower()
-        if "without overflow" in text:
-            numbers = {name: abs(value) for name, value in flat(recipe).items() if type(value) is float}
-            most = max(numbers, key=lambda name: numbers[name])
-            raise UsageError(f"a tensor can't hold a number, the largest of which is {flag(most)} {numbers[most]:g}") from error
-        too_large = any(word in text for word in ("allocate memory", "out of memory", "overflow", "storage size", "too large"))
-        if not too_large and not isinstance(error, (MemoryError, OverflowError)):
-            raise
-        values = {field.name: field.value for _, field in walk(recipe) if field.has_flag}
-        sizes = {name: max(value, default=0) if isinstance(value, tuple) else value for name, value in values.items()}
-        sizes = {name: value for name, value in sizes.items() if type(value) is int and not _NO_SIZE.search(name)}
-        largest = max(sizes, key=lambda name: sizes[name])
-        no_memory = "memory" in text or not text
-        why = "there is not enough memory for these sizes" if no_memory else "no tensor can have these sizes"
-        named, shape = f"{flag(largest)} {sizes[largest]}", _image_shape(recipe)
-        if math.prod(shape) > sizes[largest]:
-            named = f"that of an image, {' x '.join(map(str, shape))}: make images smaller by --image-size"
-        fewer = (
-            f"; a smaller batch takes less: --batch-size {recipe.batch_size // 2}"
-            if training and no_memory and recipe.batch_size > 1
-            else ""
-        )
-        raise UsageError(f"{why}, the largest of which is {named}{fewer}") from error
-
-
-def _image_shape(recipe: Recipe) -> tuple[int, ...]:
-    """Channels, height and width of the images that a user could make smaller; empty if there are none."""
-    if "image_size" not in flat(recipe):
-        return ()
-    with contextlib.suppress(Exception):  # another error is on its way
-        return tuple(recipe.sized().networks.x_shape)  # type: ignore[attr-defined]
-    return ()
-
-
-_NO_SIZE = re.compile("steps|every|seed|patience|epochs")
-"""Names of whole numbers that are no sizes of tensors."""
-
-
-class Figures(dict[str, "Figure"]):
-    """Figures by name, which a notebook shows."""
-
-    def _repr_html_(self) -> str:
-        import base64
-        import io
-
-        parts = []
-        for name, figure in self.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=100)
-            data = base64.b64encode(buffer.getvalue()).decode()
-            parts.append(f'<p>{name}</p><img alt="{name}" src="data:image/png;base64,{data}">')
-        return "\n".join(parts)
 
 
 def _config(recipe: Recipe, preset: str, hardware: Hardware, path: Path) -> dict[str, Any]:

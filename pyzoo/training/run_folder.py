@@ -142,7 +142,8 @@ class RunFolder:
 
     def discard(self) -> None:
         """Removes the files of a run that was never trained, and its folder if nothing else is in it."""
-        for name in ("config.json", "log.txt", "metrics.csv", _LOCK, *([OWN_DATA] if self.made_data else [])):
+        made = ("config.json", "log.txt", "metrics.csv", "results.json", "weights.safetensors", _LOCK)
+        for name in (*made, *([OWN_DATA] if self.made_data else [])):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()
         for folder in (self.checkpoints.path, self.figures, self.path):
@@ -214,6 +215,13 @@ class RunFolder:
             return {}
         metrics = {name: math.nan if value is None else float(value) for name, value in found["metrics"].items()}
         return {**found, "metrics": metrics}
+
+    def take_numbers(self, other: "RunFolder") -> None:
+        """Copies metrics.csv and results.json from a folder of the same :attr:`id`, as far as they are there."""
+        for name in ("metrics.csv", "results.json"):
+            with contextlib.suppress(FileNotFoundError):
+                content = read_bytes(other.path / name)
+                write_whole(self.path / name, lambda file, content=content: file.write(content))
 
     def log(self, line: str) -> None:
         """Adds a line to log.txt."""
@@ -323,6 +331,10 @@ class RunFolder:
                 yield
             finally:
                 self._locked = False
+
+    def forget_lock(self) -> None:
+        """Removes the file of the lock from a folder that nobody will train in."""
+        (self.path / _LOCK).unlink(missing_ok=True)
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         write_whole(self.path / name, lambda file: file.write(_json(value).encode()))

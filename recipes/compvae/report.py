@@ -22,6 +22,8 @@ from pyzoo.training import PairReport
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyzoo.training import Panel
+
 
 __all__ = ["ColorsReport", "CompVAEReport", "SinesReport", "decode", "generate", "infer_latents", "random_subsets"]
 
@@ -242,6 +244,11 @@ class SinesReport(CompVAEReport):
     def can_be_distinct(self, num_parts: int) -> bool:
         return num_parts <= self.recipe.num_frequencies
 
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.compvae.panels import sines_panels
+
+        return sines_panels(self)
+
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.compvae.figures import sines_figures  # matplotlib is imported only where something is drawn
 
@@ -268,6 +275,11 @@ class ColorsReport(CompVAEReport):
 
     def can_be_distinct(self, num_parts: int) -> bool:
         return True  # two sites have the same place with probability zero
+
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.compvae.panels import colors_panels
+
+        return colors_panels(self)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.compvae.figures import colors_figures

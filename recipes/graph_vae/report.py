@@ -30,6 +30,8 @@ from pyzoo.recipes.images import ImageReport
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyzoo.training import Panel
+
 __all__ = ["GraphVAEReport", "bits_per_dimension"]
 
 
@@ -78,6 +80,11 @@ class GraphVAEReport(ImageReport):
 
     def _likelihood(self, x: Tensor, num_samples: int) -> float:
         return mean_log_likelihood(*self.pair, {"x": x}, num_samples, max_rows=10_000)
+
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.graph_vae.panels import panels
+
+        return panels(self)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.graph_vae.figures import figures  # matplotlib is imported only where something is drawn

@@ -57,6 +57,8 @@ from pyzoo.settings import cut
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyzoo.training import Panel
+
 __all__ = ["MIBReport"]
 
 _ROWS = 1000  # examples in a call
@@ -132,6 +134,11 @@ class MIBReport(ImageReport):
         return found
 
     # Figures and samples --------------------------------------------------------------------------------------------
+
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.mib.panels import panels
+
+        return panels(self)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.mib.figures import figures  # matplotlib is imported only where something is drawn

@@ -16,7 +16,7 @@ from pyzoo.recipes.slots.probes import impute_slots, swap_slots
 if TYPE_CHECKING:
     from pyzoo.recipes.slots.report import SlotsReport
 
-__all__ = ["decomposition", "drawn_slots", "exchange", "figures", "separation"]
+__all__ = ["alone", "decomposition", "drawn_slots", "exchange", "figures", "segments_picture", "separation"]
 
 _SCENES = 8
 _ARI = "held_out_ari_fg"
@@ -80,17 +80,17 @@ def exchange(model: Any, x: Tensor, decomposed: Decomposition) -> Figure:
     imputed, swapped = impute_slots(model, decomposed, slots), swap_slots(model, decomposed, slots)
     rows = {
         "image": x,
-        "one slot of it": _alone(decomposed, slots),
-        "slot, imputed": _alone(imputed, slots),
+        "one slot of it": alone(decomposed, slots),
+        "slot, imputed": alone(imputed, slots),
         "image with that": imputed.reconstructions,
-        "slot, swapped": _alone(swapped, slots),
+        "slot, swapped": alone(swapped, slots),
         "image after that": swapped.reconstructions,
     }
     cells = [list(row.clamp(0, 1)) for row in rows.values()]
     return image_grid(cells, "One slot imputed from the others, and exchanged for the next image's", side=0.8, labels=list(rows))
 
 
-def _alone(decomposed: Decomposition, slots: Tensor) -> Tensor:
+def alone(decomposed: Decomposition, slots: Tensor) -> Tensor:
     """One slot's component of each image on black, masked."""
     rows = torch.arange(len(slots), device=slots.device)
     return decomposed.masks[rows, slots].unsqueeze(1) * decomposed.components[rows, slots]
@@ -106,8 +106,13 @@ def drawn_slots(decomposed: Decomposition) -> Figure:
     return _slots({"scene": decomposed.reconstructions}, decomposed, "Scenes drawn from the model, and their slots")
 
 
+def segments_picture(masks: Tensor) -> Tensor:
+    """Segments in colors, (images, 3, height, width), of masks, (images, slots, height, width)."""
+    return _PALETTE.to(masks)[segments_of(masks) % len(_PALETTE)].movedim(-1, 1)
+
+
 def _slots(rows: Mapping[str, Tensor], decomposed: Decomposition, title: str) -> Figure:
-    segments = _PALETTE.to(decomposed.masks)[segments_of(decomposed.masks) % len(_PALETTE)].movedim(-1, 1)
+    segments = segments_picture(decomposed.masks)
     shown = (decomposed.masks.unsqueeze(2) * decomposed.components).unbind(1)
     rows = {**rows, "segments": segments, **{f"slot {slot}": part for slot, part in enumerate(shown, 1)}}
     return image_grid([list(row.clamp(0, 1)) for row in rows.values()], title, side=0.8, labels=list(rows))

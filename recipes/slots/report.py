@@ -40,6 +40,8 @@ from pyzoo.recipes.slots.probes import related_after_swap, relation_r2, share_re
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyzoo.training import Panel
+
 __all__ = ["SlotsReport"]
 
 
@@ -95,6 +97,11 @@ class SlotsReport(ImageReport):
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.recipe.seed, "drawn"))
             return draw_scenes(self.pair.model, count)
+
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.slots.panels import panels
+
+        return panels(self)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.slots.figures import figures  # matplotlib is imported only where something is drawn

@@ -35,6 +35,8 @@ from pyzoo.training import Pair
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyzoo.training import Panel
+
 __all__ = ["LABELS", "TVAEReport", "embed", "infer_transformation", "rotation_error", "transferred"]
 
 LABELS = (10, 30, 100, 300, 1000, 3000)
@@ -88,6 +90,11 @@ class TVAEReport(ImageReport):
                 found[f"knn_affnist_{count}_labels_spread"] = 100 * statistics.stdev(draws)
         found["knn_affnist_crop"] = classify(*(embedded(fit_to_28(images, "crop"), labels) for images, labels in affnist))
         return found
+
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.tvae.panels import panels
+
+        return panels(self)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.tvae.figures import figures  # matplotlib is imported only where something is drawn

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pyzoo.evaluation import fairness_metrics
 from pyzoo.plotting import figure_grid, label_axes
@@ -14,7 +15,7 @@ from pyzoo.recipes.mib.figures import losses, networks
 if TYPE_CHECKING:
     from pyzoo.recipes.mib.fair.report import FairReport
 
-__all__ = ["figures", "front", "scores"]
+__all__ = ["figures", "front", "rated_rows", "scores"]
 
 
 def figures(report: "FairReport", history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, Figure]]:
@@ -27,25 +28,28 @@ def figures(report: "FairReport", history: Sequence[Mapping[str, float]]) -> Ite
         yield "loss", losses(history)
 
 
-def scores(report: "FairReport") -> Figure:
-    """How a linear classifier rates the test rows with the favorable outcome, by group: from all columns, from the code."""
-    table, test = report.recipe.table, report.recipe.splits[2]
-    known = [split for split in report.recipe.splits[:2] if split is not None]
+def rated_rows(report: "FairReport") -> dict[str, Tensor]:
+    """Probabilities of the favorable outcome that linear classifiers give the test rows: from all columns, from the code."""
+    test, known = report.recipe.splits[2], [split for split in report.recipe.splits[:2] if split is not None]
     sides = {
         "all columns": (linear_classifier(torch.cat([s.x for s in known]), torch.cat([s.y for s in known])), test.x),
         "the representation": (report.classifier, report.codes[2]),
     }
+    return {name: torch.as_tensor(classifier.predict_proba(x.numpy())[:, 1]) for name, (classifier, x) in sides.items()}
+
+
+def scores(report: "FairReport") -> Figure:
+    """How a linear classifier rates the test rows with the favorable outcome, by group: from all columns, from the code."""
+    table, test = report.recipe.table, report.recipe.splits[2]
     title = f"Scores of the test rows whose outcome is '{table.outcomes[1]}', by a linear classifier"
     figure, axes = figure_grid(1, 2, title, cell=(3.6, 2.6))
-    for cell, (name, (classifier, x)) in zip(axes[0], sides.items(), strict=True):
-        predicted = torch.as_tensor(classifier.predict(x.numpy()))
-        probability = classifier.predict_proba(x.numpy())[:, 1]
+    for cell, (name, rating) in zip(axes[0], rated_rows(report).items(), strict=True):
         for group, color in enumerate(("C0", "C1")):
             chosen = ((test.a == group) & (test.y == 1)).numpy()
             style = {"histtype": "step", "density": True, "color": color, "label": table.groups[group]}
-            cell.hist(probability[chosen], bins=20, range=(0, 1), **style)
+            cell.hist(rating.numpy()[chosen], bins=20, range=(0, 1), **style)
         cell.axvline(0.5, color="gray", linewidth=0.8, linestyle=":")
-        found = fairness_metrics(predicted, test.y, test.a)
+        found = fairness_metrics((rating > 0.5).long(), test.y, test.a)
         cell.set_title(f"from {name}: accuracy {found['accuracy']:.3f}, DEO {found['deo']:.3f}", fontsize=8)
         label_axes(cell, "probability of the favorable outcome", "density")
         cell.legend(fontsize=7)

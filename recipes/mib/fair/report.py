@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from sklearn.linear_model import LogisticRegression
 
+    from pyzoo.training import Panel
+
 __all__ = ["FairReport", "best_of", "compared", "linear_classifier", "representation"]
 
 
@@ -116,6 +118,11 @@ class FairReport(PairReport):
         if held is not None:
             found |= _validation(train, held, codes, held_codes)
         return {**found, "test_elbo": self._elbo(test), "parameters": self.pair.num_parameters}
+
+    def panels(self) -> Sequence["Panel"]:
+        from pyzoo.recipes.mib.fair.panels import panels
+
+        return panels(self)
 
     def figures(self, history: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, "Figure"]]:
         from pyzoo.recipes.mib.fair.figures import figures  # matplotlib is imported only where something is drawn

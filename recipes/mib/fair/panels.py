@@ -1,0 +1,58 @@
+"""What one can play with of a fair representation: the threshold of the decisions that are made from it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.figure import Figure
+
+from pyzoo.evaluation import fairness_metrics
+from pyzoo.plotting import figure_grid, label_axes
+from pyzoo.recipes.mib.fair.figures import rated_rows
+from pyzoo.training import Panel, Slider
+
+if TYPE_CHECKING:
+    from pyzoo.recipes.mib.fair.report import FairReport
+
+__all__ = ["panels"]
+
+
+def panels(report: "FairReport") -> list[Panel]:
+    """Accuracy against unfairness over all thresholds."""
+    table = report.recipe.table
+    text = (
+        f"A linear classifier rates rows that it was not fitted to, and decides for '{table.outcomes[1]}' above a threshold. "
+        f"Unfairness (DEO) is how much the share of those with '{table.outcomes[1]}' that are found differs between both groups. "
+        "Lines run over all thresholds, and dots are at the slider's."
+    )
+    return [
+        Panel(
+            "Choose a threshold",
+            text,
+            {"threshold": Slider("Threshold", 0.05, 0.95, 0.5, 0.01)},
+            lambda threshold: front(report, threshold),
+        )
+    ]
+
+
+@torch.no_grad()
+def front(report: "FairReport", threshold: float) -> Figure:
+    """Accuracy against unfairness over all thresholds, and shares by group at one."""
+    test, table = report.recipe.splits[2], report.recipe.table
+    figure, [[trade, shares]] = figure_grid(1, 2, f"Test rows rated above {threshold:g}", cell=(4.2, 3.2))
+    grid = torch.linspace(0.05, 0.95, 46, dtype=torch.float64)
+    for side, (name, rating) in enumerate(rated_rows(report).items()):
+        along = [fairness_metrics((rating > level).long(), test.y, test.a) for level in grid]
+        found = fairness_metrics((rating > threshold).long(), test.y, test.a)
+        trade.plot([m["deo"] for m in along], [m["accuracy"] for m in along], linewidth=1, color=f"C{side}", label=f"from {name}")
+        trade.plot([found["deo"]], [found["accuracy"]], "o", color=f"C{side}")
+        chosen = [
+            ((rating > threshold) & (test.a == g) & (test.y == 1)).sum() / ((test.a == g) & (test.y == 1)).sum() for g in (0, 1)
+        ]
+        places = [group + 0.35 * side - 0.175 for group in (0, 1)]
+        shares.bar(places, [share.item() for share in chosen], 0.33, color=f"C{side}", label=f"from {name}")
+    label_axes(trade, "unfairness (DEO)", "accuracy")
+    shares.set_xticks([0, 1], table.groups)
+    label_axes(shares, "group", f"share of those with '{table.outcomes[1]}' that are found")
+    shares.set_ylim(0, 1)
+    trade.legend(fontsize=7)
+    return figure

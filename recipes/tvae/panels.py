@@ -1,0 +1,89 @@
+"""What one can play with of a trained T-VAE: its transformation set by hand, and one carried over from another image."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyzoo.data.transformations import FAMILIES
+from pyzoo.evaluation import generate
+from pyzoo.plotting import image_grid
+from pyzoo.recipes.images import read_own_image
+from pyzoo.recipes.tvae.report import infer_transformation, transferred
+from pyzoo.training import OwnImage, Panel, Slider
+
+if TYPE_CHECKING:
+    from pyzoo.recipes.tvae.report import TVAEReport
+
+__all__ = ["panels"]
+
+_SLIDERS = 10
+"""Dimensions of T that have sliders, at most."""
+
+
+def panels(report: "TVAEReport") -> list[Panel]:
+    """Those of a T-VAE with one transformation for two views; other pairs have none."""
+    model = report.pair.model
+    if model.latent_map is None or model.num_views != 2:
+        return []
+    dims = min(_SLIDERS, model.transformation_shape[0]) if len(model.transformation_shape) == 1 else 0
+    own = OwnImage("Your own image")
+    rotation = Panel(
+        "Carry a rotation over",
+        "The image on the left, drawn from the model, is turned by an angle and by its negative. From these two views the "
+        "guide infers T, without being told of angles, and T is then applied to other images that are drawn, and to yours.",
+        {"angle": Slider("Angle, in degrees", -30, 30, 20), "file": own, "seed": Slider("Draw", 0, 50)},
+        lambda angle, file, seed: carried_over(report, angle, file, int(seed)),
+    )
+    if not dims:
+        return [rotation]
+    by_hand = Panel(
+        "Set T by hand",
+        "Each slider moves one dimension of T, in the space of the latent z of images that are drawn, and of yours. Some "
+        "dimensions change more than others.",
+        {
+            **{f"T_{dim}": Slider(f"T {dim + 1}", -3, 3, 0, 0.1) for dim in range(dims)},
+            "file": own,
+            "seed": Slider("Draw", 0, 50),
+        },
+        lambda file, seed, **T: set_by_hand(report, list(T.values()), file, int(seed)),
+    )
+    return [rotation, by_hand]
+
+
+def _images(report: "TVAEReport", file: str | None, seed: int, count: int) -> Tensor:
+    """Images that are drawn, the first of them replaced by the user's."""
+    torch.manual_seed(seed)
+    views = generate(report.pair.model, size=count)["mean"]
+    if file is not None:
+        views = torch.cat([read_own_image(file, views.shape[1:]).unsqueeze(0).to(views), views[1:]])
+    return views
+
+
+@torch.no_grad()
+def carried_over(report: "TVAEReport", angle: float, file: str | None, seed: int) -> Figure:
+    """T of a drawn image that is turned, applied to others."""
+    rotation, x = FAMILIES["rotation"], _images(report, None, 1000 + seed, 1)
+    matrix = rotation.matrices(torch.tensor([float(angle)], device=x.device))
+    views = torch.stack([rotation.apply(x, matrix), rotation.apply(x, rotation.inverse(matrix))], dim=1)
+    T = infer_transformation(report.pair, views)[0]
+    targets = _images(report, file, seed, 8)
+    there, back = transferred(report.pair, T, targets)
+    cells = [[left[0], *images] for left, images in ((x, targets), (views[:, 0], there), (views[:, 1], back))]
+    title = f"T from the images on the left, turned by {angle:g} degrees either way, applied to the others"
+    return image_grid(cells, title, framed=[(row, 0) for row in range(3)], side=0.9, labels=["image", "T", "its inverse"])
+
+
+@torch.no_grad()
+def set_by_hand(report: "TVAEReport", values: list[float], file: str | None, seed: int) -> Figure:
+    """Images moved by a T that was set."""
+    x = _images(report, file, seed, 8)
+    T = x.new_zeros(report.pair.model.transformation_shape)
+    T[: len(values)] = x.new_tensor(values)
+    there, back = transferred(report.pair, T, x)
+    still, _ = transferred(report.pair, torch.zeros_like(T), x)
+    rows = {"image": x, "decoded": still, "T": there, "its inverse": back}
+    return image_grid(
+        [list(images) for images in rows.values()], "T as it was set, applied to images", side=0.9, labels=list(rows)
+    )

@@ -1,0 +1,97 @@
+"""The page to play with a trained model: what is on it, where it is served, and what it refuses."""
+
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("gradio")
+
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from pyzoo import cli
+from pyzoo.errors import UsageError
+from pyzoo.explore import HOST, explore, free_port, page
+from pyzoo.training import Run
+from tiny import graph, structure
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    run = Run.create(graph(steps=4, batch_size=8), "digits", path=tmp_path_factory.mktemp("explore") / "run")
+    return run.train(progress=False, evaluate=False, figures=False).pack(run.path.parent / "packed")
+
+
+@pytest.fixture(scope="module")
+def served(model):
+    said = []
+    model._say = said.append
+    app = explore(model, browser=False, wait=False)
+    yield app, said[0].split()[0]
+    app.close()
+
+
+def test_a_picture_follows_what_is_set(served, tmp_path):
+    client = Client(served[1], verbose=False, download_files=str(tmp_path))
+    pictures = [client.predict("z_1", 0, end, api_name="/draw")[0] for end in (0, 7)]
+    first, second = (Image.open(picture).tobytes() for picture in pictures)
+    assert first != second
+
+
+def test_what_is_no_image_gets_a_message(served, tmp_path):
+    client = Client(served[1], verbose=False, download_files=str(tmp_path))
+    Image.new("L", (20, 20), 255).save(tmp_path / "fine.png")
+    assert client.predict("z_3", handle_file(str(tmp_path / "fine.png")), 0, api_name="/draw_3")[1] == ""
+    (tmp_path / "bad.png").write_text("no image")
+    said = client.predict("z_3", handle_file(str(tmp_path / "bad.png")), 0, api_name="/draw_3")[1]
+    assert said == "**the file is not an image, or is damaged**"
+
+
+def test_the_page_is_of_this_machine_alone(served):
+    assert served[1].startswith(f"http://{HOST}:")
+    address = socket.gethostbyname(socket.gethostname())
+    port = int(served[1].rpartition(":")[2])
+    if address.startswith("127."):
+        pytest.skip("this machine has no other address")
+    with socket.socket() as other:
+        other.settimeout(2)
+        assert other.connect_ex((address, port)) != 0
+
+
+def test_the_next_free_port_is_taken():
+    with socket.socket() as used:
+        used.bind((HOST, 0))
+        used.listen()
+        port = used.getsockname()[1]
+        assert free_port(port) > port
+    with pytest.raises(UsageError, match="--port must be from 1 to 65535"):
+        free_port(0)
+
+
+def test_a_recipe_without_panels_says_so(tmp_path):
+    run = Run.create(structure(steps=2), "small", path=tmp_path / "run").train(progress=False, evaluate=False, figures=False)
+    with pytest.raises(UsageError, match="mib-structure has nothing to play with on a page"):
+        page(run)
+
+
+def test_without_gradio_the_command_says_how_to_install_it(model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert cli.main(["explore", str(model.path)]) == 2
+    assert "pip install 'pyzoo[explore]'" in capsys.readouterr().err
+
+
+def test_what_is_no_run_gets_one_line(tmp_path, capsys):
+    assert cli.main(["explore", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+def test_a_browser_shows_it(served, tmp_path):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path}"]
+    flags += ["--disable-background-networking", "--virtual-time-budget=9000"]
+    found = subprocess.run(["chromium", *flags, "--dump-dom", served[1]], capture_output=True, text=True, timeout=120).stdout
+    assert "Move one node" in found
+    assert 'alt="Move one node"' in found
