@@ -109,7 +109,7 @@ class Colors:
         self.gamma = gamma
         self.seed = seed
         self.split = split
-        self.device = as_device(device)
+        self.device: torch.device = as_device(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: parts, (size, parts), positions, (size, parts, 2), and x, (size, 3, 32, 32)."""

@@ -151,11 +151,12 @@ class EnvironmentSource:
     def __init__(self, colored: ColoredImages, labeled: float = 1.0, seed: int = 0, device: torch.device | str = "cpu") -> None:
         require_kind(colored, "colored", ColoredImages)
         require_number(labeled, "labeled", Above(0), AtMost(1))
-        self.colored = colored.to(as_device(device))
-        self.num_environments = int(colored.environments.max()) + 1
-        self.places = [(self.colored.environments == e).nonzero().flatten() for e in range(self.num_environments)]
-        self.epochs = [Epochs(len(place), derive_seed(seed, "environment", e), device) for e, place in enumerate(self.places)]
-        self.present = None
+        self.colored: ColoredImages = colored.to(as_device(device))
+        self.num_environments: int = int(colored.environments.max()) + 1
+        self.places: list[Tensor] = [(self.colored.environments == e).nonzero().flatten() for e in range(self.num_environments)]
+        seeds = [derive_seed(seed, "environment", e) for e in range(self.num_environments)]
+        self.epochs: list[Epochs] = [Epochs(len(place), of, device) for place, of in zip(self.places, seeds, strict=True)]
+        self.present: Tensor | None = None
         if labeled < 1:
             known = torch.rand(len(colored), generator=seeded(derive_seed(seed, "labelled"))) < labeled
             self.present = torch.stack([torch.ones_like(known), known, torch.ones_like(known)], dim=1).to(device)

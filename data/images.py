@@ -106,7 +106,7 @@ class Epochs:
         require_count(count, "count", 0)
         self.count = count
         self.seed = seed
-        self.device = as_device(device)
+        self.device: torch.device = as_device(device)
         self._epoch: tuple[int, Tensor] | None = None
 
     def rows(self, step: int, size: int) -> Tensor:
@@ -169,8 +169,8 @@ class ImageSource:
         self.seed = seed
         if binarize == "fixed":
             images = binarized(images, derive_seed(seed, "binarize")).to(torch.uint8)
-        self.images = images.to(as_device(device))
-        self.epochs = Epochs(len(images), seed, self.images.device)
+        self.images: Tensor = images.to(as_device(device))
+        self.epochs: Epochs = Epochs(len(images), seed, self.images.device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The batch of a step: x, (size, channels, height, width), a pure function of the seed and the step.

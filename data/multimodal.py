@@ -120,12 +120,13 @@ class ImagePartner(Partner):
         require_kind(offset, "offset", int)
         require_count(num_classes, "num_classes")
         labels = classes_of(images, labels, num_classes)
-        self.images, self.labels = images, labels
-        self.counts = labels.bincount(minlength=num_classes)
+        self.images: Tensor = images
+        self.labels: Tensor = labels
+        self.counts: Tensor = labels.bincount(minlength=num_classes)
         if not self.counts.all():
             raise ValueError(f"The classes {(self.counts == 0).nonzero().flatten().tolist()} have no image of '{name}'.")
-        self.by_class = labels.argsort(stable=True)
-        self.first = self.counts.cumsum(0) - self.counts
+        self.by_class: Tensor = labels.argsort(stable=True)
+        self.first: Tensor = self.counts.cumsum(0) - self.counts
 
     def to(self, device: torch.device | str) -> "ImagePartner":
         return ImagePartner(self.name, self.images.to(device), self.labels.to(device), self.offset, self.num_classes)
@@ -349,12 +350,12 @@ class PairSource:
             raise ValueError(f"paired must be a share from 0 to 1, got {paired}.")
         require_kind(pairs, "pairs", PairSet)
         device = as_device(device)
-        self.pairs = pairs.to(device)
+        self.pairs: PairSet = pairs.to(device)
         self.seed = seed
-        self.epochs = Epochs(len(pairs), seed, device)
-        self.views = pairs.names if views is None else (views,) if isinstance(views, str) else tuple(views)
+        self.epochs: Epochs = Epochs(len(pairs), seed, device)
+        self.views: tuple[str, ...] = pairs.names if views is None else (views,) if isinstance(views, str) else tuple(views)
         require_names(self.views, pairs.names, "view")
-        self.present = None
+        self.present: Tensor | None = None
         if paired < 1 and len(self.views) == 2:
             uniform = torch.rand(2, len(pairs), generator=torch.Generator().manual_seed(derive_seed(seed, "paired")))
             first_only = uniform[1] < 0.5

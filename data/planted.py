@@ -136,8 +136,8 @@ class _Planted:
         self.structure = structure
         self.num_environments = num_environments
         self.blur = blur
-        self.mask = structure.generative_mask()
-        self.views = tuple(name for name in names.observed if name != ENVIRONMENT)
+        self.mask: Tensor = structure.generative_mask()
+        self.views: tuple[str, ...] = tuple(name for name in names.observed if name != ENVIRONMENT)
         if ENVIRONMENT in names.observed:
             require_count(num_environments, "num_environments", 2)
 
@@ -200,10 +200,12 @@ class PlantedGaussians(_Planted):
         require_count(x_dim, "x_dim")
         require_count(z_dim, "z_dim")
         require_number(noise, "noise", Above(0))
-        self.x_dim, self.z_dim, self.noise = x_dim, z_dim, noise
+        self.x_dim: int = x_dim
+        self.z_dim: int = z_dim
+        self.noise: float = noise
         generator = seeded(derive_seed(seed, "planted"))
         num_causes = len(structure.variables.shared)
-        self.weights = {}
+        self.weights: dict[str, Tensor] = {}
         for view in self.views:
             causes = self.causes_of(view)
             if len(causes) * z_dim > x_dim:
@@ -317,12 +319,12 @@ class PlantedImages(_Planted):
             raise ValueError(f"labels must not be negative, got {labels.min().item()}.")
         labels = labels.clamp(max=num_classes)  # of classes beyond, no image is drawn
         self.num_classes = num_classes
-        self.counts = torch.bincount(labels, minlength=max(1, num_classes))[: max(1, num_classes)]
+        self.counts: Tensor = torch.bincount(labels, minlength=max(1, num_classes))[: max(1, num_classes)]
         if not self.counts.all():
             raise UsageError(f"there is no image of class {(self.counts == 0).nonzero()[0].item()}, of {num_classes} classes")
-        self.starts = torch.cat([self.counts.new_zeros(1), self.counts.cumsum(0)[:-1]])
-        self.images = images[labels.argsort(stable=True)]
-        self.places = max(1, *(len(self.causes_of(view)) for view in self.views))
+        self.starts: Tensor = torch.cat([self.counts.new_zeros(1), self.counts.cumsum(0)[:-1]])
+        self.images: Tensor = images[labels.argsort(stable=True)]
+        self.places: int = max(1, *(len(self.causes_of(view)) for view in self.views))
 
     def to(self, device: torch.device | str) -> "PlantedImages":
         """Moves the images to a device; returns the same object."""
@@ -374,8 +376,10 @@ class PlantedSource:
     ) -> None:
         require_kind(planted, "planted", PlantedGaussians, PlantedImages)
         require_number(complete, "complete", AtLeast(0), AtMost(1))
-        self.device = as_device(device)
-        self.planted = planted.to(self.device) if isinstance(planted, PlantedImages) else planted
+        self.device: torch.device = as_device(device)
+        self.planted: PlantedGaussians | PlantedImages = (
+            planted.to(self.device) if isinstance(planted, PlantedImages) else planted
+        )
         self.complete = complete
         self.seed = seed
         self.split = split

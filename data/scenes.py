@@ -88,7 +88,7 @@ class SceneSource:
         self._draw = draw
         self.seed = seed
         self.split = split
-        self.device = as_device(device)
+        self.device: torch.device = as_device(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: x, (size, 3, height, width), from 0 to 1."""

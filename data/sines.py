@@ -107,7 +107,7 @@ class Sines:
         self.phase = phase
         self.seed = seed
         self.split = split
-        self.device = as_device(device)
+        self.device: torch.device = as_device(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
         """The training batch of a step: parts, (size, parts), and x, (size, steps)."""

@@ -232,10 +232,10 @@ class TableSource:
         require_number(known, "known", AtLeast(0), AtMost(1))
         require_kind(split, "split", Split)
         device = as_device(device)
-        self.x = split.x.to(device)
-        self.a = one_hot(split.a, 2).to(self.x)
-        self.epochs = Epochs(len(split), seed, device)
-        self.present = None
+        self.x: Tensor = split.x.to(device)
+        self.a: Tensor = one_hot(split.a, 2).to(self.x)
+        self.epochs: Epochs = Epochs(len(split), seed, device)
+        self.present: Tensor | None = None
         if known < 1:
             is_known = torch.rand(len(split), generator=seeded(derive_seed(seed, "known"))) < known
             self.present = torch.stack([torch.ones_like(is_known), is_known], dim=1).to(device)

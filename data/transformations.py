@@ -401,7 +401,7 @@ class ViewSource:
         require_count(num_views, "num_views")
         if binarize not in ("no", "dynamic"):
             raise ValueError(f"binarize must be 'no' or 'dynamic', got '{binarize}'.")
-        self.source = ImageSource(images, "no", seed, device)
+        self.source: ImageSource = ImageSource(images, "no", seed, device)
         self.family = family
         self.num_views = num_views
         self.inverse_views = inverse_views

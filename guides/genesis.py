@@ -15,6 +15,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyzoo.checks import num_rows, require_kind, require_same_type, require_tensor
+from pyzoo.distributions import MessagePassingPrior
 from pyzoo.guides.monet import draw_related, slot_moments
 from pyzoo.infer import analytic
 from pyzoo.models.genesis import Genesis, GenesisNetworks, decoded_masks, gated
@@ -50,9 +51,10 @@ class GenesisGuide(PyroModule):
     ) -> None:
         super().__init__("guide")
         require_kind(model, "model", Genesis)
-        self.mask_decoder = model.mask_decoder
-        self.relations = model.relations
-        self.num_slots, self.mask_dim = model.num_slots, model.mask_dim
+        self.mask_decoder: nn.Module = model.mask_decoder
+        self.relations: MessagePassingPrior | None = model.relations
+        self.num_slots: int = model.num_slots
+        self.mask_dim: int = model.mask_dim
         self.image_encoder = image_encoder
         self.recurrent = recurrent
         self.mask_head = mask_head

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pyzoo.checks import require_count, require_floating, require_kind, require_same_type, require_shape
 from pyzoo.distributions import WeightedProductOfExperts
-from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, analytic
+from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, Variables, analytic
 from pyzoo.models.mib import StructuredNetworks, check_complete, those_given, view_dim, without_absent
 from pyzoo.nn import ImageCheck, ShapeCheck, he_initialized, scale_from_log_variance
 
@@ -67,10 +67,10 @@ class StructuredGuide(PyroModule):
         _check_inference(network)
         check_complete(network.variables, dims, encoders, "encoder")
         self.network = network
-        self.variables = network.variables
-        self.dims = dict(dims)
-        self.encoders = nn.ModuleDict({view: encoders[view] for view in self.variables.observed})
-        self.mask = FixedMask(network.inference_mask()) if mask is None else mask
+        self.variables: Variables = network.variables
+        self.dims: dict[str, int] = dict(dims)
+        self.encoders: nn.ModuleDict = nn.ModuleDict({view: encoders[view] for view in self.variables.observed})
+        self.mask: nn.Module = FixedMask(network.inference_mask()) if mask is None else mask
 
     def forward(
         self,

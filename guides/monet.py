@@ -63,7 +63,7 @@ class MONetGuide(PyroModule):
     ) -> None:
         super().__init__("guide")
         require_kind(relations, "relations", MessagePassingPrior, type(None))
-        self.check = nn.Identity() if check is None else check
+        self.check: nn.Module = nn.Identity() if check is None else check
         self.attention = attention
         self.encoder = encoder
         self.relations = relations

@@ -82,7 +82,7 @@ class Gates(nn.Module):
         if not 0 < initial < 1:
             raise ValueError(f"initial must be between 0 and 1, got {initial}.")
         require_number(temperature, "temperature", Above(0))
-        self.learned = isinstance(structure, str) and structure == "learned"
+        self.learned: bool = isinstance(structure, str) and structure == "learned"
         self.estimator = estimator
         with torch.device("cpu"):  # its values are read, also where parameters are only counted, on the device "meta"
             possible = _possible_edges(num_nodes, structure)
@@ -92,7 +92,7 @@ class Gates(nn.Module):
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         if self.learned:
             edges = num_nodes * (num_nodes - 1) // 2
-            self.logits = nn.Parameter(torch.full((edges,), initial).logit())
+            self.logits: nn.Parameter = nn.Parameter(torch.full((edges,), initial).logit())
             self.register_buffer("settled", torch.zeros(edges, dtype=torch.bool))
             self.register_buffer("settled_logits", torch.zeros(edges))
 

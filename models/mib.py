@@ -80,10 +80,10 @@ class StructuredVAE(PyroModule):
         _check_generative(network)
         check_complete(network.variables, dims, decoders, "decoder")
         self.network = network
-        self.variables = network.variables
-        self.dims = dict(dims)
-        self.decoders = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
-        self.mask = FixedMask(network.generative_mask()) if mask is None else mask
+        self.variables: Variables = network.variables
+        self.dims: dict[str, int] = dict(dims)
+        self.decoders: nn.ModuleDict = nn.ModuleDict({view: decoders[view] for view in self.variables.observed})
+        self.mask: nn.Module = FixedMask(network.generative_mask()) if mask is None else mask
 
     def forward(
         self,

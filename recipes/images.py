@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe", "is_own", "read_own_image"]
 
-InData = Group("data")
+InData: Group = Group("data")
 """The heading under which settings of data stand in the command's help."""
 
 

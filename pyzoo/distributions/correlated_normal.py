@@ -1,7 +1,8 @@
 """A Gaussian over the parts of a whole whose sum can be far more certain than its terms."""
 
 import math
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -117,7 +118,7 @@ class CorrelatedNormal(TorchDistribution):
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=validate_args)
 
     @classmethod
-    def infer_shapes(cls, loc, scale, rho=None, rho_logits=None):
+    def infer_shapes(cls, loc: Any, scale: Any, rho: Any = None, rho_logits: Any = None) -> tuple[torch.Size, torch.Size]:
         given = {"loc": loc, "scale": scale, "rho": rho, "rho_logits": rho_logits}
         given = {name: shape for name, shape in given.items() if shape is not None}
         require_broadcast(**given)
@@ -126,7 +127,7 @@ class CorrelatedNormal(TorchDistribution):
             raise ValueError("CorrelatedNormal is K-variate: at least one argument must have a last dimension of size K.")
         return shape[:-1], shape[-1:]
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "CorrelatedNormal":
         new = self._get_checked_instance(CorrelatedNormal, _instance)
         batch_shape = torch.Size(batch_shape)
         shape = batch_shape + self.event_shape
@@ -217,7 +218,7 @@ class CorrelatedNormal(TorchDistribution):
         norm = unit.squeeze(-1) * torch.linalg.vector_norm(terms / unit, dim=-1)
         return dist.Normal(self.loc.sum(-1), norm, validate_args=False)
 
-    def rsample(self, sample_shape=torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
         noise = self.loc.new_empty(self._extended_shape(sample_shape)).normal_()
         return self.loc + self.scale * (noise - self.rho * noise.sum(-1, keepdim=True))
 

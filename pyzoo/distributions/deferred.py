@@ -1,7 +1,7 @@
 """A point that is computed only where nobody else gives it."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -51,7 +51,7 @@ class Deferred(TorchDistribution):
             raise ValueError(f"The value must be {tuple(self.batch_shape + self.event_shape)}, got {tuple(value.shape)}.")
         return value.expand(*sample_shape, *value.shape)
 
-    def expand(self, batch_shape: Sequence[int], _instance=None) -> "Deferred":
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Deferred":
         if torch.Size(batch_shape) != self.batch_shape:
             raise ValueError(f"The batch shape of a value that is not computed yet can't be changed to {tuple(batch_shape)}.")
         return self

@@ -95,8 +95,9 @@ class MessagePassingPrior(nn.Module):
         require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
         require_number(posterior_scale, "posterior_scale", AtLeast(1e-12), AtMost(1e12))
         require_switch(learn, "learn")
-        self.num_components, self.dim = num_components, dim
-        self.maps = nn.ModuleList(
+        self.num_components: int = num_components
+        self.dim: int = dim
+        self.maps: nn.ModuleList = nn.ModuleList(
             InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
         )
         values = {
@@ -272,9 +273,10 @@ class InvertibleMap(nn.Module):
         if coupling not in ("exp", "sigmoid"):
             raise ValueError(f"coupling is 'exp' or 'sigmoid', not {coupling!r}.")
         require_switch(batch_norm, "batch_norm")
-        self.dim, self.batch_norm = dim, batch_norm
+        self.dim: int = dim
+        self.batch_norm: bool = batch_norm
         kept = dim // 2
-        self.couplings = nn.ModuleList(
+        self.couplings: nn.ModuleList = nn.ModuleList(
             _Coupling(kept, _CouplingNetwork(kept, dim - kept, hidden_dims, coupling, batch_norm)) for _ in range(num_couplings)
         )
 

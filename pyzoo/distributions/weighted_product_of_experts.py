@@ -153,7 +153,7 @@ class WeightedProductOfExperts(dist.Normal):
             shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in {**given, "prior_scale": prior_scale}.items() if shape)
             raise ValueError(f"The experts' shapes must broadcast, and the prior's with the product, got {shapes}.") from error
 
-    def expand(self, batch_shape, _instance=None):
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "WeightedProductOfExperts":
         new = type(self).__new__(type(self)) if _instance is None else _instance
         try:
             super().expand(batch_shape, new)

@@ -29,7 +29,7 @@ class AtMean(Messenger):
     def __init__(self, sites: Collection[str]) -> None:
         super().__init__()
         require_names_of(sites, "sites")
-        self.sites = frozenset(sites)
+        self.sites: frozenset[str] = frozenset(sites)
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.sites and not (msg["done"] or msg["is_observed"] or site_is_subsample(msg)):

@@ -44,7 +44,7 @@ class Beliefs:
             require_kind(found, f"what posteriors hold for {', '.join(map(str, names)) or 'no views'}", Mapping)
         self._draws = draws
         self._posteriors = {frozenset(names): found for names, found in (posteriors or {}).items()}
-        self.views = dict(views or {})
+        self.views: dict[str, Tensor] = dict(views or {})
 
     @property
     def draws(self) -> Mapping[str, Tensor]:

@@ -182,7 +182,7 @@ class LearnedInformation(nn.Module):
         require_kind(dims, "dims", Mapping)
         require_names(term.left | term.right, dims, "latent")
         self.term = term
-        self.mine = MINE(*(sum(dims[name] for name in side) for side in (term.left, term.right)))
+        self.mine: MINE = MINE(*(sum(dims[name] for name in side) for side in (term.left, term.right)))
 
     def suits(self, sign: int, term: Information, q: BayesianNetwork) -> bool:
         return term == self.term and is_between_latents(term, q)

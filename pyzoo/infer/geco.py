@@ -74,8 +74,12 @@ class GECO(nn.Module):
         if not weights:
             raise ValueError("loss must have KL weights for GECO to move.")
         self._weights = weights
-        self.loss, self.goal, self.site = loss, goal, site
-        self.speed, self.decay, self.smallest = speed, decay, smallest
+        self.loss: NegativeELBO = loss
+        self.goal: float = goal
+        self.site: str = site
+        self.speed: float = speed
+        self.decay: float = decay
+        self.smallest: float = smallest
         self.register_buffer("beta", torch.tensor(float(start)))
         self.register_buffer("average", torch.zeros(()))
         self.register_buffer("steps", torch.zeros(()))

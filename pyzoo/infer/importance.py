@@ -23,7 +23,9 @@ Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
 @torch.no_grad()
-def log_likelihood(model, guide, batch: Batch, num_samples: int = 5000, max_rows: int = 4096, compile: bool = False) -> Tensor:
+def log_likelihood(
+    model: Any, guide: Any, batch: Batch, num_samples: int = 5000, max_rows: int = 4096, compile: bool = False
+) -> Tensor:
     r"""Importance-weighted estimate of each example's log p(x).
 
     .. math:: \log \frac{1}{S} \sum_{s=1}^{S} \frac{p(x, z_s)}{q(z_s \mid x)}, \qquad z_s \sim q(z \mid x)

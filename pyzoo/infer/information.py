@@ -269,7 +269,7 @@ class MINE(nn.Module):
             require_count(size, name)
         self.z_dim = z_dim
         self.u_dim = u_dim
-        self.network = nn.Sequential(
+        self.network: nn.Sequential = nn.Sequential(
             nn.Linear(z_dim + u_dim, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1)
         )
 

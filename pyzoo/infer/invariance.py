@@ -165,7 +165,7 @@ class _OfLabel:
     def __init__(self, model: Any, given: Collection[str]) -> None:
         require_names_of(given, "given")
         self.model = model
-        self.given = tuple(given)
+        self.given: tuple[str, ...] = tuple(given)
 
     def suits(self, sign: int, term: Information, q: BayesianNetwork) -> bool:
         names = q.variables

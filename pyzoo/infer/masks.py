@@ -93,7 +93,7 @@ class RelaxedMask(nn.Module):
         if program not in get_args(Program):
             raise ValueError(f"program is 'both', 'model' or 'guide', not {program!r}.")
         self.program = program
-        self.logits = nn.Parameter(
+        self.logits: nn.Parameter = nn.Parameter(
             torch.full(shape, math.log(initial) - math.log1p(-initial))
         )  # not in float32, where 1 - 1e-9 is 1
         self.register_buffer("temperature", torch.tensor(float(temperature)))

@@ -129,8 +129,8 @@ class BayesianNetwork:
             for name in edge:
                 if name not in place:
                     raise ValueError(f"Unknown variable '{name}': there are {', '.join(variables.names)}.")
-        self.edges = tuple(sorted(edges, key=lambda edge: (place[edge[1]], place[edge[0]])))
-        self.order = self._sorted()
+        self.edges: tuple[tuple[str, str], ...] = tuple(sorted(edges, key=lambda edge: (place[edge[1]], place[edge[0]])))
+        self.order: tuple[str, ...] = self._sorted()
 
     @classmethod
     def parse(cls, text: str, variables: Variables) -> "BayesianNetwork":

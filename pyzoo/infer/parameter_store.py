@@ -18,7 +18,7 @@ _SHOWN = 3
 _SEPARATE: dict[tuple[int, int], tuple[weakref.ref, weakref.ref]] = {}  # pairs that passed, by their ids while both exist
 
 
-def require_separate_parameters(model, guide) -> None:
+def require_separate_parameters(model: Any, guide: Any) -> None:
     """Raises an error if parameters of model and guide would share entries of Pyro's parameter store.
 
     Pyro stores a parameter under the name of its ``PyroModule``. If two modules have one name, only the parameter that is
@@ -60,7 +60,7 @@ def require_separate_parameters(model, guide) -> None:
     _SEPARATE[key] = weakref.ref(model, forget), weakref.ref(guide, forget)
 
 
-def name_conflict(model, guide) -> str | None:
+def name_conflict(model: Any, guide: Any) -> str | None:
     """Says in one line which parameters of model and guide share entries of Pyro's parameter store, and the cure.
 
     A parameter that both hold, such as that of a shared layer, may share its entry with itself.

@@ -207,9 +207,9 @@ class Penalized(PyroModule):
             seen.add(_share_name(penalty))
             self.register_buffer(_share_name(penalty), torch.ones(()), persistent=False)
         self.guide = guide
-        self.penalties = list(penalties)
+        self.penalties: list[Penalty] = list(penalties)
         networks = [e for penalty in penalties for e in penalty.estimators if isinstance(e, nn.Module)]
-        self.estimators = nn.ModuleList(networks)
+        self.estimators: nn.ModuleList = nn.ModuleList(networks)
 
     def forward(self, *args: Any, **kwargs: Any) -> Beliefs:
         """Runs the guide on its arguments, and adds the penalties."""

@@ -116,13 +116,13 @@ class TraceKL_ELBO(ELBO):
         if max_plate_nesting != float("inf"):
             require_count(max_plate_nesting, "max_plate_nesting", 0)
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles)
-        self.kl_weights = _checked_weights(kl_weights, "kl_weights")
-        self.site_weights = _checked_weights(site_weights, "site_weights")
+        self.kl_weights: dict[str, float | Tensor] = _checked_weights(kl_weights, "kl_weights")
+        self.site_weights: dict[str, float | Tensor] = _checked_weights(site_weights, "site_weights")
         if twice := sorted(self.kl_weights.keys() & self.site_weights.keys()):
             raise ValueError(f"There are two weights for the site '{twice[0]}'.")
         self._warned_of_enumeration = False
 
-    def terms(self, model, guide, *args, **kwargs) -> dict[str, Tensor]:
+    def terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Each site's share of the negative ELBO, unweighted and differentiable: site name to a 0-dim tensor, in nats.
 
         Like Pyro's losses these are summed over the batch and averaged over the particles. Their sum lacks what
@@ -130,7 +130,7 @@ class TraceKL_ELBO(ELBO):
         """
         return self._mean([terms for terms, _ in self._particles(model, guide, args, kwargs)])
 
-    def loss_and_terms(self, model, guide, *args, **kwargs) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, whose gradient is an estimate of its gradient, and the :meth:`terms` that it is made of."""
         particles = list(self._particles(model, guide, args, kwargs))
         losses = torch.stack([self.weighted_sum(terms) for terms, _ in particles])
@@ -192,16 +192,16 @@ class TraceKL_ELBO(ELBO):
             raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")
         return sum(term * weights[name] if name in weights else term for name, term in terms.items())
 
-    def differentiable_loss(self, model, guide, *args, **kwargs) -> Tensor:
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The negative ELBO as a 0-dim tensor whose gradient is an estimate of its gradient."""
         return self.loss_and_terms(model, guide, *args, **kwargs)[0]
 
-    def loss(self, model, guide, *args, **kwargs) -> float:
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The negative ELBO as a number."""
         with torch.no_grad():
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
-    def loss_and_grads(self, model, guide, *args, **kwargs) -> float:
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """What ``pyro.infer.SVI`` calls: the negative ELBO, its gradients added to the parameters'."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
@@ -381,7 +381,7 @@ class NegativeELBO(nn.Module):
         require_kind(guide, "guide", Callable)
         self.model = model
         self.guide = guide
-        self.elbo = TraceKL_ELBO(num_particles, kl_weights, site_weights=site_weights)
+        self.elbo: TraceKL_ELBO = TraceKL_ELBO(num_particles, kl_weights, site_weights=site_weights)
         self._weighted = tuple(kl_weights or {})
         for name, weight in (kl_weights or {}).items():
             if "." in name:

@@ -27,7 +27,7 @@ class ShapeCheck(nn.Module):
     def __init__(self, x_shape: Sequence[int]) -> None:
         super().__init__()
         require_sizes(x_shape, "x_shape")
-        self.x_shape = tuple(x_shape)
+        self.x_shape: tuple[int, ...] = tuple(x_shape)
 
     def forward(self, x: Tensor) -> Tensor:
         require_shape(x, "x", ("batch", *self.x_shape))

@@ -20,8 +20,8 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         require_count(width, "width")
-        self.inner = nn.Linear(width, width)
-        self.outer = nn.Linear(width, width)
+        self.inner: nn.Linear = nn.Linear(width, width)
+        self.outer: nn.Linear = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         require_input(x, "x", self.inner)

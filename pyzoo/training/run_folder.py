@@ -83,8 +83,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         require_kind(path, "path", Path)
         self.path = path
-        self.checkpoints = CheckpointFolder(path / "checkpoints")
-        self.figures = path / "figures"
+        self.checkpoints: CheckpointFolder = CheckpointFolder(path / "checkpoints")
+        self.figures: Path = path / "figures"
         self.made_data = False  # whether data.npz was written for this run, and is not its user's
         self._locked = False
         self._writer: Any = None

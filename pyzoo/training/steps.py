@@ -143,7 +143,7 @@ class Eager:
         fresh.load_state_dict(state["optimizer"])
         for group, rate in zip(fresh.param_groups, rates, strict=True):
             group["lr"] = rate
-        self.optimizer = fresh
+        self.optimizer: Optimizer = fresh
 
     def _require_same_form(self, state: StepState) -> None:
         """Raises a UsageError unless a state is one of this objective's. torch looks at names and numbers of parameters alone."""
@@ -219,7 +219,7 @@ class CUDAGraph:
     def __init__(self, function: Callable[[], Any]) -> None:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self.outputs = function()
+            self.outputs: Any = function()
 
     def replay(self) -> None:
         self._graph.replay()

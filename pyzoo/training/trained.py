@@ -88,15 +88,16 @@ class TrainedModel:
 
     def __init__(self, path: str | Path, say: Callable[[str], None] | None = None) -> None:
         require_kind(path, "path", str, Path)
-        self.folder = RunFolder.open(Path(path))
+        self.folder: RunFolder = RunFolder.open(Path(path))
         self._say = say
         self._loaded: dict[str, tuple[Pair, int]] = {}
-        self.config = config = self._read_config()
+        self.config: dict[str, Any] = self._read_config()
+        config = self.config
         file = self.folder.path / "config.json"
         self.preset: str = config["preset"]
         try:
             self.hardware: Hardware = restored(Hardware, config["hardware"])
-            self.networks = Networks.restored(config["networks"])
+            self.networks: Networks = Networks.restored(config["networks"])
         except UsageError as error:
             raise UsageError(f"{file} does not describe a run: {error}") from error
 

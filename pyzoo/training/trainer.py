@@ -23,8 +23,9 @@ from pyzoo.training.checkpoint import Checkpoint, require_same_run
 from pyzoo.training.hardware import Hardware, using_threads
 from pyzoo.training.objective import Objective
 from pyzoo.training.recipe import Pair, Recipe, Source, deciding_settings, require_held_out
+from pyzoo.training.report import Report
 from pyzoo.training.run_folder import RunFolder
-from pyzoo.training.steps import Traced, make_step
+from pyzoo.training.steps import Eager, Traced, make_step
 
 __all__ = ["LostProcess", "NonFiniteLoss", "Stopped", "Trainer"]
 
@@ -70,7 +71,7 @@ class Trainer:
         self.recipe = recipe
         self.run = run
         self.progress = progress
-        self.hardware = hardware or Hardware()
+        self.hardware: Hardware = hardware or Hardware()
         self.hardware.require_equal_shares(recipe.batch_size)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(recipe.seed, "init"))
@@ -78,20 +79,22 @@ class Trainer:
             self.objectives: Sequence[Objective] = list(recipe.objectives(self.pair))
         self.fabric = self.hardware.fabric(*(objective.module for objective in self.objectives))
         self.fabric.launch()
-        self.device = self.fabric.device
+        self.device: torch.device = self.fabric.device
         engine = self.hardware.engine
         if engine == "auto":  # torch can't trace in its anomaly mode
             engine = "eager" if torch.is_anomaly_enabled() else recipe.engine
         self.pair = self.pair.to(self.device)
-        self.step_of = [make_step(objective, engine, self.fabric, len(self.objectives) > 1) for objective in self.objectives]
-        self.report = recipe.report(self.pair, self.device)
+        self.step_of: list[Eager] = [
+            make_step(objective, engine, self.fabric, len(self.objectives) > 1) for objective in self.objectives
+        ]
+        self.report: Report = recipe.report(self.pair, self.device)
         require_held_out(recipe, self.report)
-        self.step = 0
+        self.step: int = 0
         self.resumed_from: dict[str, str] = {}
         """What the steps before were computed with; empty at the start."""
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self.best: float | None = None  # value of the report's criterion
-        self.waited = 0  # measurements without improvement
+        self.waited: int = 0  # measurements without improvement
         self._values: dict[str, list[Tensor]] = {}  # of each loss and term since the last row of metrics.csv
         self._every: dict[str, int] = {}  # steps from one value to the next
         self.threads = self.hardware.threads or torch.get_num_threads()
@@ -133,7 +136,7 @@ class Trainer:
                     seconds[count] = self.seconds_of_step(source)
                 if seconds[count] > min(seconds.values()):
                     break  # more threads only wait longer
-        self.threads = min(seconds, key=lambda count: seconds[count])
+        self.threads: int = min(seconds, key=lambda count: seconds[count])
         self._measured = seconds[self.threads]
         measured = ", ".join(f"{1e3 * value:.0f} ms with {threads(count)}" for count, value in seconds.items())
         return f"computing with {threads(self.threads)}: a step takes {measured}"

@@ -67,7 +67,7 @@ class SeveralNetworks(nn.Module):
             raise ValueError(f"Weights must be at least 0, and one of them positive, got {list(conditioned.values())}.")
         penalties = guide.penalties if isinstance(guide, Penalized) else []
         once = {site: 1 / self.total for penalty in penalties for site in penalty.sites}
-        self.elbo = NegativeELBO(model, guide, kl_weights, site_weights={**(site_weights or {}), **once})
+        self.elbo: NegativeELBO = NegativeELBO(model, guide, kl_weights, site_weights={**(site_weights or {}), **once})
         sets = torch.tensor([[name in views for name in names] for views in conditioned])
         self.register_buffer("sets", sets, persistent=False)
         self.register_buffer("weights", torch.tensor(list(conditioned.values()), dtype=torch.float64), persistent=False)

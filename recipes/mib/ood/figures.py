@@ -1,7 +1,7 @@
 """Figures of predictions in other environments: accuracy over training, and what z holds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ def figures(report: "OODReport", history: Sequence[Mapping[str, float]]) -> Iter
         yield "loss", losses([{k: v for k, v in row.items() if not k.startswith("accuracy")} for row in history])
 
 
-def names_of(recipe) -> dict[str, str]:
+def names_of(recipe: Any) -> dict[str, str]:
     """The columns of accuracies, and what the figures call them."""
     flips = {f"accuracy_env_{e}": f"{share:.0%} of colors flipped (trained on)" for e, share in enumerate(recipe.color_flips)}
     return {**flips, "accuracy_test_env": f"{recipe.test_color_flip:.0%} of colors flipped (test)"}
