@@ -65,9 +65,9 @@ def page(model: TrainedModel) -> "gradio.Blocks":
     panels = model.panels()
     if not panels:
         raise UsageError(f"{model.config['recipe']} has nothing to play with on a page; 'pyzoo figures' draws its figures")
-    name = model.path.name
+    name, line = model.path.name, model.recipe.about.line
     with gradio.Blocks(analytics_enabled=False, title=f"pyzoo: {name}") as app:
-        gradio.Markdown(f"# {name}\n\n{model.recipe.about.line}: *{model.recipe.about.paper}*.")
+        gradio.Markdown(f"# {name}\n\n{line[:1].upper()}{line[1:]}: *{model.recipe.about.paper}*.")
         for panel in panels:
             with gradio.Tab(panel.title):
                 _add(gradio, panel)
