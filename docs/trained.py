@@ -153,7 +153,8 @@ def card(name: str, shipped: Shipped, model: TrainedModel) -> str:
     results, settings = model.folder.results(), model.config["settings"]
     paper = model.recipe.about.paper
     hours = results["training_seconds"] / 3600
-    took = f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+    minutes = round(60 * hours)
+    took = f"{hours:.1f} hours" if hours >= 2 else f"{minutes} minutes" if minutes > 1 else "a minute"
     trained = (
         f"`{shipped.command}` at commit {shipped.commit}, seed {settings['seed']}: {model.step:,} steps in {took} on one core of "
         f"an {platform.machine()} machine, other work beside it"

@@ -21,15 +21,16 @@ def connect(backend: str) -> None:
             from distributed import Client
 
             address = dask.config.get("scheduler-address", None)
-            if address is not None:
-                Client(address)  # becomes the default one, which joblib takes
+            if address is None:
+                raise UsageError("--backend dask needs the address of Dask's scheduler in $DASK_SCHEDULER_ADDRESS")
+            Client(address)  # becomes the default one, which joblib takes
         elif backend == "ray":
             from ray.util.joblib import register_ray
 
             register_ray()
     except ImportError as error:
         raise UsageError(f"--backend {backend} needs a package: {one_line(error)}") from error
+    except UsageError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"--backend {backend} cannot connect: {one_line(error)}") from error
-    if backend == "dask" and address is None:
-        raise UsageError("--backend dask needs the address of Dask's scheduler in $DASK_SCHEDULER_ADDRESS")
