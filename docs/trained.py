@@ -72,6 +72,7 @@ MODELS = {
         limits="five of the paper's 200 epochs; transformations as small as those in training (rotations to 20 degrees)",
         data=MNIST,
         metrics=("test_elbo", "knn_same", "knn_affnist", "rotation_error_degrees"),
+        bits=8,
     ),
     "mib-digits": Shipped(
         command="pyzoo train mib-multimodal --preset digits",

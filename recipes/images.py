@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 from typing_extensions import Self
 
 from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, central_square, image_data, pixels_of, write_npz
@@ -224,6 +224,20 @@ class ImageReport(PairReport):
         """The images to measure on as the likelihood takes them, and their labels."""
         images, labels = self.recipe.measured_images()
         return self.recipe.observed(images).to(self.device), labels
+
+    @functools.cached_property
+    def examples(self) -> Tensor:
+        """Images to show, (images, channels, height, width), from 0 to 1: those to measure on, or where these are missing digits
+        of scikit-learn's, with a margin like MNIST's."""
+        try:
+            return self.recipe.measured_images()[0].to(self.device) / 255
+        except UsageError:
+            channels, height, width = self.recipe.networks.x_shape
+            margins = [round(height / 7), round(width / 7)]
+            size = height - 2 * margins[0], width - 2 * margins[1]
+            digits = load_image_data("digits").test.to(self.device) / 255
+            small = interpolate(digits, size=size, mode="bilinear", antialias=True)
+            return pad(small, [margins[1], margins[1], margins[0], margins[0]]).expand(-1, channels, -1, -1)
 
     def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         if given:

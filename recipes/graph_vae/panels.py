@@ -41,11 +41,11 @@ def panels(report: "GraphVAEReport") -> list[Panel]:
         Panel(
             "Keep what is above a node",
             "The chosen node and all above it keep the values that the guide infers from the image on the left, and the nodes "
-            "below are drawn anew, eight times. Without an image of yours, the image on the left is drawn from the model.",
+            "below are drawn anew, eight times. Without an image of yours it is one that the model has not seen.",
             {
                 "node": choose,
                 "file": OwnImage("Your own image"),
-                "seed": Slider("Draw", 0, 50),
+                "seed": Slider("Example", 0, 50),
             },
             lambda node, file, seed: resampled(report, node, file, int(seed)),
         ),
@@ -99,7 +99,7 @@ def _followed(report: "GraphVAEReport", first: dict[str, Tensor], values: dict[s
 def resampled(report: "GraphVAEReport", node: str, file: str | None, seed: int) -> Figure:
     """An image, and images of the same nodes from the top down to one, with those below drawn anew."""
     if file is None:
-        x = _drawn(report, {}, 1, seed)["x"]
+        x = report.examples[seed % len(report.examples)].unsqueeze(0)
     else:
         x = read_own_image(file, report.recipe.networks.x_shape).unsqueeze(0).to(report.device)
     torch.manual_seed(seed)

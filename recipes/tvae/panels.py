@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyzoo.data.transformations import FAMILIES
-from pyzoo.evaluation import generate
 from pyzoo.plotting import image_grid
 from pyzoo.recipes.images import read_own_image
 from pyzoo.recipes.tvae.report import infer_transformation, transferred
@@ -31,21 +30,21 @@ def panels(report: "TVAEReport") -> list[Panel]:
     own = OwnImage("Your own image")
     rotation = Panel(
         "Carry a rotation over",
-        "The image on the left, drawn from the model, is turned by an angle and by its negative. From these two views the "
-        "guide infers T, without being told of angles, and T is then applied to other images that are drawn, and to yours.",
-        {"angle": Slider("Angle, in degrees", -30, 30, 20), "file": own, "seed": Slider("Draw", 0, 50)},
+        "The image on the left is turned by an angle and by its negative. From these two views the guide infers T, without being "
+        "told of angles, and T is then applied to other images that the model has not seen, and to yours.",
+        {"angle": Slider("Angle, in degrees", -30, 30, 20), "file": own, "seed": Slider("Examples", 0, 50)},
         lambda angle, file, seed: carried_over(report, angle, file, int(seed)),
     )
     if not dims:
         return [rotation]
     by_hand = Panel(
         "Set T by hand",
-        "Each slider moves one dimension of T, in the space of the latent z of images that are drawn, and of yours. Some "
-        "dimensions change more than others.",
+        "Each slider moves one dimension of T, in the space of the latent z of images that the model has not seen, and of yours. "
+        "Some dimensions change more than others.",
         {
-            **{f"T_{dim}": Slider(f"T {dim + 1}", -3, 3, 0, 0.1) for dim in range(dims)},
+            **{f"T_{dim}": Slider(f"T {dim + 1}", -3, 3, 0 if dim else 1.5, 0.1) for dim in range(dims)},
             "file": own,
-            "seed": Slider("Draw", 0, 50),
+            "seed": Slider("Examples", 0, 50),
         },
         lambda file, seed, **T: set_by_hand(report, list(T.values()), file, int(seed)),
     )
@@ -53,18 +52,18 @@ def panels(report: "TVAEReport") -> list[Panel]:
 
 
 def _images(report: "TVAEReport", file: str | None, seed: int, count: int) -> Tensor:
-    """Images that are drawn, the first of them replaced by the user's."""
-    torch.manual_seed(seed)
-    views = generate(report.pair.model, size=count)["mean"]
+    """Images, the first of them replaced by the user's."""
+    x = report.examples
+    x = x[(torch.arange(count, device=x.device) + count * seed) % len(x)]
     if file is not None:
-        views = torch.cat([read_own_image(file, views.shape[1:]).unsqueeze(0).to(views), views[1:]])
-    return views
+        x = torch.cat([read_own_image(file, x.shape[1:]).unsqueeze(0).to(x), x[1:]])
+    return x
 
 
 @torch.no_grad()
 def carried_over(report: "TVAEReport", angle: float, file: str | None, seed: int) -> Figure:
-    """T of a drawn image that is turned, applied to others."""
-    rotation, x = FAMILIES["rotation"], _images(report, None, 1000 + seed, 1)
+    """T of an image that is turned, applied to others."""
+    rotation, x = FAMILIES["rotation"], _images(report, None, 100 + seed, 1)
     matrix = rotation.matrices(torch.tensor([float(angle)], device=x.device))
     views = torch.stack([rotation.apply(x, matrix), rotation.apply(x, rotation.inverse(matrix))], dim=1)
     T = infer_transformation(report.pair, views)[0]

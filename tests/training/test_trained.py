@@ -1,6 +1,7 @@
 """Trained models in folders of their own: packed from a run, loaded, measured, drawn and refused."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import pyzoo
 from pyzoo import cli
 from pyzoo.errors import UsageError
+from pyzoo.evaluation import site_terms
 from pyzoo.trained import find_trained, trained
 from pyzoo.training import Run, TrainedModel
 from tiny import graph
@@ -147,3 +149,28 @@ def test_a_folder_of_pictures_does_not_hide_a_model(tmp_path, monkeypatch):
     assert cli.main(["sample", "mib-digits", "--count", "2"]) == 0
     assert (tmp_path / "mib-digits" / "samples.png").is_file()
     assert pyzoo.load("mib-digits").path == find_trained("mib-digits")
+
+
+def data_of(name):
+    return pyzoo.load(name).config["settings"].get("data")
+
+
+@pytest.mark.parametrize("name", [name for name in trained() if data_of(name) not in ("mnist", "adult")])
+def test_each_is_as_good_as_its_card_says(name):
+    """Those whose data are made, or come with scikit-learn: by the ELBO of held-out examples, or of test examples."""
+    model = pyzoo.load(name)
+    expected = {row["step"]: row["held_out_elbo"] for row in model.history if not math.isnan(row.get("held_out_elbo", math.nan))}
+    with model._report("cpu", "evaluate") as (report, _):
+        if model.step in expected:
+            found, wanted = report.validate(model.step)["held_out_elbo"], expected[model.step]
+        else:
+            found, wanted = -sum(site_terms(*report.pair, report.views).values()), model.metrics["test_elbo"]
+    assert found == pytest.approx(wanted, rel=0.01, abs=0.5)
+
+
+def test_the_private_latent_of_a_digit_is_how_it_is_written():
+    """What the tutorial on MIB and the gallery say of the model."""
+    metrics = pyzoo.load("mib-digits").metrics
+    assert metrics["z_keeps_class"] > 0.9
+    assert metrics["u_changes_class"] < 0.1
+    assert metrics["u_changes_style"] > 0.7
