@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["Interrupted", "on_signals"]
 
-SAME_WISH = 1.0
+SAME_REQUEST = 1.0
 """Seconds in which further signals count as the one before: systemd sends two, and a terminal and its shell one each."""
 
 
@@ -45,7 +45,7 @@ def on_signals(react: Callable[[int], None] = interrupt) -> Iterator[None]:
     def handle(number: int, frame: object) -> None:
         global _latest
         now = time.monotonic()
-        if now - _latest >= SAME_WISH:
+        if now - _latest >= SAME_REQUEST:
             _latest = now
             react(number)
 

@@ -69,8 +69,8 @@ everything = measured("all columns", train.x, test.x)
 # ## 2. Three networks
 #
 # A shared latent z explains what the columns x and the group a have in common; a private latent u_x explains the rest of x.
-# u_x will be the representation. The third network is the wish: z and u_x independent. Since z must explain the group, u_x can
-# then not tell it.
+# u_x will be the representation. The third network is the target: z and u_x are independent. Since z must explain the group,
+# u_x can then not tell it.
 
 # %%
 networks = TableNetworks(
@@ -85,18 +85,18 @@ networks = TableNetworks(
     num_features=train.x.shape[1],
 )
 inference = networks.network(networks.inference)
-wish = networks.network("z, u_x -> x, a; x -> a")
+target = networks.network("z, u_x -> x, a; x -> a")
 figure, [cells] = figure_grid(1, 3, "What may depend on what", cell=(2.6, 2.4))
-drawn = {"the model": networks.network(networks.generative), "the guide": inference, "the wish": wish}
+drawn = {"the model": networks.network(networks.generative), "the guide": inference, "the target": target}
 for cell, (title, network) in zip(cells, drawn.items(), strict=True):
     draw_network(cell, network.layers, network.edges, networks.observed, title)
 show(figure, OUT / "1_networks.png")
 
 
 def penalty(weight):
-    """The distance of the guide's distribution to the wish: the information between both latents, estimated."""
+    """The distance of the guide's distribution to the target: the information between both latents, estimated."""
     estimators = {"I(u_x; z)": TotalCorrelation(len(train))}
-    return Penalty("invariant", inference, wish, weight, form="conditional", estimators=estimators)
+    return Penalty("invariant", inference, target, weight, form="conditional", estimators=estimators)
 
 
 print(penalty(20.0))

@@ -54,7 +54,7 @@ show(colored_sheet(train.images[:40] / 255), OUT / "1_images.png")
 # ## 2. Networks
 #
 # The guide infers z from all that is known. The model explains image and label by z, and the rest of the image by u. The target
-# is the wish: z follows from image and environment, and the label from z alone.
+# network says: z follows from image and environment, and the label from z alone.
 
 # %%
 networks = EnvironmentNetworks(
@@ -67,15 +67,15 @@ networks = EnvironmentNetworks(
     inference="x, y, e -> z; x -> u",
     x_shape=tuple(train.images.shape[1:]),
 )
-inference, wish = networks.network(networks.inference), networks.network("x, e -> z -> y; x -> u")
+inference, target = networks.network(networks.inference), networks.network("x, e -> z -> y; x -> u")
 figure, [cells] = figure_grid(1, 3, "What may depend on what", cell=(2.6, 2.4))
-drawn = {"the model": networks.network(networks.generative), "the guide": inference, "the wish": wish}
+drawn = {"the model": networks.network(networks.generative), "the guide": inference, "the target": target}
 for cell, (title, network) in zip(cells, drawn.items(), strict=True):
     draw_network(cell, network.layers, network.edges, networks.observed, title)
 show(figure, OUT / "2_networks.png")
 
 # %% [markdown]
-# The distance to the wish is one information, I(y; e, x | z): what image and environment add to z about the label. Two
+# The distance to the target is one information, I(y; e, x | z): what image and environment add to z about the label. Two
 # estimators see two sides of it. The cross-entropy of the label given z bounds all of it; training by it alone is what everybody
 # does. `EnvironmentGain` sees what the environments add: how much better classifiers of their own would be.
 
@@ -84,11 +84,11 @@ TERM = "I(y; e, x | z)"
 
 
 def penalties(model, weight):
-    """The wish by two estimators; without weight, by the first alone."""
-    found = [Penalty("ood", inference, wish, 1.0, "conditional", {TERM: Prediction(model, ["x"])})]
+    """The target by two estimators; without weight, by the first alone."""
+    found = [Penalty("ood", inference, target, 1.0, "conditional", {TERM: Prediction(model, ["x"])})]
     if weight:
         gain = EnvironmentGain(model, ["x"], "e")
-        found.append(Penalty("stable", inference, wish, weight, "conditional", {TERM: gain}))
+        found.append(Penalty("stable", inference, target, weight, "conditional", {TERM: gain}))
     return found
 
 
@@ -141,8 +141,10 @@ names = {"first": "20% of colors flipped", "second": "10% of colors flipped", "t
 show(accuracies(histories, names, "Accuracy over training"), OUT / "3_accuracies.png")
 
 # %% [markdown]
-# Prediction alone follows the color and falls far below chance where the color is wrong. With the second estimator the shape
-# decides in most cases, and accuracies come closer to each other. With MNIST's 50,000 digits they come closer still.
+# Prediction alone follows the color, and is right in one case of ten where the color is wrong in nine. With the second estimator
+# it is right in nearly half of the cases there, as it would be if the shape decided in somewhat more than half of all. With
+# MNIST's 50,000 digits the shape decides nearly always: the model `mib-ood` that comes with the package is right in 0.73 of the
+# cases in training's environments and in 0.71 in the test environment.
 #
 # ## 4. Your turn
 #
