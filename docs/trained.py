@@ -2,19 +2,20 @@
 
     python docs/trained.py RUNS                     all of them
     python docs/trained.py RUNS graph-vae-mnist     one
+    python docs/trained.py --cards                  their cards alone, after a change of this file
 
 ``RUNS/NAME`` is the run of each model, trained by the command that stands in :data:`MODELS`. Each model is packed, and measured
 with its rounded weights: those are the numbers of its card.
 """
 
 import dataclasses
-import platform
 import shutil
 import sys
 import textwrap
 from pathlib import Path
 
 import pyzoo
+from pyzoo.trained import trained
 from pyzoo.training import Run, TrainedModel
 from pyzoo.training.weights import Bits
 
@@ -23,7 +24,8 @@ TRAINED = Path(pyzoo.__file__).parent / "trained"
 LATEST = "506fab1"
 """The commit of most trainings."""
 
-MNIST = "MNIST (LeCun, Cortes and Burges), 60,000 training images; its authors state no license"
+MNIST = "MNIST (LeCun, Cortes and Burges), whose authors state no license; needed to measure and to draw figures"
+GENERATED = "generated, with nobody's rights in it: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +41,41 @@ class Shipped:
     use: str
     limits: str
     data: str
-    metrics: tuple[str, ...]
-    """Those of the report that the card shows."""
+    metrics: dict[str, str]
+    """Those of the report that the card shows, and what they are."""
     bits: Bits = 16
+    commands: tuple[str, ...] = ("figures", "sample", "explore")
+    """What it is good for."""
 
+
+ELBO = {"test_elbo": "the evidence lower bound of test examples, in nats"}
+SEPARATION = {
+    "ari_fg": "adjusted Rand index of the pieces' pixels; 1 is a perfect separation",
+    "ari_fg_elsewhere": "the same with another scene's slots, which says what slots that only share out places would reach",
+    "msc_fg": "mean segmentation covering of the pieces",
+    "reconstruction_mse": "mean squared error of reconstructions",
+}
+RELATION = {"relation_r2": "share of the variance of a piece's place that is explained where its slot is imputed from the others"}
+FAIRNESS = {
+    "accuracy": "of a logistic regression on the representation",
+    "deo": "difference of equal opportunity between the groups; 0 is fair in that sense",
+    "leakage": "accuracy with which boosted trees read the sensitive attribute from the representation",
+    "leakage_floor": "share of the larger group, which needs no representation",
+}
 
 MODELS = {
     "compvae-sines": Shipped(
         command="pyzoo train compvae-sines",
         commit=LATEST,
         about="CompVAE on curves made of one to four sines: takes a curve apart, and makes curves of chosen frequencies.",
-        use="to see what a sum of correlated latents does; to start further training from nothing but its settings (`--like`)",
-        limits="curves of the generator alone, of up to four parts: with more, subsets are worse from part to part",
-        data="made by the generator of `pyzoo.data.sines`, section 5.1 of the paper",
-        metrics=("reconstruction_r2", "subset_r2", "subset_r2/K6", "label_r2"),
+        use="to see what a sum of correlated latents does, and to take curves of the generator apart",
+        limits="curves of the generator alone, of up to four parts; with six, subsets are a little worse",
+        data=GENERATED + "`pyzoo.data.sines`, after section 5.1 of the paper",
+        metrics={
+            "reconstruction_r2": "share of the variance of curves of four parts that reconstructions explain",
+            "subset_r2": "the same of the curve without some of its parts",
+            "subset_r2/K6": "the same for six parts, two more than in training",
+        },
     ),
     "graph-vae-mnist": Shipped(
         command="pyzoo train graph-vae --preset long --steps 160000",
@@ -61,7 +84,11 @@ MODELS = {
         use="to draw and reconstruct digits, and to move one node and see what depends on it",
         limits="binarized 28 x 28 digits; all ten dependencies are kept, where the paper's model drops three",
         data=MNIST,
-        metrics=("test_elbo", "test_log_likelihood_quick", "test_log_likelihood", "edges_kept"),
+        metrics={
+            **ELBO,
+            "test_log_likelihood_quick": "log-likelihood of 1,000 test images by 500 importance samples, in nats",
+            "edges_kept": "edges of the most likely graph, of ten",
+        },
         bits=8,
     ),
     "tvae-mnist": Shipped(
@@ -69,9 +96,14 @@ MODELS = {
         commit=LATEST,
         about="T-VAE on MNIST: infers an affine transformation from two views of a digit, and applies it to other digits.",
         use="to carry transformations from one image to another, and as an embedding of transformed digits",
-        limits="five of the paper's 200 epochs; transformations as small as those in training (rotations to 20 degrees)",
+        limits="five of the paper's 200 epochs; large transformations are carried over in part",
         data=MNIST,
-        metrics=("test_elbo", "knn_same", "knn_affnist", "rotation_error_degrees"),
+        metrics={
+            **ELBO,
+            "knn_same": "accuracy of 5 nearest neighbors on test images, in percent",
+            "knn_affnist": "the same on images transformed as affNIST's",
+            "rotation_error_degrees": "by how much a rotation that is carried over is off; without effect 12.5",
+        },
         bits=8,
     ),
     "mib-digits": Shipped(
@@ -80,44 +112,62 @@ MODELS = {
         about="MIB's model of digits and their labels: what both share is separated from the hand that wrote.",
         use="to draw digits given a label, to label a digit, and to exchange what is private to images",
         limits="8 x 8 digits, enlarged to 28 x 28; trained for a minute",
-        data="scikit-learn's digits (UCI optical recognition of handwritten digits), CC BY 4.0",
-        metrics=("test_elbo", "cross_accuracy/digit_to_label", "cross_accuracy/label_to_digit", "joint_coherence"),
+        data="scikit-learn's digits (UCI, Optical Recognition of Handwritten Digits), CC BY 4.0; they come with scikit-learn",
+        metrics={
+            **ELBO,
+            "cross_accuracy/digit_to_label": "how often the label drawn given a digit is right",
+            "cross_accuracy/label_to_digit": "how often a digit drawn given a label is of its class, as a classifier says",
+            "joint_coherence": "how often digit and label that are drawn together go together",
+            "u_changes_style": "how much a digit changes with its private latent; 1 is the difference between two of a class",
+        },
     ),
     "mib-fair-adult": Shipped(
         command="pyzoo train mib-fair",
         commit=LATEST,
-        about="MIB's fair representation of the census table Adult: predicts the income and hides the sex.",
+        about="MIB's representation of the census table Adult: high incomes are found about equally often in both sexes.",
         use="to study how accuracy is traded for fairness",
-        limits="not for decisions about people: its data are of 1994, and DEO is one notion of fairness among several",
-        data="UCI Adult (Becker and Kohavi 1996), CC BY 4.0; needed to measure and to draw, in `$PYZOO_DATA`",
-        metrics=("accuracy", "deo", "leakage", "leakage_floor"),
+        limits="the sex can still be read from it in part, see `leakage`; not for decisions about people, with data of 1994",
+        data="UCI Adult (Becker and Kohavi 1996), CC BY 4.0; needed to measure and to draw",
+        metrics=FAIRNESS,
+        commands=("figures", "explore"),
     ),
     "mib-fair-synthetic": Shipped(
         command="pyzoo train mib-fair --preset synthetic",
         commit=LATEST,
-        about="MIB's fair representation of a made table, in which a sensitive attribute leaks through other columns.",
+        about="MIB's representation of a made table: good outcomes are found about equally often in both groups.",
         use="to study how accuracy is traded for fairness, without data of people",
-        limits="a made table",
-        data="made by `pyzoo.data.tables`",
-        metrics=("accuracy", "deo", "leakage", "leakage_floor"),
+        limits="a made table, whose groups can still be told from the representation, see `leakage`",
+        data=GENERATED + "`pyzoo.data.tables`",
+        metrics=FAIRNESS,
+        commands=("figures", "explore"),
     ),
     "mib-ood": Shipped(
         command="pyzoo train mib-ood",
         commit=LATEST,
         about="MIB's prediction that holds in environments that training has not seen: classes of colored digits.",
         use="to see a prediction that does not go by the color, which tells the label in training only",
-        limits="two classes of colored MNIST digits; a network that knows the environment's colors is more accurate there",
+        limits="two classes of colored digits; where colors stay as in training, a prediction by color would be better",
         data=MNIST,
-        metrics=("accuracy_train_envs", "accuracy_held_out", "accuracy_test_env"),
+        metrics={
+            "accuracy_train_envs": "on the training images; shapes alone are right in 0.75 at most, colors in 0.85",
+            "accuracy_held_out": "on held-out images of the same environments",
+            "accuracy_test_env": "where colors are wrong in nine cases of ten",
+        },
+        commands=("figures", "sample"),
     ),
     "mib-structure": Shipped(
         command="pyzoo train mib-structure",
         commit=LATEST,
         about="MIB's learned structure: which of several views depends on which latent, on data whose structure is known.",
-        use="to look at learned masks",
-        limits="made data of a few views",
-        data="made by `pyzoo.data.planted`",
-        metrics=("edges_correct", "structure_found", "edges"),
+        use="to look at learned masks, by `pyzoo figures`",
+        limits="generated data of a few views",
+        data=GENERATED + "`pyzoo.data.planted`",
+        metrics={
+            "edges_correct": "share of all possible edges that are right",
+            "structure_found": "1 if all are",
+            "edges": "their number",
+        },
+        commands=("figures", "sample"),
     ),
     "monet-tetrominoes": Shipped(
         command="pyzoo train monet --relation place --num-pieces 2 --precision bf16",
@@ -125,17 +175,18 @@ MODELS = {
         about="MONet on scenes of two tetrominoes: takes them apart into slots without a label.",
         use="to segment such scenes, and beside mpp-monet-tetrominoes, whose slots are related",
         limits="32 x 32 scenes of two pieces; it draws no scenes, and knows of no relation",
-        data="made by `pyzoo.data.scenes`",
-        metrics=("ari_fg", "msc_fg", "reconstruction_mse", "relation_r2"),
+        data=GENERATED + "`pyzoo.data.scenes`",
+        metrics={**SEPARATION, **RELATION},
+        commands=("figures", "explore"),
     ),
     "mpp-monet-tetrominoes": Shipped(
         command="pyzoo train mpp-monet --relation place --num-pieces 2 --seed 1 --precision bf16",
         commit="d67733d",
         about="MONet with the message passing prior on two tetrominoes at mirrored places, a relation that it has learned.",
-        use="to impute a slot from the others, to draw scenes, and as an example of the prior",
-        limits="32 x 32 scenes of two pieces, whose places are related and whose colors are not",
-        data="made by `pyzoo.data.scenes`",
-        metrics=("ari_fg", "msc_fg", "reconstruction_mse", "relation_r2"),
+        use="to impute a slot from the others, and as an example of the prior",
+        limits="32 x 32 scenes of two pieces, whose places are related and whose colors are not; drawn scenes are blurred",
+        data=GENERATED + "`pyzoo.data.scenes`",
+        metrics={**SEPARATION, **RELATION, "related_drawn": "share of drawn scenes whose pieces are at mirrored places"},
     ),
     "genesis-sprites": Shipped(
         command="pyzoo train genesis --steps 12000 --precision bf16",
@@ -143,26 +194,27 @@ MODELS = {
         about="Genesis on scenes of sprites: slots with an autoregressive prior, from which it draws scenes.",
         use="to take scenes of sprites apart, and to draw some",
         limits="32 x 32 scenes of up to four sprites, which it separates in part; it still improved when training was stopped",
-        data="made by `pyzoo.data.scenes`, after Multi-dSprites",
-        metrics=("ari_fg", "ari_fg_elsewhere", "msc_fg", "reconstruction_mse"),
+        data=GENERATED + "`pyzoo.data.scenes`, after Multi-dSprites",
+        metrics=SEPARATION,
     ),
 }
 
 
 def card(name: str, shipped: Shipped, model: TrainedModel) -> str:
     """The text of a model's ``README.md``."""
-    results, settings = model.folder.results(), model.config["settings"]
-    paper = model.recipe.about.paper
+    results = model.folder.results()
     hours = results["training_seconds"] / 3600
     minutes = round(60 * hours)
     took = f"{hours:.1f} hours" if hours >= 2 else f"{minutes} minutes" if minutes > 1 else "a minute"
+    kept = f", of which step {model.step:,} is kept" if model.step != results["trained"] else ""
+    threads = results["hardware"]["threads"]
     trained = (
-        f"`{shipped.command}` at commit {shipped.commit}, seed {settings['seed']}: {model.step:,} steps in {took} on one core of "
-        f"an {platform.machine()} machine, other work beside it"
+        f"`{shipped.command}` at commit {shipped.commit}: {results['trained']:,} steps in {took} on {threads} "
+        f"thread{'s' if threads > 1 else ''} of an {results['machine'].partition(',')[0]} machine{kept}"
     )
-    bits = {32: "as they were trained", 16: "matrices in half precision", 8: "matrices in 8 bits, with a scale for each row"}
+    bits = {32: "as they were trained", 16: "matrices in half precision", 8: "matrices in 8 bits, with a step for each row"}
     rows = {
-        "What it is": f"recipe `{model.config['recipe']}`, {results['parameters']:,} parameters, of: {paper}",
+        "What it is": f"`{model.config['recipe']}`, {results['parameters']:,} parameters, after {model.recipe.about.paper}",
         "Intended use": shipped.use,
         "Limits": shipped.limits,
         "Data": shipped.data,
@@ -171,18 +223,20 @@ def card(name: str, shipped: Shipped, model: TrainedModel) -> str:
     }
     lines = [f"# {name}", "", *textwrap.wrap(shipped.about, 120), "", "| | |", "|---|---|"]
     lines += [f"| {what} | {text} |" for what, text in rows.items()]
-    lines += [
-        "",
-        f"## Metrics, by `pyzoo evaluate {name}{' --full' if results['full'] else ''}`",
-        "",
-        "| metric | value |",
-        "|---|---|",
-    ]
-    lines += [f"| `{metric}` | {results['metrics'][metric]:.4g} |" for metric in shipped.metrics]
+    measured_by = f"pyzoo evaluate {name}{' --full' if results['full'] else ''}"
+    lines += ["", "## Metrics", "", f"By `{measured_by}`:", "", "| metric | value | |", "|---|---|---|"]
+    lines += [f"| `{metric}` | {results['metrics'][metric]:.4g} | {words} |" for metric, words in shipped.metrics.items()]
     if results["note"]:
-        lines += ["", f"({results['note']})"]
-    lines += ["", "## In Python", "", "```python", "import pyzoo", "", f'trained = pyzoo.load("{name}")', "```", ""]
-    return "\n".join(lines)
+        lines += ["", results["note"]]
+    lines += ["", "## Use", "", "```python", "import pyzoo", "", f'trained = pyzoo.load("{name}")', "```", "", "```"]
+    lines += [f"pyzoo {command} {name}" for command in shipped.commands]
+    return "\n".join([*lines, "```", ""])
+
+
+def write_card(name: str) -> None:
+    """Writes the card of a model that has been packed and measured."""
+    model = TrainedModel(TRAINED / name)
+    (model.path / "README.md").write_text(card(name, MODELS[name], model), encoding="utf-8")
 
 
 def make(name: str, run: Run) -> None:
@@ -193,7 +247,7 @@ def make(name: str, run: Run) -> None:
     results = run.folder.results()
     measured = model.measure(results["full"])
     model.folder.write_results({**results, "metrics": measured})
-    (model.path / "README.md").write_text(card(name, shipped, model), encoding="utf-8")
+    write_card(name)
     for metric in shipped.metrics:
         print(f"{name}: {metric} {results['metrics'][metric]:.5g} as trained, {measured[metric]:.5g} as packed")
     size = sum(file.stat().st_size for file in model.path.iterdir())
@@ -204,6 +258,10 @@ def main() -> None:
     """Makes those that are named on the command line, or all."""
     if len(sys.argv) < 2:
         sys.exit(__doc__)
+    if sys.argv[1:] == ["--cards"]:
+        for name in trained():
+            write_card(name)
+        return
     runs, names = Path(sys.argv[1]), sys.argv[2:] or list(MODELS)
     for name in names:
         if name not in MODELS:

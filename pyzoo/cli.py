@@ -19,7 +19,7 @@ from pyzoo.settings import Count, Group, Settings, Steps, changed, flat
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.streams import lasting_streams
 from pyzoo.threads import available_cores, is_first_process, limit_spinning
-from pyzoo.trained import find_trained, trained
+from pyzoo.trained import about_trained, trained
 
 if TYPE_CHECKING:
     from pyzoo.training import Hardware, Recipe, Run, Table, TrainedModel
@@ -76,7 +76,7 @@ class TrainFlags(_AfterTraining):
     preset: str = ""
     """Preset to start from; the other flags change single settings of it."""
     like: Path | None = None
-    """Start from the settings of this run, in place of a preset."""
+    """Start from the settings of this run or trained model, in place of a preset."""
     out: Path | None = None
     """Folder of the run, which must not exist or be empty. By default it is in runs/, and its name says the recipe, the preset,
     the settings that differ from it, and the seed."""
@@ -253,10 +253,8 @@ def _list_trained() -> int:
     """Prints the first sentence of each trained model's card."""
     width = max(map(len, trained())) + 2
     for name in trained():
-        card = (find_trained(name) / "README.md").read_text(encoding="utf-8")
-        about = next(block for block in card.split("\n\n") if not block.startswith("#"))
-        print("\n".join(_wrapped(f"{name:{width}}", " ".join(about.split()), width)))
-    print("\n'pyzoo sample NAME', 'pyzoo figures NAME', and in Python pyzoo.load(\"NAME\")")
+        print("\n".join(_wrapped(f"{name:{width}}", about_trained(name), width)))
+    print("\n'pyzoo figures NAME' draws one's figures, pyzoo.load(\"NAME\") loads it in Python; its card says what else it does")
     return 0
 
 
@@ -325,7 +323,7 @@ def _train(arguments: list[str]) -> int:
 def _start(kind: "type[Recipe]", arguments: list[str]) -> "tuple[str, Recipe, Hardware]":
     """The preset, recipe and hardware that the flags of ``train`` change: a preset's, or those of another run."""
     from pyzoo.flags import peek
-    from pyzoo.training import Hardware, Run
+    from pyzoo.training import Hardware, load
 
     preset, like = peek(arguments, "--preset"), peek(arguments, "--like")
     if like is None:
@@ -334,7 +332,7 @@ def _start(kind: "type[Recipe]", arguments: list[str]) -> "tuple[str, Recipe, Ha
         return preset, kind.preset(preset), Hardware()
     if preset is not None:
         raise UsageError("--like takes the settings of a run, and --preset those of a preset: give one of them")
-    run = Run(like)
+    run = load(like)
     if run.config["recipe"] != kind.name:
         raise UsageError(f"--like: {like} is a run of {run.config['recipe']}, not of {kind.name}")
     return run.preset, run.recipe, Hardware(precision=run.hardware.precision, engine=run.hardware.engine)
@@ -418,12 +416,12 @@ def _sample(arguments: list[str]) -> int:
 
 
 def _explore(arguments: list[str]) -> int:
-    description = "Opens a page of this machine to play with a trained model. Nobody else can open it."
+    description = "Opens a page to play with a trained model. It is served to this machine alone, at 127.0.0.1."
     run, flags = _trained(arguments, "explore", description, [ExploreFlags()])
     from pyzoo.explore import explore
 
     with contextlib.suppress(Interrupted):
-        explore(run, flags["port"], flags["browser"])
+        explore(run, flags["port"], flags["browser"], say=_say)
     return 0
 
 
@@ -480,13 +478,13 @@ def _runs(arguments: list[str]) -> int:
     folder = Path(arguments[0] if arguments else "runs")
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder" if arguments else "there is no folder runs/ here")
-    from pyzoo.training import Run
+    from pyzoo.training import load
 
     files = sorted(folder.rglob("config.json"), key=lambda file: file.stat().st_mtime)
     rows = []
     for file in files:
         try:
-            rows.append(_row(Run(file.parent)))
+            rows.append(_row(load(file.parent)))
         except UsageError as error:
             rows.append([str(file.parent), str(error).removeprefix(f"{file} "), "", ""])
     if not rows:
@@ -498,9 +496,9 @@ def _runs(arguments: list[str]) -> int:
     return 0
 
 
-def _row(run: "Run") -> list[str]:
+def _row(run: "TrainedModel") -> list[str]:
     """What ``pyzoo runs`` says of a run: its folder, its steps, its time and its first metric."""
-    step, steps = run.folder.checkpoints.newest_step(), run.config["settings"].get("steps")
+    step, steps = run.trained, run.config["settings"].get("steps")
     seconds = run.folder.results().get("training_seconds")
     metric = next(iter(run.metrics.items()), None)
     stale = "" if run.measured_after == step else f" (measured after {run.measured_after:,} steps)"
@@ -525,10 +523,10 @@ def _compare(arguments: list[str]) -> int:
     if count < 2:
         raise UsageError("which runs? usage: pyzoo compare RUN RUN ...")
     limit_spinning()
-    from pyzoo.training import Comparison, Run
+    from pyzoo.training import Comparison, load
 
     require_ours(flags.out)
-    comparison = Comparison([Run(path) for path in arguments[:count]])
+    comparison = Comparison([load(path) for path in arguments[:count]])
     print(comparison)
     save_figure(comparison.figure(), flags.out)
     print(f"\nwrote {flags.out}")
@@ -679,7 +677,10 @@ def _open(arguments: list[str], command: str, is_run: bool = False) -> tuple[Any
     limit_spinning()
     from pyzoo.training import Run, load
 
-    return (Run if is_run else load)(arguments[0], _say), arguments[1:]
+    found = load(arguments[0], _say)
+    if is_run and not isinstance(found, Run):
+        raise UsageError(f"{arguments[0]} is a trained model, without the checkpoints that a run goes on from")
+    return found, arguments[1:]
 
 
 def _parse(usage: str, arguments: list[str], settings: Sequence[Settings], description: str) -> Any:

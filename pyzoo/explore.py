@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pyzoo.errors import UsageError, one_line
@@ -24,8 +25,17 @@ LARGEST_UPLOAD = "10mb"
 _PORTS = 100
 """Ports that are tried, from the first one on."""
 
+_KEPT = 3600
+"""Seconds for which gradio keeps uploads and pictures."""
 
-def explore(model: TrainedModel, port: int = 7860, browser: bool = True, wait: bool = True) -> "gradio.Blocks":
+
+def explore(
+    model: TrainedModel,
+    port: int = 7860,
+    browser: bool = True,
+    wait: bool = True,
+    say: Callable[[str], None] = print,
+) -> "gradio.Blocks":
     """Serves a page to play with a trained model.
 
     Args:
@@ -33,25 +43,30 @@ def explore(model: TrainedModel, port: int = 7860, browser: bool = True, wait: b
         port: where to serve it; where that is taken, the next free one.
         browser: open the page in the browser.
         wait: return when the page is closed, by Ctrl-C; otherwise at once, and ``close()`` of what is returned ends it.
+        say: what to do with the line that names the page.
 
     Raises:
         UsageError: gradio is not installed, the recipe has nothing to play with, or no port is free.
     """
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, (os.environ.get("no_proxy"), HOST)))
     app = page(model)
     port = free_port(port)
-    model.say(f"http://{HOST}:{port} shows {model.path.name}; Ctrl-C ends it")
-    app.launch(
-        server_name=HOST,
-        server_port=port,
-        inbrowser=browser,
-        share=False,
-        quiet=True,
-        max_file_size=LARGEST_UPLOAD,
-        prevent_thread_lock=not wait,
-        ssr_mode=False,
-        footer_links=[],
-        theme=_theme(),
-    )
+    say(f"http://{HOST}:{port} shows {model.path.name}; Ctrl-C ends it")
+    try:
+        app.launch(
+            server_name=HOST,
+            server_port=port,
+            inbrowser=browser,
+            share=False,
+            quiet=True,
+            max_file_size=LARGEST_UPLOAD,
+            prevent_thread_lock=not wait,
+            ssr_mode=False,
+            footer_links=[],
+            theme=_theme(),
+        )
+    except (OSError, ValueError, RuntimeError) as error:  # another process may have taken the port meanwhile
+        raise UsageError(f"the page cannot be served at http://{HOST}:{port}: {one_line(error)}") from error
     return app
 
 
@@ -65,9 +80,9 @@ def page(model: TrainedModel) -> "gradio.Blocks":
     panels = model.panels()
     if not panels:
         raise UsageError(f"{model.config['recipe']} has nothing to play with on a page; 'pyzoo figures' draws its figures")
-    name, line = model.path.name, model.recipe.about.line
-    with gradio.Blocks(analytics_enabled=False, title=f"pyzoo: {name}") as app:
-        gradio.Markdown(f"# {name}\n\n{line[:1].upper()}{line[1:]}: *{model.recipe.about.paper}*.")
+    name = model.path.name
+    with gradio.Blocks(analytics_enabled=False, title=f"pyzoo: {name}", delete_cache=(_KEPT, _KEPT)) as app:
+        gradio.Markdown(f"# {name}\n\n{model.about} (*{model.recipe.about.paper}*)")
         for panel in panels:
             with gradio.Tab(panel.title):
                 _add(gradio, panel)
@@ -113,16 +128,16 @@ def _add(gradio: Any, panel: Panel) -> None:
         drawn, why = _drawn(panel, values)
         return (gradio.skip() if drawn is None else drawn), why
 
-    for component, control in zip(controls, panel.controls.values(), strict=True):
-        event = component.release if isinstance(control, Slider) else component.change
-        event(
+    if controls:
+        gradio.on(
+            [component.change for component in controls],
             draw,
             controls,
             [shown, said],
             show_progress="hidden",
             trigger_mode="always_last",
             concurrency_limit=1,
-            concurrency_id="x",
+            concurrency_id="pictures",
         )
 
 

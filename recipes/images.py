@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
@@ -22,8 +23,10 @@ from pyzoo.training import PairReport, Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 __all__ = ["ImageRecipe", "ImageReport", "InData", "PlainImageRecipe", "is_own", "read_own_image"]
+__all__ += ["CROPPED"]
 
 InData: Group = Group("data")
 """The heading under which settings of data stand in the command's help."""
@@ -167,31 +170,45 @@ class PlainImageRecipe(ImageRecipe):
         raise NotImplementedError
 
 
+CROPPED = "Of your image the central square is taken, and resized."
+"""What a page says of :func:`read_own_image`."""
+
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
+"""Of a user's image. Others of Pillow's start programs, as EPS does."""
+
+_MOST_PIXELS = 25_000_000
+
+
 def read_own_image(file: str | Path, x_shape: Sequence[int]) -> Tensor:
     """An image of a user's as a model takes it, (channels, height, width), from 0 to 1.
 
-    Its central square is resized. Where the model's images are gray, colors are averaged, and an image whose edge is bright is
-    inverted: their background is black, as MNIST's.
+    Its central square is resized. What is transparent becomes black, or white behind dark ink. Where the model's images are gray,
+    colors are averaged, and an image whose edge is bright is inverted: their background is black, as MNIST's.
 
     Args:
-        file: in any format that Pillow reads.
+        file: a PNG, JPEG, GIF, WebP, BMP or TIFF file.
         x_shape: channels, height and width of the model's images.
 
     Raises:
-        UsageError: it is no image, or has more than 25 million pixels.
+        UsageError: it is no such image, or has more than 25 million pixels.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as opened:  # its head alone is read
-            width, height = opened.size
-            if width * height > 25_000_000:
-                raise UsageError(f"the image has {width:,} x {height:,} pixels: take one of at most 5,000 x 5,000")
-            pixels = torch.from_numpy(np.array(pixels_of(opened)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about very large images, which are refused
+            with Image.open(file, formats=_FORMATS) as opened:  # its head alone is read
+                width, height = opened.size
+                too_large = width * height > _MOST_PIXELS
+                pixels = None if too_large else torch.from_numpy(np.array(pixels_of(_opaque(opened))))
     except UnidentifiedImageError as error:
-        raise UsageError("the file is not an image, or is damaged") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"the file is no image of a kind that is read here, {', '.join(_FORMATS)}, or is damaged") from error
+    except Image.DecompressionBombError as error:
+        raise UsageError("the image is far too large: take one of at most 5,000 x 5,000 pixels") from error
+    except Exception as error:  # Pillow raises many kinds
         raise UsageError(f"the file cannot be read as an image: {one_line(error)}") from error
+    if pixels is None:
+        raise UsageError(f"the image has {width:,} x {height:,} pixels: take one of at most 5,000 x 5,000")
     image = pixels.float() / (65535 if pixels.dtype == torch.uint16 else 255)
     image = image.unsqueeze(0) if image.dim() == 2 else image.movedim(-1, 0)
     image = central_square(image).unsqueeze(0)
@@ -201,6 +218,22 @@ def read_own_image(file: str | Path, x_shape: Sequence[int]) -> Tensor:
     gray = image.mean(0, keepdim=True)
     edge = torch.cat([gray[:, 0], gray[:, -1], gray[..., 0], gray[..., -1]], -1).mean()
     return 1 - gray if edge > 0.5 else gray
+
+
+def _opaque(image: "Image") -> "Image":
+    """A Pillow image on white, if it is dark ink on a transparent ground; others as they are."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    colored = image.convert("RGBA")
+    values = np.asarray(colored).astype(float) / 255
+    ink = values[..., :3].mean(-1)[values[..., 3] > 0.5]
+    if not ink.size or ink.mean() > 0.5:
+        return image
+    white = Image.new("RGBA", colored.size, "white")
+    white.alpha_composite(colored)
+    return white.convert("RGB")
 
 
 class ImageReport(PairReport):
@@ -226,18 +259,19 @@ class ImageReport(PairReport):
         return self.recipe.observed(images).to(self.device), labels
 
     @functools.cached_property
-    def examples(self) -> Tensor:
-        """Images to show, (images, channels, height, width), from 0 to 1: those to measure on, or where these are missing digits
-        of scikit-learn's, with a margin like MNIST's."""
+    def examples(self) -> tuple[Tensor, str]:
+        """Images to show, (images, channels, height, width), from 0 to 1, and what they are: those to measure on, or where these
+        cannot be read, digits of scikit-learn's, with a margin like MNIST's."""
         try:
-            return self.recipe.measured_images()[0].to(self.device) / 255
+            return self.recipe.measured_images()[0].to(self.device) / 255, "images that the model has not seen"
         except UsageError:
             channels, height, width = self.recipe.networks.x_shape
             margins = [round(height / 7), round(width / 7)]
             size = height - 2 * margins[0], width - 2 * margins[1]
             digits = load_image_data("digits").test.to(self.device) / 255
             small = interpolate(digits, size=size, mode="bilinear", antialias=True)
-            return pad(small, [margins[1], margins[1], margins[0], margins[0]]).expand(-1, channels, -1, -1)
+            padded = pad(small, [margins[1], margins[1], margins[0], margins[0]]).expand(-1, channels, -1, -1)
+            return padded, "digits of scikit-learn's (the model's own test images are not at hand)"
 
     def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         if given:

@@ -47,6 +47,12 @@ class Page:
             time.sleep(0.2)
         return found
 
+    def press(self, key: str) -> None:
+        """Presses a key, as a user does."""
+        codes = {"ArrowRight": 39, "ArrowLeft": 37}
+        for kind in ("rawKeyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+
     def screenshot(self, file: Path) -> None:
         """Writes what the page looks like into a .png."""
         file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))

@@ -1,5 +1,6 @@
 """Pages: code that runs as it stands and prints what they say, links that lead somewhere, and commands that there are."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import pyzoo
 from pyzoo.settings import flag, flat
+from pyzoo.trained import trained
 from pyzoo.training import Hardware, find_recipe, find_table
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +43,16 @@ def test_commands_name_recipes_tables_and_flags_that_there_are(page):
         settings = (find_recipe(name) if command == "train" else find_table(name))()
         known = of_command | {flag(field) for field in (*flat(settings), *flat(Hardware()))}
         assert set(re.findall(r"--[a-z][\w-]*", rest)) <= known, name
+
+
+def test_cards_are_those_of_their_script():
+    specification = importlib.util.spec_from_file_location("trained_models", DOCS / "trained.py")
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    assert set(trained()) <= set(script.MODELS)
+    for name in trained():
+        model = pyzoo.load(name)
+        assert (model.path / "README.md").read_text() == script.card(name, script.MODELS[name], model), name
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

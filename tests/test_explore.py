@@ -27,8 +27,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(model):
     said = []
-    model._say = said.append
-    app = explore(model, browser=False, wait=False)
+    app = explore(model, browser=False, wait=False, say=said.append)
     yield app, said[0].split()[0]
     app.close()
 
@@ -43,10 +42,13 @@ def test_a_picture_follows_what_is_set(served, tmp_path):
 def test_what_is_no_image_gets_a_message(served, tmp_path):
     client = Client(served[1], verbose=False, download_files=str(tmp_path))
     Image.new("L", (20, 20), 255).save(tmp_path / "fine.png")
-    assert client.predict("z_3", handle_file(str(tmp_path / "fine.png")), 0, api_name="/draw_3")[1] == ""
+    assert client.predict("z_3", handle_file(str(tmp_path / "fine.png")), 0, api_name="/draw_1")[1] == ""
     (tmp_path / "bad.png").write_text("no image")
-    said = client.predict("z_3", handle_file(str(tmp_path / "bad.png")), 0, api_name="/draw_3")[1]
-    assert said == "**the file is not an image, or is damaged**"
+    said = client.predict("z_3", handle_file(str(tmp_path / "bad.png")), 0, api_name="/draw_1")[1]
+    assert said.startswith("**the file is no image of a kind that is read here, PNG,")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    said = client.predict("z_3", handle_file(str(tmp_path / "large.png")), 0, api_name="/draw_1")[1]
+    assert said == "**the image has 10,000 x 10,000 pixels: take one of at most 5,000 x 5,000**"
 
 
 def test_the_page_is_of_this_machine_alone(served):
@@ -88,12 +90,17 @@ def test_what_is_no_run_gets_one_line(tmp_path, capsys):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_a_slider_that_is_moved_in_a_browser_changes_the_picture(served, tmp_path):
+def test_the_picture_follows_the_keyboard_in_a_browser(served, tmp_path):
+    picture = "document.querySelector('img[alt=\"Move one node\"]')"
     with opened(served[1], tmp_path) as page:
-        shown = page.wait("document.querySelector('img[alt=\"Move one node\"]')?.src")
-        page.run(
-            "(() => { const slider = document.querySelectorAll('input[type=range]')[1]; slider.value = 7;"
-            "for (const event of ['input', 'change', 'pointerup', 'mouseup'])"
-            "slider.dispatchEvent(new Event(event, {bubbles: true})); })()"
-        )
-        page.wait(f"document.querySelector('img[alt=\"Move one node\"]').src != {shown!r}")
+        shown = page.wait(f"{picture}?.src")
+        page.run("document.querySelectorAll('input[type=range]')[1].focus()")
+        page.press("ArrowRight")
+        page.wait(f"{picture}.src != {shown!r}")
+
+
+def test_a_proxy_does_not_hide_the_page(model, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    said = []
+    explore(model, browser=False, wait=False, say=said.append).close()
+    assert said

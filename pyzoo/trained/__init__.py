@@ -6,7 +6,7 @@ good it is.
 
 from pathlib import Path
 
-__all__ = ["find_trained", "trained"]
+__all__ = ["about_trained", "find_trained", "trained"]
 
 _FOLDER = Path(__file__).parent
 
@@ -19,6 +19,12 @@ def trained() -> list[str]:
         True
     """
     return sorted(file.parent.name for file in _FOLDER.glob("*/config.json"))
+
+
+def about_trained(name: str) -> str:
+    """The first sentence of a trained model's card."""
+    card = (_FOLDER / name / "README.md").read_text(encoding="utf-8")
+    return next(" ".join(block.split()) for block in card.split("\n\n") if not block.startswith("#"))
 
 
 def find_trained(name: str) -> Path | None:

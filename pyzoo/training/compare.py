@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyzoo.errors import UsageError
 from pyzoo.settings import shown
 from pyzoo.training.run import Run
+from pyzoo.training.trained import TrainedModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ class Comparison:
     """Several runs side by side.
 
     Args:
-        runs: two or more, which are called A, B and so on.
+        runs: two or more runs or trained models, which are called A, B and so on.
 
     Raises:
         UsageError: there are fewer than two, or one of them twice.
@@ -33,14 +34,14 @@ class Comparison:
         >>> print(Comparison(runs))  # doctest: +SKIP
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
+    def __init__(self, runs: Sequence[TrainedModel]) -> None:
+        if not isinstance(runs, Sequence) or not all(isinstance(run, TrainedModel) for run in runs):
             raise UsageError("a comparison takes a list of runs, such as pyzoo.load gives")
         if len({run.path.resolve() for run in runs}) < max(2, len(runs)):
             raise UsageError("a comparison takes two or more different runs")
         if len(runs) > len(string.ascii_uppercase):
             raise UsageError(f"a comparison takes at most {len(string.ascii_uppercase)} runs, got {len(runs)}")
-        self.runs: Mapping[str, Run] = dict(zip(string.ascii_uppercase, runs, strict=False))
+        self.runs: Mapping[str, TrainedModel] = dict(zip(string.ascii_uppercase, runs, strict=False))
 
     @property
     def settings(self) -> dict[str, list[Any]]:
@@ -67,7 +68,7 @@ class Comparison:
             self._table("metric", metrics) if metrics else "None of the runs has been measured.",
         ]
         for name, run in self.runs.items():
-            if run.metrics and run.measured_after != run.folder.checkpoints.newest_step():
+            if isinstance(run, Run) and run.metrics and run.measured_after != run.folder.checkpoints.newest_step():
                 parts.append(f"{name} was measured after {run.measured_after:,} steps, and has been trained further since.")
         notes = {name: run.folder.results().get("note") for name, run in self.runs.items()}
         for note in dict.fromkeys(note for note in notes.values() if note):

@@ -16,7 +16,7 @@ from pyzoo.training.hardware import Hardware
 from pyzoo.training.recipe import Recipe, find_recipe
 from pyzoo.training.run import Run, run_name
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
-from pyzoo.training.trained import WEIGHTS, TrainedModel
+from pyzoo.training.trained import TrainedModel
 
 __all__ = ["load", "train"]
 
@@ -136,4 +136,5 @@ def load(path: str | Path, say: Callable[[str], None] | None = None) -> TrainedM
         if Path(path).name == path and not os.path.lexists(folder):
             names = ", ".join(trained())
             raise UsageError(f"there is no folder {cut(path)} here, and no trained model of the name; there are {names}")
-    return TrainedModel(folder, say) if (folder / WEIGHTS).is_file() else Run(folder, say)
+    found = TrainedModel(folder, say)
+    return found if "weights" in found.config else Run(folder, say)

@@ -24,8 +24,8 @@ from pyzoo.training.recipe import Recipe, deciding_settings, require_held_out
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
 from pyzoo.training.sizes import naming_sizes
 from pyzoo.training.surroundings import own_surroundings
-from pyzoo.training.trained import FORMAT, WEIGHTS, TrainedModel, TrainedState
-from pyzoo.training.weights import Bits, save_weights
+from pyzoo.training.trained import FORMAT, TrainedModel, TrainedState
+from pyzoo.training.weights import WEIGHTS, Bits, save_weights
 
 if TYPE_CHECKING:
     from pyzoo.training.trainer import Trainer
@@ -78,7 +78,7 @@ class Run(TrainedModel):
     def __init__(self, path: str | Path, say: Callable[[str], None] | None = None) -> None:
         super().__init__(path, say)
         self._is_new = False  # made here, and without a step yet
-        if (self.path / WEIGHTS).exists():
+        if "weights" in self.config:
             raise UsageError(f"{self.path} is a trained model without the checkpoints that a run goes on from")
 
     @classmethod
@@ -286,6 +286,11 @@ class Run(TrainedModel):
         return {"model": state["model"], "guide": state["guide"], "step": state["step"]}
 
     @property
+    def trained(self) -> int:
+        """How many steps were taken."""
+        return self.folder.checkpoints.newest_step()
+
+    @property
     def output(self) -> Path:
         """The run's folder, where pictures go if none is named."""
         return self.path
@@ -340,20 +345,27 @@ class Run(TrainedModel):
             bits: of each number in a matrix of weights: 32 keeps it as it is, 16 and 8 round it.
 
         Raises:
-            UsageError: the run is not trained yet, or the folder can't be written.
+            UsageError: the run is not trained yet, or the folder is in use or can't be written.
         """
         require_kind(path, "path", str, Path)
+        path = absolute(path)
+        if path.is_dir() and any(path.iterdir()):
+            raise UsageError(f"{path} exists and is not empty: choose another folder")
         if bits not in get_args(Bits):
             raise UsageError(f"bits must be 8, 16 or 32, got {bits!r}")
         pair, step = self._load("cpu")
         states = {"model": pair.model.state_dict(), "guide": pair.guide.state_dict()}
-        settings = self.config["settings"]
+        settings = dict(self.config["settings"])
+        if "data_dir" in settings:  # of this machine, as is the place of a user's own data
+            settings["data_dir"] = None
+        if Path(str(settings.get("data", ""))).is_absolute():
+            settings["data"] = OWN_DATA
         config = {
             **self.config,
-            "settings": {**settings, "data_dir": None} if "data_dir" in settings else settings,
+            "settings": settings,
             "hardware": dataclasses.asdict(Hardware(precision=self.hardware.precision)),
         }
-        with RunFolder.making(absolute(path)) as folder:
+        with RunFolder.making(path) as folder:
             sha256 = save_weights(folder.path / WEIGHTS, states, bits)
             folder.write_config({**config, "weights": {"sha256": sha256, "step": step, "bits": bits}})
             folder.take_numbers(self.folder)

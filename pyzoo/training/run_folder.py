@@ -16,6 +16,7 @@ from pyzoo.errors import UsageError, one_line, printable
 from pyzoo.files import read_bytes, remove_leftovers, require_file, resume_command, write_whole
 from pyzoo.settings import AtLeast, Steps, Weight, require_entries
 from pyzoo.training.checkpoint import CheckpointFolder
+from pyzoo.training.weights import WEIGHTS
 
 try:
     import fcntl
@@ -142,7 +143,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Removes the files of a run that was never trained, and its folder if nothing else is in it."""
-        made = ("config.json", "log.txt", "metrics.csv", "results.json", "weights.safetensors", _LOCK)
+        made = ("config.json", "log.txt", "metrics.csv", "results.json", WEIGHTS, _LOCK)
         for name in (*made, *([OWN_DATA] if self.made_data else [])):
             with contextlib.suppress(OSError):
                 (self.path / name).unlink()

@@ -6,18 +6,17 @@ import re
 from collections.abc import Iterator
 
 from pyzoo.errors import UsageError
-from pyzoo.settings import flag, flat, walk
-from pyzoo.training.recipe import Recipe
+from pyzoo.settings import Settings, flag, flat, walk
 
 __all__ = ["naming_sizes"]
 
 
 @contextlib.contextmanager
-def naming_sizes(recipe: Recipe, training: bool = False) -> Iterator[None]:
+def naming_sizes(recipe: Settings, training: bool = False) -> Iterator[None]:
     """The context in which networks are made and trained: where memory runs out, the largest size is named.
 
     Args:
-        recipe: whose sizes they are.
+        recipe: whose sizes they are, or their networks.
         training: steps are taken, of which a smaller batch is named too.
 
     Raises:
@@ -48,14 +47,14 @@ def naming_sizes(recipe: Recipe, training: bool = False) -> Iterator[None]:
         if math.prod(shape) > sizes[largest]:
             named = f"that of an image, {' x '.join(map(str, shape))}: make images smaller by --image-size"
         fewer = (
-            f"; a smaller batch takes less: --batch-size {recipe.batch_size // 2}"
-            if training and no_memory and recipe.batch_size > 1
+            f"; a smaller batch takes less: --batch-size {values['batch_size'] // 2}"
+            if training and no_memory and values["batch_size"] > 1
             else ""
         )
         raise UsageError(f"{why}, the largest of which is {named}{fewer}") from error
 
 
-def _image_shape(recipe: Recipe) -> tuple[int, ...]:
+def _image_shape(recipe: Settings) -> tuple[int, ...]:
     """Channels, height and width of the images that a user could make smaller; empty if there are none."""
     if "image_size" not in flat(recipe):
         return ()

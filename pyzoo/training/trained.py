@@ -17,6 +17,7 @@ from pyzoo.nn import Networks
 from pyzoo.random import derive_seed
 from pyzoo.settings import AtLeast, Steps, changed, cut, difference, require_entries, restored
 from pyzoo.threads import available_cores
+from pyzoo.trained import about_trained, find_trained
 from pyzoo.training.hardware import Hardware, find_device, using_threads
 from pyzoo.training.panel import Panel
 from pyzoo.training.recipe import Pair, Recipe, find_recipe
@@ -24,18 +25,15 @@ from pyzoo.training.report import Report
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
 from pyzoo.training.sizes import naming_sizes
 from pyzoo.training.surroundings import own_surroundings
-from pyzoo.training.weights import load_weights
+from pyzoo.training.weights import WEIGHTS, load_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMAT", "WEIGHTS", "Figures", "TrainedModel"]
+__all__ = ["FORMAT", "Figures", "TrainedModel"]
 
 FORMAT = 2
 """Of config.json. Format 1 had no number."""
-
-WEIGHTS = "weights.safetensors"
-"""The file of a trained model's folder that holds its weights."""
 
 
 class CommonSettings(TypedDict):
@@ -157,6 +155,11 @@ class TrainedModel:
         """How many steps the pair was trained for."""
         return self._load("auto")[1]
 
+    @property
+    def trained(self) -> int:
+        """How many steps were taken, of which the pair may be an earlier one that was better."""
+        return self.measured_after or self.config["weights"]["step"]
+
     def _require_folder(self) -> None:
         if not self.path.is_dir():
             raise UsageError(f"the folder {self.path} is gone")
@@ -166,7 +169,7 @@ class TrainedModel:
         if str(place) not in self._loaded:
             self._require_folder()
             state = self._state()
-            with own_surroundings(), torch.random.fork_rng():
+            with own_surroundings(), naming_sizes(self.networks), torch.random.fork_rng():
                 model = self.networks.model()
                 pair = Pair(model, self.networks.guide(model))
             try:
@@ -201,8 +204,14 @@ class TrainedModel:
         ):
             torch.manual_seed(derive_seed(recipe.seed, purpose, *more))
             if purpose != "sample":  # which may need no data
+                self._require_data()
                 self._require_same_data(recipe)
             yield recipe.report(pair, find_device(device)), recipe
+
+    def _require_data(self) -> None:
+        """Raises a UsageError if the data are a user's, and not with the model."""
+        if self.config["settings"].get("data") == OWN_DATA and not (self.path / OWN_DATA).is_file():
+            raise UsageError(f"the data of {self.path} are its user's, and not in it: put them there as {OWN_DATA}")
 
     def _require_same_data(self, recipe: Recipe) -> None:
         """Raises a UsageError if a recipe's data are not those that the run began with: then test examples may be trained on."""
@@ -214,6 +223,14 @@ class TrainedModel:
                 raise UsageError(f"the data of {self.path} have changed: they need {difference(name, value, mine.get(name))}")
 
     # Measuring, drawing, sampling -----------------------------------------------------------------------------------
+
+    @property
+    def about(self) -> str:
+        """One sentence on what it is: the first of its card, if it comes with the package, or what the recipe's list says."""
+        if self.path == find_trained(self.path.name):
+            return about_trained(self.path.name)
+        line = self.recipe.about.line
+        return f"{line[:1].upper()}{line[1:]}."
 
     @property
     def output(self) -> Path:
@@ -262,7 +279,6 @@ class TrainedModel:
         folder = self.output / "figures" if out is None else Path(out)
         require_folder(folder)
         self._require_folder()
-        folder.mkdir(exist_ok=True, parents=True)
         files = [folder / f"{name}.png" for name in self._save_figures(device, folder)]
         if files:
             self.say(f"drew {len(files)} figures in {folder}")
@@ -271,6 +287,7 @@ class TrainedModel:
     def _save_figures(self, device: str, folder: Path) -> Iterator[str]:
         with self._report(device, "figures") as (report, _):
             for name, figure in report.figures(self.history):
+                folder.mkdir(exist_ok=True, parents=True)
                 save_figure(figure, folder / f"{name}.png")
                 yield name
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from pyzoo.errors import UsageError
+from pyzoo.errors import UsageError, one_line
 from pyzoo.files import read_bytes, write_whole
 
-__all__ = ["Bits", "load_weights", "save_weights"]
+__all__ = ["WEIGHTS", "Bits", "load_weights", "save_weights"]
+
+WEIGHTS = "weights.safetensors"
+"""The file of a trained model's folder that holds its weights."""
 
 Bits = Literal[8, 16, 32]
 """Bits of each number in a matrix of weights."""
@@ -29,7 +31,8 @@ def save_weights(path: Path, states: dict[str, dict[str, Tensor]], bits: Bits = 
     """Writes the states of some modules into one file.
 
     Matrices and kernels are rounded: to half precision in 16 bits, or to whole numbers times a step for each of their rows in 8.
-    Vectors, such as biases, stay as they are. Equal tensors, such as those that two modules share, are written once.
+    Those that would not be finite then stay as they are, and so do vectors, such as biases. Equal tensors, such as those that two
+    modules share, are written once.
 
     Args:
         path: the file.
@@ -79,13 +82,12 @@ def load_weights(path: Path, sha256: str) -> dict[str, dict[str, Tensor]]:
     if found != sha256:
         raise UsageError(f"{path} is damaged, or another model's: its SHA-256 is {found[:16]}..., not {sha256[:16]}...")
     try:
-        with safe_open(path, "pt") as file:
-            same = json.loads((file.metadata() or {}).get(_SAME, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-    except (SafetensorError, ValueError, OSError) as error:
-        raise UsageError(f"{path} is no file of weights: {error}") from error
-    values = {name: _restored(value, tensors.get(name + _STEP)) for name, value in tensors.items() if not name.endswith(_STEP)}
-    values |= {name: values[twin].clone() for name, twin in same.items()}
+        tensors, same = load(content), _same_tensors(content)
+        steps = {name: value for name, value in tensors.items() if name.endswith(_STEP)}
+        values = {name: _restored(tensors[name], steps.get(name + _STEP)) for name in tensors.keys() - steps.keys()}
+        values |= {name: values[twin].clone() for name, twin in same.items()}
+    except Exception as error:  # safetensors raises many kinds, and what it read can be of any form
+        raise UsageError(f"{path} is no file of weights: {one_line(error) or type(error).__name__}") from error
     states: dict[str, dict[str, Tensor]] = {}
     for name, value in values.items():
         module, _, key = name.partition(".")
@@ -93,9 +95,17 @@ def load_weights(path: Path, sha256: str) -> dict[str, dict[str, Tensor]]:
     return states
 
 
+def _same_tensors(content: bytes) -> dict[str, str]:
+    """The names of tensors that are held under another one, from the file's head, which :func:`load` leaves out."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8 : 8 + size]).get("__metadata__", {}).get(_SAME, "{}"))
+
+
 def _rounded(name: str, value: Tensor, bits: Bits) -> dict[str, Tensor]:
     """A tensor as the file holds it."""
     if value.dim() < 2 or not value.is_floating_point() or not value.numel() or bits == 32:
+        return {name: value.contiguous().clone()}
+    if not value.isfinite().all() or (bits == 16 and not value.half().isfinite().all()):
         return {name: value.contiguous().clone()}
     if bits == 16:
         return {name: value.half().contiguous()}

@@ -26,7 +26,7 @@ def taken_apart(report: "CompVAEReport", number: int, kept: Sequence[str]) -> tu
     """
     recipe, source = report.recipe, report.recipe.source(report.device)
     truth = report.draw(source, 1, largest(report), derive_seed(recipe.seed, "explore", number))
-    keep = torch.tensor([[str(part + 1) in kept for part in range(truth.parts.shape[1])]], device=report.device)
+    keep = torch.tensor([[name in kept for name in _names(truth.parts.shape[1])]], device=report.device)
     torch.manual_seed(number)  # for the draws of w
     means = report.infer_latents(truth.batch())["w"]
     draws = [report.infer_latents(truth.batch(), sample_w=True)["w"] for _ in range(5)]
@@ -40,13 +40,18 @@ def _drawn(report: "CompVAEReport", chosen: Sequence[str], seed: int) -> Figure:
     return report.picture(report.sample(4, seed, {"parts": list(chosen)}))
 
 
+def _names(count: int) -> tuple[str, ...]:
+    """How parts are called by their place."""
+    return tuple(f"part {place + 1}" for place in range(count))
+
+
 def largest(report: "CompVAEReport") -> int:
     """The largest trained number of parts that can all be told apart."""
     return max(count for count in range(1, report.recipe.trained_parts + 1) if report.can_be_distinct(count))
 
 
-def _panels(report: "CompVAEReport", what: str, names: Sequence[str], apart: Callable, composed: Callable) -> list[Panel]:
-    parts = tuple(str(part + 1) for part in range(largest(report)))
+def _panels(report: "CompVAEReport", what: str, names: Sequence[str], apart: Callable) -> list[Panel]:
+    parts = _names(largest(report))
     return [
         Panel(
             f"Take {what} apart",
@@ -55,7 +60,7 @@ def _panels(report: "CompVAEReport", what: str, names: Sequence[str], apart: Cal
             "without them.",
             {
                 "number": Slider("Example", 0, 50),
-                "kept": Choices("Parts to keep, in the order of the title", parts, parts[: max(1, len(parts) - 1)]),
+                "kept": Choices("Parts to keep, in the title's order", parts, parts[: max(1, len(parts) - 1)]),
             },
             apart,
         ),
@@ -67,7 +72,7 @@ def _panels(report: "CompVAEReport", what: str, names: Sequence[str], apart: Cal
                 "chosen": Choices("Parts", tuple(names), tuple(names[:2])),
                 "seed": Slider("Draw", 0, 50),
             },
-            composed,
+            lambda chosen, seed: _drawn(report, chosen, int(seed)),
         ),
     ]
 
@@ -78,7 +83,7 @@ def sines_panels(report: "SinesReport") -> list[Panel]:
     def apart(number: float, kept: Sequence[str]) -> Figure:
         whole, parts, truth, mean, draws = taken_apart(report, int(number), kept)
         frequencies = [str(part + 1) for part in parts.tolist()]
-        shown = ", ".join(name for place, name in enumerate(frequencies, 1) if str(place) in kept) or "none"
+        shown = ", ".join(name for place, name in zip(_names(len(parts)), frequencies, strict=True) if place in kept) or "none"
         figure, [cells] = figure_grid(1, 2, f"A curve of the frequencies {', '.join(frequencies)}", cell=(4.6, 2.8))
         limit = 1.2 * whole.abs().max().item()
         gray = {"color": "0.6", "linewidth": 2.5}
@@ -95,11 +100,8 @@ def sines_panels(report: "SinesReport") -> list[Panel]:
             cell.legend(fontsize=7, loc="lower left")
         return figure
 
-    def composed(chosen: Sequence[str], seed: float) -> Figure:
-        return _drawn(report, chosen, int(seed))
-
     names = [str(frequency + 1) for frequency in range(report.recipe.num_frequencies)]
-    return _panels(report, "a curve", names, apart, composed)
+    return _panels(report, "a curve", names, apart)
 
 
 def colors_panels(report: "ColorsReport") -> list[Panel]:
@@ -107,14 +109,11 @@ def colors_panels(report: "ColorsReport") -> list[Panel]:
 
     def apart(number: float, kept: Sequence[str]) -> Figure:
         whole, parts, truth, mean, _ = taken_apart(report, int(number), kept)
-        sites = [f"{place} {list(COLORS)[part]}" for place, part in enumerate(parts.tolist(), 1)]
+        sites = [list(COLORS)[part] for part in parts.tolist()]
         figure, [cells] = figure_grid(1, 3, f"An image of the sites {', '.join(sites)}", cell=(2.4, 2.4))
         shown = {"what the model sees": whole, "data without the others": truth, "the model's mean of these": mean}
         for cell, (title, image) in zip(cells, shown.items(), strict=True):
             show_image(cell, image, title)
         return figure
 
-    def composed(chosen: Sequence[str], seed: float) -> Figure:
-        return _drawn(report, chosen, int(seed))
-
-    return _panels(report, "an image", list(COLORS), apart, composed)
+    return _panels(report, "an image", list(COLORS), apart)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pyzoo.plotting import image_grid
 from pyzoo.recipes.graph_vae.figures import graph_picture
-from pyzoo.recipes.images import read_own_image
+from pyzoo.recipes.images import CROPPED, read_own_image
 from pyzoo.training import Choice, OwnImage, Panel, Slider
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae.report import GraphVAEReport
 
-__all__ = ["panels"]
+__all__ = ["moved_images", "panels"]
 
 _STEPS = 9
 """Pictures of a node on its way."""
@@ -24,6 +24,7 @@ _STEPS = 9
 def panels(report: "GraphVAEReport") -> list[Panel]:
     """Those of Graph VAE and of its fixed structures."""
     nodes = tuple(f"z_{node}" for node in range(report.recipe.networks.nodes, 0, -1))
+    _, what = report.examples
     choose = Choice("Node", nodes, nodes[0])
     found = [
         Panel(
@@ -41,7 +42,7 @@ def panels(report: "GraphVAEReport") -> list[Panel]:
         Panel(
             "Keep what is above a node",
             "The chosen node and all above it keep the values that the guide infers from the image on the left, and the nodes "
-            "below are drawn anew, eight times. Without an image of yours it is one that the model has not seen.",
+            f"below are drawn anew, eight times. The image is yours, or one of {what}. {CROPPED}",
             {
                 "node": choose,
                 "file": OwnImage("Your own image"),
@@ -71,16 +72,21 @@ def _drawn(report: "GraphVAEReport", values: dict[str, Tensor], size: int, seed:
     return {**found, "x": sites["x"]["fn"].mean}
 
 
-@torch.no_grad()
 def moved(report: "GraphVAEReport", node: str, start: int, end: int) -> Figure:
     """A node on its way from one draw's value to another's, with all others still, and with those below it following."""
+    rows = moved_images(report, node, start, end)
+    return image_grid([list(images) for images in rows.values()], f"{node} moves from left to right", side=0.9, labels=list(rows))
+
+
+@torch.no_grad()
+def moved_images(report: "GraphVAEReport", node: str, start: int, end: int) -> dict[str, Tensor]:
+    """The images of :func:`moved`, (steps, channels, height, width) in each of its rows."""
     first, last = (_drawn(report, {}, 1, seed) for seed in (start, end))
     along = torch.linspace(0, 1, _STEPS, device=report.device).unsqueeze(-1)
     names = [name for name in first if name != "x"]
     still = {name: first[name].expand(_STEPS, -1) for name in names}
     still[node] = torch.lerp(first[node], last[node], along)
-    rows = {"others still": _drawn(report, still, _STEPS, 0)["x"], "others follow": _followed(report, first, still, node)}
-    return image_grid([list(images) for images in rows.values()], f"{node} moves from left to right", side=0.9, labels=list(rows))
+    return {"others still": _drawn(report, still, _STEPS, 0)["x"], "others follow": _followed(report, first, still, node)}
 
 
 def _followed(report: "GraphVAEReport", first: dict[str, Tensor], values: dict[str, Tensor], moved: str) -> Tensor:
@@ -99,7 +105,8 @@ def _followed(report: "GraphVAEReport", first: dict[str, Tensor], values: dict[s
 def resampled(report: "GraphVAEReport", node: str, file: str | None, seed: int) -> Figure:
     """An image, and images of the same nodes from the top down to one, with those below drawn anew."""
     if file is None:
-        x = report.examples[seed % len(report.examples)].unsqueeze(0)
+        examples, _ = report.examples
+        x = examples[seed % len(examples)].unsqueeze(0)
     else:
         x = read_own_image(file, report.recipe.networks.x_shape).unsqueeze(0).to(report.device)
     torch.manual_seed(seed)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.plotting import image_grid
-from pyzoo.recipes.images import read_own_image
+from pyzoo.plotting import figure_grid, image_grid, label_axes, show_image
+from pyzoo.recipes.images import CROPPED, read_own_image
 from pyzoo.recipes.mib.figures import as_cell, exchange
 from pyzoo.recipes.mib.metrics import drawn_given
 from pyzoo.training import Choice, OwnImage, Panel, Slider
@@ -29,15 +29,17 @@ def panels(report: "MIBReport") -> list[Panel]:
             if given == "label":
                 classes = tuple(report.recipe.dataset.classes)
                 control: Choice | OwnImage = Choice("Label", classes, classes[0])
+                example = ""
             else:
                 control = OwnImage(f"Your own image, as the {given}")
+                example = f" Without an image of yours it is one that the model has not seen. {CROPPED}"
             found.append(
                 Panel(
                     f"{others} given {given}".capitalize(),
-                    f"The guide infers the latents from the view '{given}' alone. Eight draws of {others} show what it knows: "
-                    "what the views share stays, what is private differs from draw to draw. Without an image of yours it "
-                    "is one that the model has not seen.",
-                    {"value": control, "seed": Slider("Example", 0, 50)},
+                    f"The guide infers the latents from the view '{given}' alone. What the views share should stay in all "
+                    f"draws of {others}; what is private differs from draw to draw. Of a label the mean of its probabilities "
+                    f"over the draws is shown.{example}",
+                    {"value": control, "seed": Slider("Example and draws", 0, 50)},
                     lambda value, seed, given=given: view_given(report, given, value, int(seed)),
                 )
             )
@@ -68,9 +70,21 @@ def view_given(report: "MIBReport", given: str, value: str | None, seed: int) ->
         view = read_own_image(value, measured.shape[1:]).unsqueeze(0).to(measured)
     torch.manual_seed(seed)
     found = drawn_given(model, guide, {given: view.expand(8, *view.shape[1:])})
-    rows = [[as_cell(given, view[0]), *(as_cell(name, x) for x in p.mean)] for name, p in found.items() if name != given]
-    title = f"Given the {given} on the left: eight draws"
-    return image_grid(rows, title, framed=[(0, 0)], side=1.0)
+    others = {name: p.mean for name, p in found.items() if name != given}
+    if "label" in others:
+        return _labels(report, given, view[0], others["label"].mean(0))
+    rows = [[as_cell(given, view[0]), *(as_cell(name, x) for x in means)] for name, means in others.items()]
+    return image_grid(rows, f"Given the {given} on the left: eight draws", framed=[(0, 0)], side=1.0)
+
+
+def _labels(report: "MIBReport", given: str, view: Tensor, probabilities: Tensor) -> Figure:
+    """An image, and bars of the probabilities of its label."""
+    figure, [[left, right]] = figure_grid(1, 2, f"The label given the {given} on the left", cell=(3.0, 2.4))
+    show_image(left, view)
+    right.bar(report.recipe.dataset.classes, probabilities.tolist())
+    right.set_ylim(0, 1)
+    label_axes(right, "label", "probability")
+    return figure
 
 
 @torch.no_grad()

@@ -7,8 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pyzoo.models.genesis import Genesis
 from pyzoo.plotting import figure_grid, show_image
-from pyzoo.recipes.images import read_own_image
+from pyzoo.recipes.images import CROPPED, read_own_image
 from pyzoo.recipes.slots.decomposition import Decomposition, decompose
 from pyzoo.recipes.slots.figures import alone, segments_picture
 from pyzoo.recipes.slots.probes import impute_slots, swap_slots
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["panels"]
 
+_LEAST_SHARE = 0.05
+"""Share of a pixel below which the slots that are kept have no color there."""
+
 _SCENES = 50
 """Measured scenes that a slider chooses among."""
 
@@ -27,29 +31,28 @@ def panels(report: "SlotsReport") -> list[Panel]:
     """Those of all models with slots."""
     slots = tuple(str(slot + 1) for slot in range(report.pair.model.num_slots))
     scene = Slider("Scene", 0, _SCENES - 1)
-    related = report.pair.model.relations is not None
-    imputed = (
-        "as the message passing prior expects it from the others"
-        if related
-        else "as the prior expects it, which knows of no other"
-    )
+    model = report.pair.model
+    related = model.relations is not None
+    if isinstance(model, Genesis):
+        how = "Masks stay: what changes is what the slot looks like where it is."
+    else:
+        how = "The whole scene is decoded anew, with its masks."
+    if related:
+        how = f"Only the part of its latent that is related to the others is replaced. {how}"
+    expected = "as the message passing prior expects it from the others" if related else "to its mean under the prior"
+    follow = ", and the others follow by the prior" if related else ""
     return [
         Panel(
             "Take a scene apart",
             "The model divides an image that it has not seen into slots, each with a mask and an image of its own. Untick "
-            "slots to leave them out: where they were, the others that had some share of the pixel fill in. Your own image is "
-            "resized.",
-            {
-                "scene": scene,
-                "file": OwnImage("Your own image"),
-                "kept": Choices("Slots", slots, slots),
-            },
+            f"slots to leave them out: black is where no slot that is kept has a share of the pixel. {CROPPED}",
+            {"scene": scene, "file": OwnImage("Your own image"), "kept": Choices("Slots", slots, slots)},
             lambda scene, file, kept: taken_apart(report, int(scene), file, kept),
         ),
         Panel(
             "Replace a slot",
-            f"One slot is imputed, {imputed}; or it is exchanged for the slot of the same number in another scene"
-            + (", and the others follow by the prior." if related else "."),
+            f"One slot is imputed, {expected}; or it is exchanged for the slot of the same number in another scene{follow}. "
+            f"{how}",
             {
                 "scene": scene,
                 "slot": Choice("Slot", slots, slots[-1]),
@@ -74,7 +77,8 @@ def taken_apart(report: "SlotsReport", scene: int, file: str | None, kept: Seque
     found = decompose(*report.pair, x)
     keep = torch.tensor([str(slot + 1) in kept for slot in range(found.masks.shape[1])], device=x.device)
     masks = found.masks * keep[:, None, None]
-    shares = masks / masks.sum(1, keepdim=True).clamp(min=1e-6)
+    kept_share = masks.sum(1, keepdim=True)
+    shares = torch.where(kept_share > _LEAST_SHARE, masks / kept_share.clamp(min=_LEAST_SHARE), 0.0)
     without = Decomposition(shares, *found[1:]).reconstructions
     wholes = {
         "image": x[0],

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyzoo.data.transformations import FAMILIES
 from pyzoo.plotting import image_grid
-from pyzoo.recipes.images import read_own_image
+from pyzoo.recipes.images import CROPPED, read_own_image
 from pyzoo.recipes.tvae.report import infer_transformation, transferred
 from pyzoo.training import OwnImage, Panel, Slider
 
@@ -27,11 +27,13 @@ def panels(report: "TVAEReport") -> list[Panel]:
     if model.latent_map is None or model.num_views != 2:
         return []
     dims = min(_SLIDERS, model.transformation_shape[0]) if len(model.transformation_shape) == 1 else 0
+    _, what = report.examples
     own = OwnImage("Your own image")
     rotation = Panel(
         "Carry a rotation over",
-        "The image on the left is turned by an angle and by its negative. From these two views the guide infers T, without being "
-        "told of angles, and T is then applied to other images that the model has not seen, and to yours.",
+        "The image on the left is turned by an angle and by its negative. From these two views the guide infers T, without "
+        f"being told of angles, and T is then applied to the others. They are {what}, the first one replaced by yours if you "
+        f"give one. {CROPPED}",
         {"angle": Slider("Angle, in degrees", -30, 30, 20), "file": own, "seed": Slider("Examples", 0, 50)},
         lambda angle, file, seed: carried_over(report, angle, file, int(seed)),
     )
@@ -39,8 +41,8 @@ def panels(report: "TVAEReport") -> list[Panel]:
         return [rotation]
     by_hand = Panel(
         "Set T by hand",
-        "Each slider moves one dimension of T, in the space of the latent z of images that the model has not seen, and of yours. "
-        "Some dimensions change more than others.",
+        "Each slider moves one dimension of T, in the space of the latent z. Some dimensions change more than others. The "
+        f"images are {what}, the first one replaced by yours if you give one. {CROPPED}",
         {
             **{f"T_{dim}": Slider(f"T {dim + 1}", -3, 3, 0 if dim else 1.5, 0.1) for dim in range(dims)},
             "file": own,
@@ -53,7 +55,7 @@ def panels(report: "TVAEReport") -> list[Panel]:
 
 def _images(report: "TVAEReport", file: str | None, seed: int, count: int) -> Tensor:
     """Images, the first of them replaced by the user's."""
-    x = report.examples
+    x, _ = report.examples
     x = x[(torch.arange(count, device=x.device) + count * seed) % len(x)]
     if file is not None:
         x = torch.cat([read_own_image(file, x.shape[1:]).unsqueeze(0).to(x), x[1:]])

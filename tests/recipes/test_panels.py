@@ -1,5 +1,7 @@
 """What one can play with: pictures that follow what one sets."""
 
+import warnings
+
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,7 +104,12 @@ def test_an_image_becomes_what_the_model_takes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "message"), [((6000, 5000), "6,000 x 5,000 pixels: take one of at most"), (None, "is not an image, or is damaged")]
+    ("size", "message"),
+    [
+        ((10_000, 10_000), "the image has 10,000 x 10,000 pixels: take one of at most 5,000 x 5,000"),
+        ((30_000, 30_000), "the image is far too large: take one of at most 5,000 x 5,000 pixels"),
+        (None, "the file is no image of a kind that is read here, PNG, JPEG, GIF, WEBP, BMP, TIFF, or is damaged"),
+    ],
 )
 def test_what_is_no_image_or_too_large_is_refused(tmp_path, size, message):
     file = tmp_path / "file.png"
@@ -110,8 +117,26 @@ def test_what_is_no_image_or_too_large_is_refused(tmp_path, size, message):
         file.write_text("no image")
     else:
         Image.new("1", size).save(file)
-    with pytest.raises(UsageError, match=message):
-        read_own_image(file, (1, 8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError) as refused:
+            read_own_image(file, (1, 8, 8))
+    assert str(refused.value) == message
+
+
+def test_a_kind_of_file_that_starts_other_programs_is_not_read(tmp_path):
+    Image.new("L", (20, 20)).save(tmp_path / "image.eps")
+    with pytest.raises(UsageError, match="is no image of a kind that is read here"):
+        read_own_image(tmp_path / "image.eps", (1, 8, 8))
+
+
+def test_dark_ink_on_a_transparent_ground_is_seen(tmp_path):
+    ink = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    ink.paste((0, 0, 0, 255), (5, 5, 15, 15))
+    ink.save(tmp_path / "ink.png")
+    found = read_own_image(tmp_path / "ink.png", (1, 20, 20))
+    assert found[0, 10, 10] == 1
+    assert found[0, 0, 0] == 0
 
 
 def test_a_damaged_image_is_refused(tmp_path):

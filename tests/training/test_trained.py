@@ -55,6 +55,47 @@ def test_a_packed_model_names_no_folder_of_its_machine(tmp_path):
     assert str(tmp_path) not in (packed.path / "config.json").read_text()
 
 
+def test_a_users_own_data_are_named_where_they_are_missing(tmp_path):
+    images = torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(0))
+    settings = {"widths": (6,), "nodes": 2, "latent_dim": 4, "hidden_dim": 4, "steps": 2, "batch_size": 8}
+    run = pyzoo.train("graph-vae", "digits", data=images, out=tmp_path / "run", progress=False, figures=False, **settings)
+    packed = run.pack(tmp_path / "packed")
+    assert packed.sample(2)["x"].shape == (2, 1, 8, 8)
+    with pytest.raises(UsageError, match=r"are its user's, and not in it: put them there as data\.npz"):
+        packed.measure()
+    shutil.copy(run.path / "data.npz", packed.path)
+    assert packed.measure().keys() == run.metrics.keys()
+
+
+def test_sizes_that_no_memory_holds_are_named(packed, tmp_path):
+    shutil.copytree(packed.path, tmp_path / "copy")
+    config = json.loads((tmp_path / "copy" / "config.json").read_text())
+    config["networks"]["hidden_dim"] = 10**15
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="the largest of which is --hidden-dim 1000000000000000"):
+        pyzoo.load(tmp_path / "copy").pair()
+
+
+def test_settings_of_a_trained_model_start_a_run_and_are_compared(packed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "train",
+        "graph-vae",
+        "--like",
+        str(packed.path),
+        "--steps",
+        "3",
+        "--out",
+        "run",
+        "--no-progress",
+        "--no-figures",
+    ]
+    assert cli.main(arguments) == 0
+    assert cli.main(["compare", "run", str(packed.path)]) == 0
+    assert cli.main(["runs", str(packed.path.parent)]) == 0
+    assert "6 steps" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_rounded_weights_are_small_and_nearly_as_good(run, packed, tmp_path, bits):
     small = run.pack(tmp_path / "small", bits)

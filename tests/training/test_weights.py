@@ -2,6 +2,7 @@ import hashlib
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 from pyzoo.errors import UsageError
@@ -48,6 +49,34 @@ def test_equal_tensors_are_written_once(tmp_path):
     assert torch.equal(found["guide"]["v"], found["model"]["w"])
     found["guide"]["v"].zero_()
     assert found["model"]["w"].any()  # each is a tensor of its own
+
+
+def test_what_rounding_would_make_infinite_stays_as_it_is(tmp_path):
+    large = torch.tensor([[1e6, 1.0], [torch.inf, 2.0]])
+    for bits in (8, 16):
+        for matrix in (large[:1], large):
+            found = load_weights(tmp_path / "w", save_weights(tmp_path / "w", {"model": {"weight": matrix}}, bits))["model"][
+                "weight"
+            ]
+            assert torch.equal(found.isinf(), matrix.isinf())
+            assert torch.allclose(found, matrix, atol=1e6 / 254)
+
+
+@pytest.mark.parametrize("same", ["[]", "5", "null", '"x"', '{"model.a": "model.none"}', '{"model.a": ["b"]}', "[" * 100_000])
+def test_a_hostile_head_is_refused(tmp_path, same):
+    refused(tmp_path, save({"model.weight": torch.zeros(2, 2)}, {"same": same}))
+
+
+@pytest.mark.parametrize("steps", [torch.ones(3), torch.tensor(1.0), torch.ones(2, 2, 2)])
+def test_steps_of_another_form_are_refused(tmp_path, steps):
+    refused(tmp_path, save({"model.weight": torch.zeros(2, 2, dtype=torch.int8), "model.weight:step": steps}))
+
+
+def refused(folder, content):
+    """Has a file refused whose check sum is right."""
+    (folder / "w").write_bytes(content)
+    with pytest.raises(UsageError, match="is no file of weights"):
+        load_weights(folder / "w", hashlib.sha256(content).hexdigest())
 
 
 def test_a_file_that_is_not_the_one_that_was_written_is_refused(states, tmp_path):

@@ -22,9 +22,10 @@ def panels(report: "FairReport") -> list[Panel]:
     """Accuracy against unfairness over all thresholds."""
     table = report.recipe.table
     text = (
-        f"A linear classifier rates rows that it was not fitted to, and decides for '{table.outcomes[1]}' above a threshold. "
-        f"Unfairness (DEO) is how much the share of those with '{table.outcomes[1]}' that are found differs between both groups. "
-        "Lines run over all thresholds, and dots are at the slider's."
+        "Two linear classifiers rate rows that they were not fitted to, one from all columns, the other from the "
+        f"representation that the model makes of them, and decide for '{table.outcomes[1]}' above a threshold. Unfairness "
+        f"(DEO) is how much the share of those with '{table.outcomes[1]}' that are found differs between both groups. Lines "
+        "run over the thresholds from 0.05 to 0.95, and dots are at the slider's."
     )
     ratings_and_curves = functools.cache(lambda: rated_and_along(report))  # which no slider changes
     return [
