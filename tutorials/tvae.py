@@ -223,6 +223,8 @@ print(f"turning in planes: rotation error {rotation_error(trained['planes'], x[:
 #
 # - T's own prior, which eq. 3 leaves out: add `transformation_weight` 1 to `settings`, as the preset `digits` does, and
 #   `penalty/prior/T` appears. Embeddings get better by it, and transfers weaker; see docs/results/tvae.md.
+# - `pyzoo explore tvae-mnist`: a T-VAE that was trained on MNIST, on a page where you set the angle or T itself, also for
+#   a digit of yours.
 # - `pyzoo train tvae` on MNIST; `--family superpixels` or `--num-views 3` for views that no inverse connects.
 # - `pyzoo reproduce tvae-table1` for the paper's comparison, with seeds; `tvae-figure2` for few labels.
 # - `docs/results/tvae.md` for what it printed.
