@@ -148,8 +148,9 @@ show(decomposition(x[:8], decomposed.of(torch.arange(8))), OUT / "2_taken_apart.
 #
 # A scene is now a list of slots, and one can edit it. To remove a piece, give its pixels to the background. To put one back
 # without its own slot, impute its latent: the scene's latent z_0 is inferred from the other slots, and tells where a piece is
-# missing. What relates to nothing, its shape, is the prior's mean, so that one gets a blur. (The other slots' encoder has seen
-# the whole image: `relation_r2` with a guide asks what is left where the piece was painted over first.)
+# missing. What the slot looks like then, by the decoder's own mask, is laid over the rest. What relates to nothing, its shape,
+# is the prior's mean, so that one gets a blur. (The other slots' encoder has seen the whole image: `relation_r2` with a guide
+# asks what is left where the piece was painted over first.)
 
 # %%
 numbers = torch.arange(3)
@@ -163,7 +164,9 @@ masks[rows, background] += masks[rows, piece]
 masks[rows, piece] = 0
 removed = Decomposition(masks, decomposed.components, decomposed.latents, decomposed.mask_latents)
 imputed = impute_slots(model, decomposed, piece)
-shown = {"scene": x, "without a piece": removed.reconstructions, "the piece, imputed": imputed.reconstructions}
+blur, where = imputed.components[rows, piece], imputed.masks[rows, piece].unsqueeze(1)
+put_back = torch.lerp(removed.reconstructions, blur, where)
+shown = {"scene": x, "without a piece": removed.reconstructions, "the piece, imputed": put_back}
 cells = [list(images[:8].clamp(0, 1)) for images in shown.values()]
 edited = image_grid(cells, "A piece removed, and one imputed from the rest", side=0.8, labels=list(shown))
 show(edited, OUT / "3_edited.png")
