@@ -24,7 +24,7 @@ def save(frames: Sequence[Figure], name: str, milliseconds: int) -> None:
     for figure in frames:
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=80)
-        images.append(Image.open(content).convert("P", palette=Image.Palette.ADAPTIVE, colors=32))
+        images.append(Image.open(content).convert("RGB").quantize(64, dither=Image.Dither.NONE))
     file = PICTURES / f"{name}.gif"
     images += images[-2:0:-1]
     images[0].save(file, save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True)
