@@ -68,6 +68,8 @@ def place_on_site(path: Path) -> Path | None:
     for page, file in PAGES.items():
         if name == file:
             return DOCS / f"{page}.md"
+    if path.parent.parent == ROOT / "pyzoo" / "trained":
+        return DOCS / "trained-models" / f"{path.parent.name}.md"
     if path.parent == ROOT / "tutorials":
         return DOCS / "tutorials" / f"{path.stem}.ipynb"
     if path.parent in (ROOT / "models", ROOT / "guides") and path.stem in PAPERS:

@@ -98,8 +98,8 @@ print(f"masks sum to {masks.sum(1).min():.4f} at least, {masks.sum(1).max():.4f}
 # What decides whether slots come to mean pieces is when the decoder learns shapes. As long as it knows none, a slot may take any
 # pixels for free. `mask_balance=10` lets the divergence of the masks move the decoder ten times as strongly as the attention. The
 # loss is the same; the decoder only learns shapes sooner, and a slot with two pieces becomes harder to explain than two slots
-# with one each. The maps of the prior relate what slots mean, which changes at first. When the networks' learning rate falls at
-# the end, and slots stay as they are, that of the maps rises to four times what it was.
+# with one each. The maps of the prior relate what slots mean, and that changes at first. They are trained most at the end, when
+# the networks' learning rate falls and slots no longer change: their own then rises to four times what it was.
 #
 # `TracedStep` records a step's arithmetic once and repeats it; autocast computes convolutions in bfloat16.
 
@@ -194,5 +194,5 @@ show(decomposition(x[:8], decompose(*plain, x[:8])), OUT / "4_without_balance.pn
 # ## 8. Your turn
 #
 # With three pieces and no relation (`tetrominoes(..., num_pieces=3)`, four slots) two pieces of one color are hard to tell apart:
-# see how long it takes. `pyzoo train mpp-monet` trains on these, `pyzoo reproduce mpp-table5` compares MONet with MPP^M on both
-# kinds of scenes. Or take `GenesisNetworks`, which draws masks from a prior of their own.
+# see how long it takes. `pyzoo train mpp-monet` trains on these, `pyzoo reproduce mpp-table5` compares MONet without and with
+# the prior, MPP^M, on both kinds of scenes. Or take `GenesisNetworks`, which draws masks from a prior of their own.

@@ -51,7 +51,6 @@ torch.manual_seed(0)
 # transformations, applies them to a batch, and inverts them. The affine family turns, shears, stretches and shifts.
 
 # %%
-
 (train_images, train_labels), (test_images, test_labels) = (load_images("digits", split) for split in ("train", "test"))
 train_images, test_images = at_mnists_size(train_images), at_mnists_size(test_images)
 affine = FAMILIES["affine"]
