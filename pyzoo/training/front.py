@@ -129,7 +129,7 @@ def load(path: str | Path, say: Callable[[str], None] | None = None) -> TrainedM
     if not isinstance(path, (str, Path)):
         raise UsageError(f"a run's folder must be a path, got {cut(path)}")
     folder = absolute(path)
-    if isinstance(path, str) and not (folder / "config.json").is_file():
+    if isinstance(path, str) and not RunFolder.is_run(folder):
         shipped = find_trained(path)
         if shipped is not None:
             return TrainedModel(shipped, say)

@@ -102,7 +102,7 @@ class RunFolder:
         if path.is_dir() and any(e.name not in (OWN_DATA, _LOCK) and not e.match(".*.partial") for e in path.iterdir()):
             hint = (
                 f"continue it with {resume_command(path)}, or choose another --out"
-                if cls._is_run(path)
+                if cls.is_run(path)
                 else "choose another --out"
             )
             raise UsageError(f"{path} exists and is not empty: {hint}")
@@ -158,12 +158,13 @@ class RunFolder:
         Raises:
             UsageError: it is not one.
         """
-        if not cls._is_run(path):
+        if not cls.is_run(path):
             raise UsageError(f"{path} is not a run folder: it has no config.json")
         return cls(path)
 
     @staticmethod
-    def _is_run(path: Path) -> bool:
+    def is_run(path: Path) -> bool:
+        """Whether a path is the folder of a run, or of a trained model."""
         try:
             return (path / "config.json").is_file()
         except OSError:  # a name that is too long

@@ -313,7 +313,7 @@ def test_what_torch_fails_to_repeat_runs_as_it_stands(compiled):
 
 
 def test_without_a_compiler_the_traced_graph_runs(monkeypatch):
-    def failing(*inputs):
+    def failing(graph, **options):
         def run(*inputs):
             raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("No working C++ compiler found"), None)
 

@@ -162,7 +162,7 @@ def test_bad_arguments_of_a_run(undisturbed):
     assert run.metrics
     with pytest.raises(UsageError, match="given must be a dict of names"):
         run.sample(given={3: 3, "a": "A"})
-    with pytest.raises(UsageError, match="is not a run folder"):
+    with pytest.raises(UsageError, match="there is no folder 'xxx"):
         pyzoo.load("x" * 5000)
 
 
