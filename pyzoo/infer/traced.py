@@ -139,8 +139,7 @@ class TracedStep:
         failure: Exception | None = None
         for make in makers:
             way = make()
-            if way is None:
-                continue
+            way = as_it_stands if way is None else way  # what cannot be traced for a compiler cannot be traced at all
             try:
                 found = self._keep(key, way, inputs)
                 break

@@ -191,6 +191,12 @@ class TrainedModel:
     @contextlib.contextmanager
     def _report(self, device: str, purpose: str, *more: int) -> Iterator[tuple[Report, Recipe]]:
         """The report of what was trained so far, with a seed for a purpose."""
+        with self._seeded(device, purpose, *more) as recipe:
+            yield recipe.report(self.pair(device), find_device(device)), recipe
+
+    @contextlib.contextmanager
+    def _seeded(self, device: str, purpose: str, *more: int) -> Iterator[Recipe]:
+        """The context in which a report works, with a seed for a purpose; gives the recipe as it was trained so far."""
         pair, step = self._load(device)
         recipe = self.recipe
         recipe = changed(recipe, {"steps": max(1, min(recipe.steps, step))})
@@ -206,7 +212,7 @@ class TrainedModel:
             if purpose != "sample":  # which may need no data
                 self._require_data()
                 self._require_same_data(recipe)
-            yield recipe.report(pair, find_device(device)), recipe
+            yield recipe
 
     def _require_data(self) -> None:
         """Raises a UsageError if the data are a user's, and not with the model."""
@@ -337,7 +343,7 @@ class TrainedModel:
 
         def within(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
             def drawn(**values: Any) -> "Figure":
-                with self._report(device, "sample"):
+                with self._seeded(device, "sample"):
                     return draw(**values)
 
             return drawn

@@ -1,6 +1,6 @@
 """What one can play with of a model that takes scenes apart: slots left out, exchanged, or imputed from the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,13 +80,13 @@ def taken_apart(report: "SlotsReport", scene: int, file: str | None, kept: Seque
     kept_share = masks.sum(1, keepdim=True)
     shares = torch.where(kept_share > _LEAST_SHARE, masks / kept_share.clamp(min=_LEAST_SHARE), 0.0)
     without = Decomposition(shares, *found[1:]).reconstructions
-    wholes = {
-        "image": x[0],
-        "reconstruction": found.reconstructions[0],
-        "segments": segments_picture(found.masks)[0],
-        "kept slots alone": without[0],
-    }
-    slots = {f"slot {slot + 1}": alone(found, torch.tensor([slot], device=x.device))[0] for slot in range(len(keep))}
+    wholes = [
+        ("image", x[0]),
+        ("reconstruction", found.reconstructions[0]),
+        ("segments", segments_picture(found.masks)[0]),
+        ("kept slots alone", without[0]),
+    ]
+    slots = [(f"slot {slot + 1}", alone(found, torch.tensor([slot], device=x.device))[0]) for slot in range(len(keep))]
     return _titled([wholes, slots], "An image taken apart; below, each slot on black")
 
 
@@ -97,23 +97,23 @@ def replaced(report: "SlotsReport", scene: int, slot: int, other: int) -> Figure
     found = decompose(*report.pair, x)
     chosen = torch.full((2,), slot, device=x.device)
     imputed, swapped = (change(report.pair.model, found, chosen) for change in (impute_slots, swap_slots))
-    wholes = {
-        "scene": x[0],
-        "slot imputed": imputed.reconstructions[0],
-        "other scene": x[1],
-        "slot exchanged": swapped.reconstructions[0],
-    }
+    wholes = [
+        ("scene", x[0]),
+        ("slot imputed", imputed.reconstructions[0]),
+        ("other scene", x[1]),
+        ("slot exchanged", swapped.reconstructions[0]),
+    ]
     slots = [alone(found, chosen)[0], alone(imputed, chosen)[0], alone(found, chosen)[1], alone(swapped, chosen)[0]]
-    below = {f"its slot {slot + 1}" + " " * place: image for place, image in enumerate(slots)}  # titles that differ
+    below = [(f"its slot {slot + 1}", image) for image in slots]
     return _titled([wholes, below], f"Slot {slot + 1} replaced in a scene; below, the slot alone")
 
 
-def _titled(rows: Sequence[Mapping[str, Tensor]], title: str) -> Figure:
-    """Rows of images with their titles."""
+def _titled(rows: Sequence[Sequence[tuple[str, Tensor]]], title: str) -> Figure:
+    """Rows of titles and images."""
     columns = max(map(len, rows))
     figure, axes = figure_grid(len(rows), columns, title, cell=(1.7, 1.8))
     for line, images in zip(axes, rows, strict=True):
-        shown = list(images.items()) + [("", None)] * (columns - len(images))
+        shown = [*images, *[("", None)] * (columns - len(images))]
         for cell, (name, image) in zip(line, shown, strict=True):
             show_image(cell, image, name)
     return figure
