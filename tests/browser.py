@@ -80,7 +80,7 @@ def _address(file: Path) -> str:
 
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        with contextlib.suppress(OSError, ValueError, StopIteration):
+        with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):  # the file may not be written yet
             port = int(file.read_text().split()[0])
             pages = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/json").read())
             return next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
