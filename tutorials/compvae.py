@@ -40,9 +40,9 @@ from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
 OUT = Path("tutorial-compvae")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
 torch.manual_seed(0)
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. The data

@@ -37,9 +37,9 @@ from pyzoo.training import keep_freed_memory
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
 SAMPLES = min(STEPS, 200)  # of the latents, for a likelihood
 OUT = Path("tutorial-graph-vae")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
 torch.manual_seed(0)
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. The data

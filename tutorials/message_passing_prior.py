@@ -30,9 +30,9 @@ from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 1500))
 OUT = Path("tutorial-message-passing-prior")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
 NAMES = ("A", "B", "C", "D")
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. Four components

@@ -37,9 +37,9 @@ from pyzoo.training import Pair, keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 1500))
 OUT = Path("tutorial-mib")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
 torch.manual_seed(0)
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. Names, and what may depend on what

@@ -34,8 +34,8 @@ from pyzoo.training import Pair, keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 600))
 OUT = Path("tutorial-mib-fair")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. A table

@@ -33,8 +33,8 @@ from pyzoo.training import keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 400))
 OUT = Path("tutorial-mib-ood")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. Environments

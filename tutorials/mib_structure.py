@@ -33,8 +33,8 @@ from pyzoo.training import keep_freed_memory, linear
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 2000))
 OUT = Path("tutorial-mib-structure")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. Views with planted causes

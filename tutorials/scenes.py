@@ -38,8 +38,8 @@ from pyzoo.training import keep_freed_memory, linear
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 3000))
 OUT = Path("tutorial-scenes")
-OUT.mkdir(exist_ok=True)
 keep_freed_memory()
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. Scenes

@@ -39,10 +39,10 @@ from pyzoo.training import Pair, keep_freed_memory
 
 STEPS = int(os.environ.get("PYZOO_TUTORIAL_STEPS", 1500))
 OUT = Path("tutorial-tvae")
-OUT.mkdir(exist_ok=True)
 CPU = torch.device("cpu")
 keep_freed_memory()
 torch.manual_seed(0)
+OUT.mkdir(exist_ok=True)
 
 # %% [markdown]
 # ## 1. Images and their views
