@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jupytext
@@ -12,6 +13,9 @@ import pyzoo
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+
+from from_help import write_reference  # noqa: E402
 
 project = "pyzoo"
 author = "The pyzoo developers"
@@ -33,6 +37,8 @@ nb_execution_mode = "off"  # to run the tutorials takes an hour: docs/notebooks.
 
 html_theme = "furo"
 html_title = f"pyzoo {release}"
+html_static_path = ["style.css"]
+html_css_files = ["style.css"]
 
 add_module_names = False
 autodoc_inherit_docstrings = False  # torch and Pyro document their own methods
@@ -104,7 +110,8 @@ def read_page(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Makes the pages of tutorials and trained models, and has Sphinx call :func:`read_page`."""
+    """Makes the pages of tutorials, trained models, commands and recipes, and has Sphinx call :func:`read_page`."""
     write_tutorials()
     write_cards()
+    write_reference(DOCS / "reference")
     app.connect("source-read", read_page)

@@ -198,7 +198,7 @@ def _main(arguments: list[str]) -> int:
             return 0
         if sys.flags.optimize > 1:
             raise UsageError("Pyro can't be imported without docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
-        command = _lookup(arguments[0], _COMMANDS, "command")
+        command = _lookup(arguments[0], COMMANDS, "command")
         _require_here()
         return command(arguments[1:])
     except UsageError as error:
@@ -270,7 +270,7 @@ def _print_list(group: str) -> None:
         for name, about in found.items():
             lines += _wrapped(f"  {name:{width - 2}}", about.line, width)
             if about.minutes:
-                lines += _wrapped(" " * width, _presets(about), width)
+                lines += _wrapped(" " * width, f"presets: {presets_with_times(about)}", width)
         blocks.append("\n".join(lines))
     print("\n\n".join(blocks))
 
@@ -280,10 +280,9 @@ def _wrapped(head: str, text: str, indent: int) -> list[str]:
     return textwrap.wrap(text, columns, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def _presets(about: About) -> str:
-    """The presets with the time that they take."""
-    times = {name: _duration(minutes) for name, minutes in about.minutes.items()}
-    return "presets: " + ", ".join(f"{name} ({needs})" for name, needs in times.items())
+def presets_with_times(about: About) -> str:
+    """A recipe's presets with the time that they take on two cores."""
+    return ", ".join(f"{name} ({_duration(minutes)})" for name, minutes in about.minutes.items())
 
 
 def _duration(minutes: float | None) -> str:
@@ -306,7 +305,7 @@ def _train(arguments: list[str]) -> int:
     kind = find_recipe(name)
     preset, recipe, hardware = _start(kind, rest)
     flags = TrainFlags(preset=preset)
-    about = f"{plain(kind.__doc__)}\n\nP{_presets(kind.about)[1:]}. The times are those on two cores."
+    about = f"{plain(kind.__doc__)}\n\nPresets: {presets_with_times(kind.about)}. The times are those on two cores."
     common = (*kind.common, "preset", "out", "device")
     changes = parse(f"pyzoo train {name}", rest, [recipe, hardware, flags], about, common)
     data = {} if "data" not in changes or peek(rest, "--like") else {"data": changes["data"]}
@@ -712,7 +711,7 @@ def _say(line: str) -> None:
     print(printable(line), flush=True)
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": _list,
     "train": _train,
     "resume": _resume,

@@ -62,6 +62,6 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     pages = ("index", "start", "results", "papers/compvae", "trained-models/mib-digits", "tutorials/compvae")
-    for page in (*pages, "reference/distributions"):
+    for page in (*pages, "reference/distributions", "reference/commands", "reference/tables", "reference/recipes/graph-vae"):
         assert (tmp_path / "site" / f"{page}.html").exists()
     assert "CorrelatedNormal" in (tmp_path / "site" / "reference" / "distributions.html").read_text()
