@@ -20,7 +20,7 @@ def send(number):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_ends_a_command_with_one_line(monkeypatch, capsys, number):
-    monkeypatch.setitem(cli._COMMANDS, "list", lambda arguments: send(number))
+    monkeypatch.setitem(cli.COMMANDS, "list", lambda arguments: send(number))
     before = signal.getsignal(number)
     assert cli.main(["list"]) == 128 + number
     assert capsys.readouterr().err == f"pyzoo: interrupted by {number.name}; the same command starts over\n"
