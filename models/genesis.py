@@ -96,6 +96,8 @@ class Genesis(PyroModule):
 
     draws_scenes: ClassVar[bool] = True
     """Whether its components fit each other where it draws them."""
+    has_mask_latents: ClassVar[bool] = True
+    """Whether masks have latents of their own, which :func:`decoded_masks` decodes."""
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Draws where the pieces are, what they look like, then x; returns x, (batch, channels, height, width).

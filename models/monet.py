@@ -26,7 +26,7 @@ Structural Relations with Message Passing Prior", supplement, sections B, D and 
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -146,6 +146,9 @@ class MONet(PyroModule):
         z_g = pyro.sample("z_g", self.relations.components(z_0))
         z_c = pyro.sample("z_c", dist.Normal(zeros[..., self.relations.dim :], 1).to_event(2))
         return torch.cat([z_c, z_g], -1)
+
+    has_mask_latents: ClassVar[bool] = False
+    """Whether masks have latents of their own; here the components' decoder draws them too."""
 
     @property
     def draws_scenes(self) -> bool:

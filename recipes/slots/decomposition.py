@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyzoo.infer import AtMean
-from pyzoo.models.genesis import Genesis, decoded_masks
+from pyzoo.models.genesis import decoded_masks
 
 __all__ = ["CHUNK", "Decomposition", "decompose", "draw_scenes", "put_together"]
 
@@ -80,7 +80,7 @@ def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Decomposi
     """
     found = []
     for z, z_m in zip(latents.split(CHUNK), mask_latents.split(CHUNK), strict=True):
-        if isinstance(model, Genesis):
+        if model.has_mask_latents:
             components, masks = model.components(z), decoded_masks(model.mask_decoder, z_m).exp()
         else:
             components, logits = model.decoded(z)

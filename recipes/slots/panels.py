@@ -7,7 +7,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyzoo.models.genesis import Genesis
 from pyzoo.plotting import figure_grid, show_image
 from pyzoo.recipes.images import CROPPED, read_own_image
 from pyzoo.recipes.slots.decomposition import Decomposition, decompose
@@ -33,7 +32,7 @@ def panels(report: "SlotsReport") -> list[Panel]:
     scene = Slider("Scene", 0, _SCENES - 1)
     model = report.pair.model
     related = model.relations is not None
-    if isinstance(model, Genesis):
+    if model.has_mask_latents:
         how = "Masks stay: what changes is what the slot looks like where it is."
     else:
         how = "The whole scene is decoded anew, with its masks."

@@ -8,7 +8,6 @@ from torch.nn.functional import one_hot
 
 from pyzoo.data.scenes import Relation, Scenes, are_related
 from pyzoo.evaluation import match_slots, pieces_of_slots, pixels_of_slots
-from pyzoo.models.genesis import Genesis
 from pyzoo.recipes.slots.decomposition import Decomposition, put_together
 
 __all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "share_shown", "swap_slots"]
@@ -32,7 +31,7 @@ def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomp
     missing = one_hot(slots, model.num_slots).bool()
     local, related = _split(model, decomposed.latents)
     expected = torch.zeros_like(decomposed.latents)
-    if isinstance(model, Genesis):
+    if model.has_mask_latents:
         expected = model.component_prior(decomposed.mask_latents).chunk(2, -1)[0]
     parts = [torch.where(missing.unsqueeze(-1), _split(model, expected)[0], local)]
     if model.relations is not None:

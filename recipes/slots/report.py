@@ -31,7 +31,6 @@ from torch import Tensor
 
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import foreground_ari, generate, mean_segmentation_covering, segments_of, site_terms
-from pyzoo.models.genesis import Genesis
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageReport
 from pyzoo.recipes.slots.decomposition import CHUNK, Decomposition, decompose, draw_scenes
@@ -82,7 +81,7 @@ class SlotsReport(ImageReport):
     def _relations(self, decomposed: Decomposition) -> dict[str, float]:
         model, scenes, relation = self.pair.model, self.recipe.measured_scenes, self.recipe.relation
         found: dict[str, float] = {}
-        if relation == "color" or not isinstance(model, Genesis):
+        if relation == "color" or not model.has_mask_latents:
             found["relation_r2"] = relation_r2(model, decomposed, scenes, relation)
             if model.relations is not None:
                 found["relation_r2_unseen"] = relation_r2(model, decomposed, scenes, relation, self.pair.guide)

@@ -20,6 +20,7 @@ class Knows(torch.nn.Module):
     """
 
     num_slots = 4
+    has_mask_latents = False
 
     def __init__(self, scenes, related):
         super().__init__()
