@@ -14,7 +14,7 @@ from torch import Tensor
 from pyzoo.checks import require_batch, require_count, require_kind, require_names, require_names_of
 from pyzoo.infer import AtMean, TraceKL_ELBO, log_likelihood
 from pyzoo.infer.at_mean import mean_of
-from pyzoo.infer.traced import has_compiler
+from pyzoo.infer.graph import has_compiler
 
 __all__ = ["blocks", "generate", "mean_log_likelihood", "posterior_means", "reconstruct", "site_terms"]
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from pyzoo.checks import require_kind, require_number
 from pyzoo.infer.flat_adam import FlatAdam
-from pyzoo.infer.traced import TracedStep, compiled, with_channels_last
+from pyzoo.infer.traced import TracedStep, with_channels_last
 from pyzoo.infer.update import update
 from pyzoo.settings import Above
 
@@ -82,11 +82,10 @@ class CompiledStep(TracedStep):
         names = {id(params[name]): name for name in key[0]}
         fixed = {name: p for name, p in params.items() if id(p) not in names}
         kept = flat.tensors()
-        layouts = tuple(_layout(value) for part in (fixed, buffers, batch) for value in part.values())
-        whole, arguments = ("whole", *key, flat.form, layouts), (kept, fixed, buffers, batch)
+        whole, arguments = ("whole", *key, flat.form), (kept, fixed, buffers, batch)
         if whole in self._graphs:
             self._graphs.move_to_end(whole)
-            return self._run(self._graphs[whole], arguments)
+            return self._graphs[whole](*arguments)
 
         def step(kept, fixed, buffers, batch):
             views = {place: view.detach().requires_grad_() for place, view in flat.views(kept).items()}
@@ -103,8 +102,7 @@ class CompiledStep(TracedStep):
             graph = self._trace(step, arguments, written, for_compiler=True)
             if graph is None:
                 return None
-            # The key says all that torch would check again at each step.
-            return self._keep(whole, compiled(graph, guard_filter_fn=torch.compiler.skip_all_guards_unsafe), arguments)
+            return self._keep(whole, graph.compiled(), arguments)
         except Exception:  # a compiler fails in many ways, or a parameter is not used: the other step says what is wrong
             return None
 
@@ -116,10 +114,6 @@ class CompiledStep(TracedStep):
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         share = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         return [gradient * share for gradient in gradients], norm.isfinite() & loss.isfinite()
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def compile_step(loss: nn.Module, optimizer: Optimizer, clip_norm: float | None = None) -> CompiledStep:

@@ -13,9 +13,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyzoo.checks import require_batch, require_count, require_kind, require_switch, require_tensor
+from pyzoo.infer.graph import compilers_reason, traced
 from pyzoo.infer.parameter_store import without_parameter_store
 from pyzoo.infer.trace_kl import is_masked_out
-from pyzoo.infer.traced import compiled, compilers_reason, keep_validation, traced
 
 __all__ = ["log_likelihood"]
 
@@ -139,8 +139,7 @@ class _Compiled:
             return self.as_it_stands(rows, encoded, examples, repeats)
         if self.seen[form] is None:
             self.seen[form] = self._made(rows, encoded, examples, repeats)
-        with keep_validation():
-            return self.seen[form](rows, encoded)
+        return self.seen[form](rows, encoded)
 
     def _made(self, rows, encoded, examples: int, repeats: int) -> Callable:
         def log_sums(rows, encoded):
@@ -149,12 +148,12 @@ class _Compiled:
         graph = traced(log_sums, (rows, encoded), for_compiler=True)
         reason = "the programs branch on values of tensors, or read them"
         if graph is not None:
-            found = compiled(graph)
+            found = graph.compiled()
             try:
-                with torch.random.fork_rng(), keep_validation():
+                with torch.random.fork_rng():
                     found(rows, encoded)
                 return found
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except Exception as error:  # torch fails in many ways
                 reason = compilers_reason(error)
         warnings.warn(f"The likelihood is not compiled: {reason}", RuntimeWarning, stacklevel=6)
         return log_sums if graph is None else graph

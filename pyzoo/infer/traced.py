@@ -1,25 +1,18 @@
 """A training step as one graph: the model's and the guide's Python runs once, and only its arithmetic afterwards."""
 
 import contextlib
-import os
-import shutil
-import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
-from torch._decomp import get_decompositions
-from torch.distributions import Distribution
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyzoo.checks import require_kind, require_pair, require_switch, require_tensor
-from pyzoo.errors import one_line
+from pyzoo.infer.graph import compilers_reason, traced
 
-__all__ = ["TracedStep", "compiled", "compilers_reason", "has_compiler", "keep_validation", "traced"]
+__all__ = ["TracedStep", "with_channels_last"]
 
 MOST_GRAPHS = 32
 """Graphs that a step keeps, one for each shape of batch; beyond them the one that was not used for longest is forgotten."""
@@ -39,7 +32,7 @@ class TracedStep:
     Args:
         module: its ``forward(**batch)`` returns a 0-dim loss and a dict of terms, and should neither branch on values of tensors
             nor wait for the device.
-        compiled: compile the graphs with ``torch.compile``, which takes seconds to minutes for each and a C++ compiler on a CPU.
+        compiled: compile the graphs with torch's compiler, which takes seconds to minutes for each and a C++ compiler on a CPU.
             Noise is the same as without.
         context: makes the context to trace in, such as autocast.
         parameters: those whose gradients are wanted; by default all that are trainable.
@@ -82,7 +75,7 @@ class TracedStep:
                 parameter.grad = None  # else it takes up memory beside the next one, or moves what has been frozen since
         if key in self._graphs:
             self._graphs.move_to_end(key)
-            loss, terms, gradients = self._run(self._graphs[key], inputs)
+            loss, terms, gradients = self._graphs[key](*inputs)
         else:
             loss, terms, gradients = self._first(key, trained, inputs)
         for name, gradient in zip(trained, gradients, strict=True):
@@ -104,12 +97,8 @@ class TracedStep:
         params, buffers, modes = self._contents.read()
         trained = tuple(name for name, p in params.items() if p.requires_grad and (self._wanted is None or id(p) in self._wanted))
         shapes = tuple((name, value.shape, value.dtype, value.device) for name, value in batch.items())
-        return (trained, modes, shapes, _same(batch.values())), (params, buffers, dict(batch))
-
-    @staticmethod
-    def _run(graph: Callable, inputs: tuple[Any, ...]) -> Any:
-        with torch.no_grad(), keep_validation():
-            return graph(*inputs)
+        strides = tuple(value.stride() for part in (params, buffers, batch) for value in part.values())
+        return (trained, modes, shapes, strides, _same(batch.values())), (params, buffers, dict(batch))
 
     def _first(self, key: Any, trained: tuple[str, ...], inputs: tuple[dict[str, Tensor], ...]) -> Any:
         """Makes the graph of a key, and runs it."""
@@ -131,7 +120,7 @@ class TracedStep:
 
         def compiled_graph():
             graph = self._trace(step_to_compile, inputs, inputs[1].values(), for_compiler=True)
-            return graph and compiled(graph)
+            return graph and graph.compiled()
 
         makers: list[Callable] = [lambda: self._trace(step, inputs, inputs[1].values()), lambda: as_it_stands]
         if self.compiled:
@@ -183,62 +172,11 @@ class TracedStep:
 
     def _keep(self, key: Any, graph: Callable, inputs: tuple[Any, ...]) -> Any:
         """Runs a graph, and keeps it if it does."""
-        found = self._run(graph, inputs)
+        found = graph(*inputs)
         while len(self._graphs) >= MOST_GRAPHS:
             self._graphs.popitem(last=False)
         self._graphs[key] = graph
         return found
-
-
-def traced(
-    function: Callable,
-    inputs: tuple[Any, ...],
-    for_compiler: bool = False,
-    context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-) -> Callable | None:
-    """The graph of what a function computes; None if it branches on values of tensors, or reads them.
-
-    Args:
-        function: of tensors, or of dicts and lists of them.
-        inputs: its arguments. It is run by them once; noise that it draws is drawn again.
-        for_compiler: replace operations that compiled code has faster in parts.
-        context: makes the context to run it in, such as autocast.
-    """
-    try:
-        with context(), torch.random.fork_rng(), pyro.validation_enabled(False):  # which would read values
-            graph = make_fx(function, decomposition_table=_faster() if for_compiler else None)(*inputs)
-    except RuntimeError as error:
-        if "tracing tensor" not in str(error):  # so torch says that a value is read
-            raise
-        return None
-    return None if any(_is_sized_by_values(node) for node in graph.graph.nodes) else graph
-
-
-def _is_sized_by_values(node: torch.fx.Node) -> bool:
-    """Whether what a node gives has as many entries as its input has of some value: the graph has the first batch's number."""
-    if torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ()):
-        return False
-    if node.target is not torch.ops.aten.index.Tensor:
-        return True
-    indices = [index for index in node.args[1] if isinstance(index, torch.fx.Node)]
-    return any(_dtype_of(index) in (torch.bool, torch.uint8, None) for index in indices)
-
-
-def _dtype_of(node: torch.fx.Node) -> torch.dtype | None:
-    """The type of what a node gives; None where it was not recorded."""
-    recorded = node.meta.get("val", node.meta.get("tensor_meta"))
-    return getattr(recorded, "dtype", None)
-
-
-def compiled(graph: Callable, **options: Any) -> Callable:
-    """What compiles a graph when it is first run, and draws the same noise."""
-    with keep_validation():
-        return torch.compile(graph, options={"fallback_random": True, **options})
-
-
-def compilers_reason(error: Exception) -> str:
-    """Why something was not compiled, in one line, without torch's advice on how to hear more."""
-    return one_line(error).split(" Set TORCHDYNAMO_VERBOSE")[0]
 
 
 class _Contents:
@@ -308,66 +246,3 @@ def _names(part: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of a part's own parameters and buffers."""
     parameters, buffers = ([n for n, kept in named.items() if kept is not None] for named in (part._parameters, part._buffers))
     return tuple(parameters), tuple(buffers)
-
-
-def _faster() -> dict[Any, Callable]:
-    """Operations that compiled code has faster in parts: torch's log1p and expm1 take ten times as long as its log and exp on
-    many CPUs, where they are not vectorized.
-
-    log1p is in the losses of Bernoulli variables, and in softplus; expm1 is in ELU.
-    """
-    aten = torch.ops.aten
-    made_of_log1p = [aten.softplus, aten.log_sigmoid_forward, aten.binary_cross_entropy_with_logits]
-    backward = [aten.softplus_backward, aten.log_sigmoid_backward, aten.elu_backward]
-    made_of = get_decompositions([*made_of_log1p, aten.elu, *backward])
-    return {
-        **made_of,
-        aten.log1p.default: _log1p,
-        aten.expm1.default: _expm1,
-        aten.native_group_norm_backward.default: _group_norm_backward,
-    }
-
-
-def _log1p(x: Tensor) -> Tensor:
-    """log(1 + x) to the last digits: what 1 + x loses of x is put back as a factor. Its gradient is log1p's own, taken before.
-
-    Source: Goldberg (1991), "What Every Computer Scientist Should Know About Floating-Point Arithmetic", theorem 4.
-    """
-    rounded = 1 + x
-    exact = (rounded == 1) | rounded.isinf()
-    return torch.where(exact, x, rounded.log() * (x / (rounded - 1)))
-
-
-def _expm1(x: Tensor) -> Tensor:
-    """exp(x) - 1 to the last digits: what exp(x) loses of x is put back as a factor.
-
-    Source: Higham (2002), "Accuracy and Stability of Numerical Algorithms", section 1.14.1, after Kahan.
-    """
-    rounded = x.exp()
-    less = rounded - 1
-    found = torch.where((less == -1) | rounded.isinf(), less, less * (x / rounded.log()))
-    return torch.where(rounded == 1, x, found)
-
-
-def _group_norm_backward(grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
-    """The gradients of a group normalization. torch decomposes it so that under autocast they have the weights' type, in which
-    what comes before it is then computed too, or cannot be."""
-    operation = torch.ops.aten.native_group_norm_backward.default
-    of_x, *of_weights = get_decompositions([operation])[operation](grad, x, *rest)
-    return (None if of_x is None else of_x.to(x.dtype), *of_weights)
-
-
-def has_compiler() -> bool:
-    """Whether this machine seems to have the C++ compiler that ``torch.compile`` calls on a CPU."""
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    return shutil.which(os.environ.get("CXX", usual)) is not None
-
-
-@contextlib.contextmanager
-def keep_validation():
-    """torch.compile switches the validation of distributions off for the whole process."""
-    before = Distribution._validate_args
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from pyzoo.errors import UsageError
 from pyzoo.infer import evaluating
-from pyzoo.infer.traced import has_compiler
+from pyzoo.infer.graph import has_compiler
 from pyzoo.random import derive_seed
 from pyzoo.signals import Interrupted, on_signals
 from pyzoo.threads import chosen_by_user, free_cores

@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 import pyzoo.infer.traced
 from pyzoo.infer import NegativeELBO, TracedStep, compile_step
-from pyzoo.infer.traced import _expm1, _log1p, traced
+from pyzoo.infer.graph import _expm1, _log1p, traced
 from tiny import sines
 
 
@@ -161,10 +161,10 @@ def test_what_is_not_compiled_keeps_its_layout(monkeypatch):
             self.seen.append(self.convolution.weight.is_contiguous(memory_format=torch.channels_last))
             return self.convolution(x).pow(2).mean(), {}
 
-    def failing(*inputs):
+    def failing(*inputs, **options):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("pyzoo.infer.traced.compiled", lambda graph: failing)
+    monkeypatch.setattr("torch._inductor.standalone_compile", failing)
     module = Convolution()
     with pytest.warns(RuntimeWarning, match="The step is traced, and not compiled: no compiler"):
         TracedStep(module, compiled=True)({"x": torch.rand(2, 3, 9, 9)})
@@ -313,13 +313,10 @@ def test_what_torch_fails_to_repeat_runs_as_it_stands(compiled):
 
 
 def test_without_a_compiler_the_traced_graph_runs(monkeypatch):
-    def failing(graph, **options):
-        def run(*inputs):
-            raise torch._dynamo.exc.BackendCompilerFailed(lambda: None, RuntimeError("No working C++ compiler found"), None)
+    def failing(graph, inputs, **options):
+        raise RuntimeError("No working C++ compiler found")
 
-        return run
-
-    monkeypatch.setattr(torch, "compile", failing)
+    monkeypatch.setattr("torch._inductor.standalone_compile", failing)
     module, (batch, _) = module_and_batches()
     torch.manual_seed(0)
     expected, *_ = eager(module, batch)

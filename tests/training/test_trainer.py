@@ -493,7 +493,7 @@ def test_threads_are_not_measured_where_there_is_nothing_to_choose(tmp_path, nob
 def test_steps_of_a_long_run_are_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr("pyzoo.training.trainer.WORTH_MEASURING", 1)
     monkeypatch.setattr("pyzoo.training.trainer.has_compiler", lambda: True)
-    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    monkeypatch.setattr("torch._inductor.standalone_compile", lambda graph, inputs, **options: graph)
     expected = trained_state(graph(steps=6), tmp_path / "traced", "traced")
     trainer = trainer_of(graph(steps=6), tmp_path / "short")
     assert trainer.choose_engine() == ""
