@@ -2,7 +2,7 @@
 
     python -m benchmarks.epoch [--batch 64] [--workers 0] [--rounds 3] [--images 60000] [--device cpu]
 
-The VAE is that of ``python -m benchmarks vae``; pixels are binarized anew in each batch. Both sides take turns, and each is
+The VAE is that of ``python -m benchmarks vae``; pixels are binarized anew in each batch. The sides take turns, and each is
 timed also without its steps: what then is left is reading. The images are MNIST's where PYZOO_DATA has them, and otherwise
 random ones, which take as long.
 """
@@ -27,7 +27,11 @@ from pyzoo.errors import UsageError
 from pyzoo.threads import limit_spinning
 from pyzoo.training import keep_freed_memory
 
-SIDES = {"DataLoader, handwritten": "handwritten", "on the device, traced": "fp32 traced"}
+SIDES = {
+    "DataLoader, handwritten": "handwritten",
+    "on the device, traced": "fp32 traced",
+    "on the device, compiled": "fp32 compiled",
+}
 """What is compared, and whose steps those are, of :data:`benchmarks.rounds.SIDES`."""
 
 
@@ -83,11 +87,9 @@ def main() -> None:
     limit_spinning()
     keep_freed_memory()
     device, images = torch.device(arguments.device), images_of(arguments.images)
-    by_loader, ours = SIDES
-    read = {
-        by_loader: functools.partial(batches_of_loader, images, arguments.batch, arguments.workers, device),
-        ours: functools.partial(batches_on_device, images, arguments.batch, device),
-    }
+    by_loader, *ours = SIDES
+    read = dict.fromkeys(ours, functools.partial(batches_on_device, images, arguments.batch, device))
+    read[by_loader] = functools.partial(batches_of_loader, images, arguments.batch, arguments.workers, device)
     found: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
     with contextlib.ExitStack() as stack:
         steps = {}
@@ -98,11 +100,13 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for side in SIDES:
                 found[side].append((_seconds(read[side], steps[side], device), _seconds(read[side], None, device)))
-    print("| | epoch, s | reading alone, s |\n|---|---|---|")
+    print("| | epoch, s | ratio | reading alone, s |\n|---|---|---|---|")
     for side, rows in found.items():
-        print(f"| {side} | " + " | ".join(f"{statistics.median(each):.2f}" for each in zip(*rows, strict=True)) + " |")
-    ratios = [mine[0] / theirs[0] for theirs, mine in zip(*found.values(), strict=True)]
-    print(f"\nratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        whole, reading = (statistics.median(each) for each in zip(*rows, strict=True))
+        ratios = [mine[0] / theirs[0] for theirs, mine in zip(found[by_loader], rows, strict=True)]
+        print(
+            f"| {side} | {whole:.2f} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {reading:.2f} |"
+        )
 
 
 def _seconds(read: Callable[[], Iterator[Tensor]], step: Callable[[Tensor], object] | None, device: torch.device) -> float:
