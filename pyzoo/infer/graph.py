@@ -1,10 +1,11 @@
 """The arithmetic of a function as a graph: recorded once, repeated without the function's Python, and compiled."""
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyro
@@ -58,12 +59,29 @@ class _Compiled:
         if threads not in self.made:
             from torch._inductor import standalone_compile  # takes a second to import
 
-            on_cpu = all(x.device.type == "cpu" for x in inputs)
-            patches = {"fallback_random": True, "cpp_wrapper": on_cpu}  # which calls the loops from C++
-            self.made[threads] = standalone_compile(
-                self.graph, list(inputs), dynamic_shapes="from_example_inputs", options={"config_patches": patches}
-            )
+            patches = {"fallback_random": True, "cpp_wrapper": self._calls_from_cpp(inputs)}
+            with _silenced("torch._inductor.ir"):  # which says of an operation that Python calls it
+                self.made[threads] = standalone_compile(
+                    self.graph, list(inputs), dynamic_shapes="from_example_inputs", options={"config_patches": patches}
+                )
         return self.made[threads](*inputs)
+
+    def _calls_from_cpp(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the loops are called from C++: on a CPU, but not in half precision, of which torch writes code that is none."""
+        on_cpu = all(x.device.type == "cpu" for x in inputs)
+        return on_cpu and not {_dtype_of(node) for node in self.graph.graph.nodes} & {torch.bfloat16, torch.float16}
+
+
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """The context in which a logger says errors alone."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def traced(
