@@ -59,17 +59,35 @@ class _Compiled:
         if threads not in self.made:
             from torch._inductor import standalone_compile  # takes a second to import
 
-            patches = {"fallback_random": True, "cpp_wrapper": self._calls_from_cpp(inputs)}
+            on_cpu = all(x.device.type == "cpu" for x in inputs)
+            patches = {"fallback_random": True, "cpp_wrapper": on_cpu, "post_grad_custom_pre_pass": _sums_once()}
             with _silenced("torch._inductor.ir"):  # which says of an operation that Python calls it
                 self.made[threads] = standalone_compile(
                     self.graph, list(inputs), dynamic_shapes="from_example_inputs", options={"config_patches": patches}
                 )
         return self.made[threads](*inputs)
 
-    def _calls_from_cpp(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether the loops are called from C++: on a CPU, but not in half precision, of which torch writes code that is none."""
-        on_cpu = all(x.device.type == "cpu" for x in inputs)
-        return on_cpu and not {_dtype_of(node) for node in self.graph.graph.nodes} & {torch.bfloat16, torch.float16}
+
+def _sums_once() -> Any:
+    """A pass of the compiler after which a sum that is taken twice, as the gradients of two biases are, is taken once.
+
+    In half precision torch 2.14 writes C++ for two of them in which a name is declared twice.
+    """
+    from torch._inductor.custom_graph_pass import CustomGraphPass
+
+    class SumsOnce(CustomGraphPass):
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            seen: dict[str, torch.fx.Node] = {}
+            for node in graph.find_nodes(op="call_function", target=torch.ops.aten.sum.dim_IntList):
+                first = seen.setdefault(f"{node.args} {node.kwargs}", node)
+                if first is not node:
+                    node.replace_all_uses_with(first)
+                    graph.erase_node(node)
+
+        def uuid(self) -> str:
+            return "pyzoo: sums once"
+
+    return SumsOnce()
 
 
 @contextlib.contextmanager

@@ -381,3 +381,23 @@ X = torch.ones(3, 2)
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.filterwarnings("error:The step")
+def test_one_gradient_of_two_biases_is_compiled_in_half_precision():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(16, 64), nn.Linear(16, 64), nn.Linear(64, 1)
+
+        def forward(self, x):
+            loss = self.last((self.first(x) + self.second(x)).relu()).float().square().mean()
+            return loss, {}
+
+    torch.manual_seed(0)
+    module, gradients = Sum(), []
+    batch = {"x": torch.randn(8, 16)}
+    for compiled in (False, True):
+        TracedStep(module, compiled, lambda: torch.autocast("cpu", torch.bfloat16))(batch)
+        gradients.append([parameter.grad for parameter in module.parameters()])
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05)
