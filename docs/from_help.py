@@ -14,9 +14,6 @@ from pyzoo.flags import plain
 from pyzoo.settings import Field, flag, shown, walk
 from pyzoo.training import Hardware, Recipe, Table, find_recipe, find_table
 
-OF_EACH_RUN = ("run", "hardware")
-"""Headings of flags that are the same for all recipes, and stand on the page of the commands."""
-
 
 def write_reference(folder: Path) -> None:
     """Writes ``commands.md``, ``recipes/`` and ``tables.md`` into the folder of the reference."""
@@ -39,9 +36,8 @@ def _commands() -> str:
         "[the papers' tables](tables.md).",
         _printed(),
     ]
-    of_runs = [field for field in _fields(find_recipe("vae").preset()) if field.group in OF_EACH_RUN]
     shared = {
-        "train": [*of_runs, *_fields(Hardware(), cli.TrainFlags(preset="the first one"))],
+        "train": _fields(Hardware(), cli.TrainFlags(preset="the first one")),
         "reproduce": _fields(Hardware(), cli.ReproduceFlags()),
     }
     pages = {"train": "[Each recipe](recipes/index.md)", "reproduce": "[Each table](tables.md)"}
@@ -96,8 +92,8 @@ def _recipe(kind: type[Recipe], about: About) -> str:
         f"```bash\npyzoo train {kind.name}\n```",
         "An empty cell is the value of the first preset. [Flags of all recipes](../commands.md#train) come to these.",
     ]
-    fields = [field for field in _fields(first) if field.group not in OF_EACH_RUN]
-    for group in dict.fromkeys(field.group for field in sorted(fields, key=lambda field: field.group != "training")):
+    fields = sorted(_fields(first), key=lambda field: ("training", "model", "data", "run").index(field.group))
+    for group in dict.fromkeys(field.group for field in fields):
         members = [field for field in fields if field.group == group]
         parts += [f"## {group.capitalize()}", _flags(members, columns)]
     return _page(parts)

@@ -69,23 +69,27 @@ class _Compiled:
 
 
 def _sums_once() -> Any:
-    """A pass of the compiler after which a sum that is taken twice, as the gradients of two biases are, is taken once.
+    """A pass of the compiler after which a sum in half precision is taken once, where the gradients of two biases are the same.
 
-    In half precision torch 2.14 writes C++ for two of them in which a name is declared twice.
+    For two of them torch 2.14 writes C++ in which a name is declared twice. Sums that the graph returns are left: two results
+    may not share one memory.
     """
     from torch._inductor.custom_graph_pass import CustomGraphPass
 
     class SumsOnce(CustomGraphPass):
         def __call__(self, graph: torch.fx.Graph) -> None:
             seen: dict[str, torch.fx.Node] = {}
+            returned = graph.output_node().all_input_nodes
             for node in graph.find_nodes(op="call_function", target=torch.ops.aten.sum.dim_IntList):
+                if node in returned or _dtype_of(node) not in (torch.bfloat16, torch.float16):
+                    continue
                 first = seen.setdefault(f"{node.args} {node.kwargs}", node)
                 if first is not node:
                     node.replace_all_uses_with(first)
                     graph.erase_node(node)
 
         def uuid(self) -> str:
-            return "pyzoo: sums once"
+            return "pyzoo: sums in half precision, once"
 
     return SumsOnce()
 

@@ -96,9 +96,8 @@ class TracedStep:
             self._graphs.clear()
         params, buffers, modes = self._contents.read()
         trained = tuple(name for name, p in params.items() if p.requires_grad and (self._wanted is None or id(p) in self._wanted))
-        shapes = tuple((name, value.shape, value.dtype, value.device) for name, value in batch.items())
-        strides = tuple(value.stride() for part in (params, buffers, batch) for value in part.values())
-        return (trained, modes, shapes, strides, _same(batch.values())), (params, buffers, dict(batch))
+        layouts = tuple((x.shape, x.stride(), x.dtype, x.device) for part in (params, buffers, batch) for x in part.values())
+        return (trained, modes, tuple(batch), layouts, _same(batch.values())), (params, buffers, dict(batch))
 
     def _first(self, key: Any, trained: tuple[str, ...], inputs: tuple[dict[str, Tensor], ...]) -> Any:
         """Makes the graph of a key, and runs it."""

@@ -401,3 +401,39 @@ def test_one_gradient_of_two_biases_is_compiled_in_half_precision():
         TracedStep(module, compiled, lambda: torch.autocast("cpu", torch.bfloat16))(batch)
         gradients.append([parameter.grad for parameter in module.parameters()])
     torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05)
+    assert len({gradient.data_ptr() for gradient in gradients[1]}) == len(gradients[1])  # who clips them changes each once
+
+
+class Sized(nn.Module):
+    """Its loss reads a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("offset", torch.arange(4.0))
+
+    def forward(self, x):
+        loss = (self.weight * x).sum() + (2 * self.offset).sum().float()
+        return loss, {"x": loss.detach()}
+
+
+@pytest.mark.filterwarnings("error:The step")
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_buffer_of_another_type_or_size_is_noticed(whole):
+    module = Sized()
+    if whole:
+        compiled = compile_step(module, torch.optim.Adam(module.parameters(), lr=1e-8))
+        step = lambda batch: compiled(**batch)  # noqa: E731
+    else:
+        step = TracedStep(module, compiled=True)
+    batch = {"x": torch.ones(2)}
+    for offset in (
+        torch.arange(4.0),
+        torch.arange(4),
+        torch.arange(4.0, dtype=torch.float64),
+        torch.arange(8.0),
+        torch.arange(2.0),
+    ):
+        module.offset = offset
+        loss, _ = step(batch)
+        assert loss.item() == pytest.approx(2 + 2 * offset.sum().item(), rel=1e-5)
