@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,14 @@ from pathlib import Path
 from pyzoo import cli
 from pyzoo.about import About, about_all
 from pyzoo.files import write_whole
-from pyzoo.flags import plain
-from pyzoo.settings import Field, flag, shown, walk
+from pyzoo.flags import columns, plain
+from pyzoo.settings import Field, flag, flat, shown, walk
 from pyzoo.training import Hardware, Recipe, Table, find_recipe, find_table
 
 
 def write_reference(folder: Path) -> None:
     """Writes ``commands.md``, ``recipes/`` and ``tables.md`` into the folder of the reference."""
-    recipes = {name: about for name, about in about_all("pyzoo.recipes").items() if about.minutes}
-    tables = about_all("pyzoo.tables")
+    recipes, tables = about_all("pyzoo.recipes"), about_all("pyzoo.tables")
     pages = {"commands": _commands(), "tables": _tables(tables), "recipes/index": _index(recipes)}
     pages |= {f"recipes/{name}": _recipe(find_recipe(name), about) for name, about in recipes.items()}
     (folder / "recipes").mkdir(exist_ok=True)
@@ -53,13 +51,8 @@ def _commands() -> str:
 def _printed(*arguments: str) -> str:
     """What a command prints, as a block of a page."""
     output = io.StringIO()
-    before, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "86"
-    try:
-        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-            cli.main(arguments or ["--help"])
-    finally:
-        os.environ.pop("COLUMNS")
-        os.environ.update({} if before is None else {"COLUMNS": before})
+    with columns(86), contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        cli.main(arguments or ["--help"])
     lines = [line.rstrip() for line in output.getvalue().rstrip().splitlines()]
     return "\n".join(["```text", *lines, "```"])
 
@@ -82,9 +75,7 @@ def _index(recipes: Mapping[str, About]) -> str:
 
 def _recipe(kind: type[Recipe], about: About) -> str:
     """A recipe's page: what it is, and its settings by preset."""
-    presets = {name: kind.preset(name) for name in kind.presets}
-    first = next(iter(presets.values()))
-    columns = {name: {field.name: field.value for field in _fields(one)} for name, one in presets.items()}
+    values = {name: flat(kind.preset(name)) for name in kind.presets}
     parts = [
         f"# {kind.name}",
         plain(kind.__doc__),
@@ -92,10 +83,10 @@ def _recipe(kind: type[Recipe], about: About) -> str:
         f"```bash\npyzoo train {kind.name}\n```",
         "An empty cell is the value of the first preset. [Flags of all recipes](../commands.md#train) come to these.",
     ]
-    fields = sorted(_fields(first), key=lambda field: ("training", "model", "data", "run").index(field.group))
+    fields = sorted(_fields(kind()), key=lambda field: ("training", "model", "data", "run").index(field.group))
     for group in dict.fromkeys(field.group for field in fields):
         members = [field for field in fields if field.group == group]
-        parts += [f"## {group.capitalize()}", _flags(members, columns)]
+        parts += [f"## {group.capitalize()}", _flags(members, values)]
     return _page(parts)
 
 
@@ -111,12 +102,12 @@ def _fields(*settings: object) -> list[Field]:
     return [field for one in settings for _, field in walk(one) if field.has_flag]
 
 
-def _flags(fields: Sequence[Field], columns: Mapping[str, Mapping[str, object]] | None = None) -> str:
+def _flags(fields: Sequence[Field], values: Mapping[str, Mapping[str, object]] | None = None) -> str:
     """A table of flags, with a column of values for each preset, or with one of their default values."""
-    columns = columns or {"default": {field.name: field.value for field in fields}}
-    lines = [_row(["flag", "meaning", *columns]), _row(["---"] * (2 + len(columns)))]
+    values = values or {"default": {field.name: field.value for field in fields}}
+    lines = [_row(["flag", "meaning", *values]), _row(["---"] * (2 + len(values)))]
     for field in fields:
-        first, *others = (_value(values[field.name]) for values in columns.values())
+        first, *others = (_value(column[field.name]) for column in values.values())
         cells = [first, *("" if value == first else value for value in others)]
         lines.append(_row([f"`{flag(field.name)}`", _marked(field.help), *cells]))
     return "\n".join(lines)

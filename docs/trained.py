@@ -49,6 +49,7 @@ class Shipped:
 
 
 ELBO = {"test_elbo": "the evidence lower bound of test examples, in nats"}
+LIKELIHOOD = {"test_log_likelihood_quick": "log-likelihood of 1,000 test images by 500 importance samples, in nats"}
 SEPARATION = {
     "ari_fg": "adjusted Rand index of the pieces' pixels; 1 is a perfect separation",
     "ari_fg_elsewhere": "the same with another scene's slots, which says what slots that only share out places would reach",
@@ -86,7 +87,7 @@ MODELS = {
         data=MNIST,
         metrics={
             **ELBO,
-            "test_log_likelihood_quick": "log-likelihood of 1,000 test images by 500 importance samples, in nats",
+            **LIKELIHOOD,
             "edges_kept": "edges of the most likely graph, of ten",
         },
         bits=8,
@@ -113,10 +114,7 @@ MODELS = {
         use="to compare Graph VAE with: the same networks without dependencies between latents",
         limits="binarized 28 x 28 digits",
         data=MNIST,
-        metrics={
-            **ELBO,
-            "test_log_likelihood_quick": "log-likelihood of 1,000 test images by 500 importance samples, in nats",
-        },
+        metrics={**ELBO, **LIKELIHOOD},
         bits=8,
     ),
     "mib-digits": Shipped(

@@ -16,7 +16,7 @@ import tyro
 from pyzoo.errors import UsageError
 from pyzoo.settings import Field, Settings, alternatives, cut, expected, flag, walk
 
-__all__ = ["parse", "peek", "plain"]
+__all__ = ["columns", "parse", "peek", "plain"]
 
 _ORDER = ("training", "data", "model", "table", "run", "hardware")
 """The headings of the help, in this order; others come after them."""
@@ -57,8 +57,9 @@ def parse(
         groups.setdefault(field.group, []).append(field)
     kind = dataclasses.make_dataclass("flags", [(name, _group(name, members)) for name, members in groups.items()])
     output, errors = io.StringIO(), io.StringIO()
+    width = max(40, shutil.get_terminal_size().columns)  # in a terminal of very few columns tyro breaks lines for ever
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), _wide_enough():
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), columns(width):
             parsed = tyro.cli(kind, args=list(arguments), prog=prog)
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -70,10 +71,10 @@ def parse(
 
 
 @contextlib.contextmanager
-def _wide_enough() -> Iterator[None]:
-    """The context in which the terminal has 40 columns or more: in one of very few tyro breaks lines for ever."""
+def columns(count: int) -> Iterator[None]:
+    """The context in which the terminal has so many columns."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns))
+    os.environ["COLUMNS"] = str(count)
     try:
         yield
     finally:
@@ -121,8 +122,8 @@ def _placeholder(hint: Any) -> str | None:
 def _print_help(text: str, description: str) -> None:
     """Prints tyro's help with a description below the usage line, wrapped to the terminal, which tyro would not wrap."""
     usage, _, flags = text.strip().partition("\n\n")
-    columns = shutil.get_terminal_size().columns
-    paragraphs = [textwrap.fill(part, columns, break_on_hyphens=False) for part in description.split("\n\n") if part]
+    width = shutil.get_terminal_size().columns
+    paragraphs = [textwrap.fill(part, width, break_on_hyphens=False) for part in description.split("\n\n") if part]
     print("\n\n".join([usage, *paragraphs, flags]))
 
 

@@ -1,13 +1,14 @@
-"""Streams that outlive their readers: what a terminal does must not hurt a training."""
+"""Streams that outlive their readers: what a terminal does must not hurt a training. And loggers that say less."""
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-__all__ = ["lasting_streams"]
+__all__ = ["lasting_streams", "logger_at"]
 
 
 class LastingStream(io.TextIOBase):
@@ -79,3 +80,15 @@ def lasting_streams() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def logger_at(name: str, level: int) -> Iterator[None]:
+    """The context in which a logger says nothing below a level."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

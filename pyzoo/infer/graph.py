@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from pyzoo.errors import one_line
+from pyzoo.streams import logger_at
 
 __all__ = ["Graph", "compilers_reason", "has_compiler", "traced"]
 
@@ -61,7 +62,7 @@ class _Compiled:
 
             on_cpu = all(x.device.type == "cpu" for x in inputs)
             patches = {"fallback_random": True, "cpp_wrapper": on_cpu, "post_grad_custom_pre_pass": _sums_once()}
-            with _silenced("torch._inductor.ir"):  # which says of an operation that Python calls it
+            with logger_at("torch._inductor.ir", logging.ERROR):  # which warns of an operation that Python calls it
                 self.made[threads] = standalone_compile(
                     self.graph, list(inputs), dynamic_shapes="from_example_inputs", options={"config_patches": patches}
                 )
@@ -92,18 +93,6 @@ def _sums_once() -> Any:
             return "pyzoo: sums in half precision, once"
 
     return SumsOnce()
-
-
-@contextlib.contextmanager
-def _silenced(name: str) -> Iterator[None]:
-    """The context in which a logger says errors alone."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def traced(
@@ -165,7 +154,7 @@ def compilers_reason(error: Exception) -> str:
 
 
 def has_compiler() -> bool:
-    """Whether this machine seems to have the C++ compiler that ``torch.compile`` calls on a CPU."""
+    """Whether this machine seems to have the C++ compiler that torch's own calls on a CPU."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     return shutil.which(os.environ.get("CXX", usual)) is not None
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from pyzoo.errors import UsageError
 from pyzoo.settings import AtLeast, AtMost, Count, Settings
+from pyzoo.streams import logger_at
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -58,16 +59,6 @@ def using_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _only_warnings(logger: logging.Logger) -> Iterator[None]:
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +125,7 @@ class Hardware(Settings):
         strategy = "ddp" if self.processes > 1 else "auto"
         # One process is one process, whatever a cluster's or torchrun's variables say.
         plugins = [LightningEnvironment()] if self.processes == 1 else []
-        with _only_warnings(logging.getLogger("lightning_fabric")):
+        with logger_at("lightning_fabric", logging.WARNING):
             return Fabric(
                 accelerator=device.type,
                 strategy=strategy,

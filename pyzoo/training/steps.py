@@ -208,7 +208,7 @@ class Traced(Eager):
 
 
 class Compiled(Traced):
-    """Runs a step that ``torch.compile`` has compiled, Adam and all: takes seconds to minutes to start, and pays in long runs."""
+    """Runs a step that torch's compiler has compiled, Adam and all: takes seconds to minutes to start, and pays in long runs."""
 
     compiled = True
 
