@@ -5,13 +5,15 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
@@ -123,13 +125,21 @@ def traced(
         return found
 
     try:
-        with context(), torch.random.fork_rng(), pyro.validation_enabled(False):  # which would read values
+        with context(), torch.random.fork_rng(), pyro.validation_enabled(False), _shared_fakes():  # validation reads values
             graph = make_fx(flat, decomposition_table=_faster() if for_compiler else None)(*leaves)
     except RuntimeError as error:
         if "tracing tensor" not in str(error):  # so torch says that a value is read
             raise
         return None
     return None if any(_is_sized_by_values(node) for node in graph.graph.nodes) else Graph(graph, returned)
+
+
+@contextlib.contextmanager
+def _shared_fakes() -> Iterator[None]:
+    """torch notes size and type of what each node gives by a fake tensor, and without this makes a mode for every one of them,
+    which is half of the time that tracing takes."""
+    with tracing(TracingContext(FakeTensorMode())):
+        yield
 
 
 def _is_sized_by_values(node: torch.fx.Node) -> bool:
