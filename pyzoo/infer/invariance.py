@@ -182,16 +182,18 @@ class _OfLabel:
 
 
 class Prediction(_OfLabel):
-    """Cross-entropy of a label given the latents: an upper bound of I(label; rest | latents), but for a constant of the data.
+    """Cross-entropy of a label given the latents: an estimate of I(label; rest | latents), but for a constant of the data.
 
-    I(y; x | z) = H(y | z) - H(y | x), and E -log p(y | z) is at least H(y | z).
+    Where latents are inferred from what is given alone, I(y; x | z) = H(y | z) - H(y | x), and E -log p(y | z), which is at least
+    H(y | z), bounds it from above. Where the label takes part in inferring them, in training, it bounds nothing: what it measures
+    is how well the latents of a prediction predict.
 
     Args:
         model: the generative program.
         given: the views that the latents are inferred from, as they will be when the label is predicted.
     """
 
-    kind: Kind = "upper"
+    kind: Kind = "estimate"
 
     def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
         p, x, complete, _ = self.predicted(term, beliefs)

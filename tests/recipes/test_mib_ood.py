@@ -90,7 +90,7 @@ def test_penalties_say_what_they_are():
     penalties = ood().declare().penalties(ood().programs().model, 100)
     assert {penalty.name: penalty.kind for penalty in penalties} == {
         "sufficient": "upper bound",
-        "ood": "upper bound",
+        "ood": "estimate",
         "stable": "surrogate",
     }
     none = ood(stability_weight=0.0, sufficient_weight=0.0, prediction_weight=0.0)

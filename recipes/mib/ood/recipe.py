@@ -41,10 +41,11 @@ class OOD(Method):
         + \beta_3 \frac{1}{E} \sum_e \Bigl\| \frac{\partial R_e}{\partial w} \Bigr\|^2
 
     G^ood says that z follows from x and e, and y from z alone, so that y and e are independent given z. Its distance is
-    I(x, e; y | z), which the cross-entropy of p(y | z) bounds, with z drawn from q(z | x) as in a prediction; beta_1's target
-    says that z follows from x alone. The last term asks that p(y | z), a part of M^p, be the same in all environments: it is a
-    second estimator of the same distance, which sees of it what the environments add. w is a scale of the logits (IRM), or all
-    weights of p(y | z), with the curvature's metric as norm (:func:`pyzoo.infer.environment_gain`).
+    I(x, e; y | z), where eq. 18 prints a comma for the semicolon. The cross-entropy of p(y | z), with z drawn from q(z | x) as in
+    a prediction, bounds it where q(z | x, e, y) = q(z | x), which beta_1's target asks for. alpha is ours: eq. 18 has 1. The last
+    term asks that p(y | z), a part of M^p, be the same in all environments: it is a second estimator of the same distance, which
+    sees of it what the environments add. w is a scale of the logits (IRM), or all weights of p(y | z); then the norm is that of
+    the curvature, and its square is halved (:func:`pyzoo.infer.environment_gain`).
     """
 
     z_dim: Count = 8
