@@ -26,9 +26,13 @@ _ROWS = {
     "ERM": ({**_PLAIN, "stability_weight": 0.0}, ("87.4 ± 0.2", "17.1 ± 0.6")),
     "IRM": ({**_PLAIN, **_RAMP, "stability": "irm", "stability_weight": 1e4}, ("70.8 ± 0.9", "66.9 ± 2.5")),
     "OURS, environments as they are": ({**_GIVEN, **_RAMP, "stability_weight": 1e3}, ("67.8 ± 6.8", "62.1 ± 6.1")),
+    "OURS, as they are, half the labels": (
+        {**_GIVEN, **_RAMP, "stability_weight": 1e3, "labeled": 0.5},
+        ("71.4 ± 6.1", "58.7 ± 7.2"),
+    ),
     "OURS, without the penalty": ({"stability_weight": 0.0}, ("", "")),
     "OURS": ({}, ("", "")),
-    "OURS, half the labels": ({"labeled": 0.5}, ("71.4 ± 6.1", "58.7 ± 7.2")),
+    "OURS, half the labels": ({"labeled": 0.5}, ("", "")),
 }
 _LIMITS = {"Random": ("50", "50"), "Optimal invariant": ("75", "75")}
 
@@ -38,7 +42,8 @@ class MIBTable4(Table):
     """Table 4 of Zhang et al. (2020): accuracy on colored MNIST, in the environments of the training and in another one.
 
     ERM, IRM and the oracle are our networks without prior and dropout, with and without IRM's penalty, and without colors. They
-    and one row of ours have the environments as they are; the other rows of ours have them sharpened.
+    and two rows of ours have the environments as they are; the other rows of ours have them sharpened. The names of the paper's
+    rows are lost: that its last two are these two of ours is our reading.
     """
 
     name: ClassVar[str] = "mib-table4"
@@ -53,7 +58,7 @@ class MIBTable4(Table):
         "No run chooses anything by the test environment: all have the last step's parameters. Settings were chosen on colored "
         "Fashion-MNIST, and by held-out images in the training environments of colored MNIST, where accuracies should be high "
         "and equal. The paper does not sharpen environments, which is what most of the difference comes from; its numbers stand "
-        "beside the row without that."
+        "beside the rows without that."
     )
 
     seeds: tuple[int, ...] = tuple(range(10))
