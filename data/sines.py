@@ -3,7 +3,8 @@ r"""Curves made of sines: the 1D problem of CompVAE.
 .. math:: x(t) = K \tanh\Bigl(\frac{C}{K} \sum_{i=1}^{K} a_i \cos\bigl(\tfrac{2 \pi \ell_i}{T} t + \kappa_i\bigr)\Bigr),
     \qquad a_i \sim \mathcal{N}(1, 0.3^2), \quad \kappa_i \sim \mathcal{N}(0, (\pi/2)^2)
 
-Source: Berger and Sebag (2019), section 4.2. The second numbers of its N(1; 0.3) and N(0; pi/2) are taken as standard deviations.
+Source: Berger and Sebag (2019), section 4.2. The second numbers of its N(1; 0.3) and N(0; pi/2) are taken as standard deviations,
+and its sum over parts, printed from 0 to K, has K of them.
 """
 
 import math

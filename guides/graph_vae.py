@@ -7,6 +7,10 @@ Source: He et al. (2019), eq. 7 and appendix B.3. How we read its gaps:
 - Eq. 18's first line gives the variance of the fused normal, not its standard deviation.
 - A node without a possible parent has nothing to fuse: its posterior is the bottom-up normal alone.
 - Encoders: section 4.1 says ReLU, appendix B.1 ELU: ELU.
+- Section 3.1 and figure 2 fuse the model's own prediction from above, appendix B.1 has networks "optimized independently": the
+  guide has its own.
+- Below eq. 5 the KL is said to need samples. It needs them of the parents alone: given these a node's KL has a closed form, with
+  the same mean and less noise.
 """
 
 import math

@@ -7,8 +7,8 @@ One encoder for each view serves all subsets of the views: an absent view takes 
 prior.
 
 Source: Zhang, Koyama and Ishiguro (2020), eqs. 4, 12 and 13. The experts are the quotients of q(z | x_i) and p(z), so q(z | x_i)
-itself is the product of the prior and one expert; eq. 13's sigma is a variance. The paper has a network give the expert; ours
-give q(z | x_i), and the expert follows (see :class:`Quotient`).
+itself is the product of the prior and one expert; eq. 13's sigma is a variance, and the factor of its mean is sigma, not
+1 / sigma. The paper has a network give the expert; ours give q(z | x_i), and the expert follows (see :class:`Quotient`).
 """
 
 import functools

@@ -9,9 +9,11 @@ Auto-Encoder", eq. 1; networks from appendix A. How we read its gaps:
 - Text and tables disagree on the sizes of w and z in 1D (256 and 128 against 1024 and 256): the tables' are the defaults.
 - Tables 6 and 9 print ELU on rows that put out log-variances. No standard deviation could then fall under 0.6: none here.
 - Section 3.3 asks for a lower bound on the variances of p: all three have a smooth floor on the standard deviation, 0.001.
-- Table 9's last convolution cannot follow the one before it (24 channels against 16), and its images are 32x32: it maps 24 to 4.
-- ``foreign_scale``, ``place_gain``, ``w_scale``, ``x_scale`` and a moving ``x_floor`` are ours. Unless they are asked for the
-  model is the paper's; the small presets do (docs/results/compvae.md says what for).
+- Table 9's last convolution takes 16 channels where the one before it gives 24, and images of 64x64 where they are 32x32: here
+  it maps 24 to 4, at 32x32.
+- ``foreign_scale``, ``place_gain``, ``w_scale``, ``x_scale``, a moving ``x_floor``, and a ``node_noise`` of 0, which leaves out
+  the noise of eq. 5, are ours. Unless they are asked for the model is the paper's; the small presets do
+  (docs/results/compvae.md says what for).
 """
 
 import dataclasses

@@ -10,7 +10,8 @@ Structure", section 3 and appendix B. How we read its gaps:
 
 - Gates are drawn from the same p(c) in model and guide and add no term to the ELBO.
 - A node without a possible parent (the root; every node without structure) has the prior N(0, I).
-- The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first".
+- The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first". Eqs. 6 and 8
+  have the gates behind its bar, on which it does not depend.
 """
 
 import dataclasses
@@ -300,7 +301,8 @@ class BernoulliDecoder(nn.Module):
 
 
 class GaussianDecoder(nn.Module):
-    """p(x | z) for images with values in [0, 1]: the mean a sigmoid, the log-variance a linear layer behind it (appendix B.1)."""
+    """p(x | z) for images with values in [0, 1]: the mean a sigmoid, the log-variance a linear layer of what enters the
+    sigmoid (appendix B.1, which does not say of what)."""
 
     def __init__(self, in_features: int, x_shape: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()

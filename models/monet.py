@@ -13,8 +13,11 @@ Structural Relations with Message Passing Prior", supplement, sections B, D and 
   that the decoder makes. What ties these to those is the factor ``penalty/masks``, gamma KL of MONet.
 - The mixture is one for each pixel, joint over its channels, where public implementations have one for each channel.
 - Eq. 12 of the supplement has another likelihood, each slot's own weighted by its mask, and masks that are Bernoulli in each
-  slot: ``likelihood`` is "mixture" or "weighted", the same for all rows of a table.
-- Eqs. 11 and 14 charge the divergence of z^0 once for each component; here it is charged once for a scene, as in section B.
+  slot, whose divergence has a weight of 1: ``likelihood`` is "mixture" or "weighted", the same for all rows of a table, and
+  gamma is ``mask_weight`` with either. Drawn masks are shares that sum to 1 with either, too.
+- Eq. 11 decodes z_k^g itself, figure 11 and table 9 what z^0 makes of it: here it is z_k^g.
+- Eqs. 11 and 14 infer z^0 from one component, and charge its divergence once for each of them; here it is inferred from all
+  and charged once for a scene, as in section B.
 - MONet is no model of scenes without an image: it draws components independently, whose masks do not fit each other. MPP^M
   draws components that are related.
 - Decoders learn masks slowly where the likelihood's gradient is a hundred times that of gamma KL, and until they have learned

@@ -13,7 +13,8 @@ its gaps:
   term F_x|z makes them equal: the KL of z_0, which is that site's own term, and the factor ``penalty/indirect/x``.
 - Eq. 3 decodes the z_1 that the guide draws from q(z_1 | x_1). So z_1 and z_2 are sites, here points at T z and T^-1 z, whose
   densities are not scored: the factors ``penalty/coherence/z_1`` and ``.../z_2`` stand in their place, and that of z in place
-  of pi(z)'s. D is the squared maximum mean discrepancy, and its weight is not printed.
+  of pi(z)'s. D is the squared maximum mean discrepancy; its weight and its kernel are not printed. Ours is normal,
+  and its width the square root of the number of dimensions.
 - D in eq. 3 compares two distributions of one triplet, and in InfoVAE, which it follows, those of all examples together. With
   ``coherence`` "marginal" it is between all z_1 of a batch and all its T z, and can vanish though no triplet's z_1 is near its
   T z. "conditional" is ours: the mean over triplets of the discrepancy of one point z_1 to one point T z, which vanishes for
@@ -76,7 +77,8 @@ class Additive:
 
 
 class Matrix:
-    """exp(T / z_dim) z, a product of matrix and vector (section 4): exp(-T / z_dim) is the inverse, always.
+    """exp(T / z_dim) z, a product of matrix and vector. Section 4 has T z; with the exponential, which is ours, there is an
+    inverse always, exp(-T / z_dim).
 
     Without the division a T with entries of order one, as networks and N(0, I) give it, would be an enormous map.
 

@@ -52,8 +52,9 @@ class CorrelatedNormal(TorchDistribution):
     validated can reach, the covariance is singular: there is no density and no precision, and every KL to it is infinite.
 
     Source: Berger and Sebag (2019), "Compositional Variational Auto-Encoder", appendix C. Two of its equations are misprinted:
-    eq. 7, the variance of the sum, is right only in its limit (see :meth:`marginal_sum`), and eq. 9, the KL to a diagonal
-    normal, lacks a factor 1/2 on its trace term and the constant -K/2. The tests hold both against dense matrices.
+    eq. 7, the variance of the sum (:meth:`marginal_sum` has the right one), from which follows that the sum becomes certain with
+    any scales, where it does so with equal ones; and eq. 9, the KL to a diagonal normal, which lacks a factor 1/2 on its trace
+    term and the constant -K/2. The tests hold both against dense matrices.
 
     Args:
         loc: mean, (..., K).

@@ -20,7 +20,8 @@ def dual_geometric_jensen_shannon(loc: Tensor, scale: Tensor, weights: Tensor | 
     normals of positive weight are one.
 
     Source: Nielsen (2019), "On the Jensen-Shannon Symmetrization of Distances Relying on Abstract Means", definition 8 with
-    geometric means.
+    geometric means. Zhang et al. (2020), eq. 16, write a sum of KLs as this divergence, which it is not, since one of the weights
+    would be negative; their models are trained by the sum (:mod:`pyzoo.recipes.mib.methods`).
 
     Args:
         loc: means, with the normals along dimension ``dim``.

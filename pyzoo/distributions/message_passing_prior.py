@@ -50,7 +50,8 @@ class MessagePassingPrior(nn.Module):
     Source: Ren et al. (2023), "Learning Latent Structural Relations with Message Passing Prior", supplement, sections B, D, E and
     F. There messages have equal weights and the scales are fixed, s at 1 (``learn=False``, ``posterior_scale=1``). Then one
     component that is unrelated to all others spoils the mean; learned weights leave it out, and its learned scale says that h
-    does not explain it.
+    does not explain it. The ELBO of E.1 is printed with one more term, -1/2 sum_k ||h - f_k(y_k)||^2, which does not follow from
+    the line before it and is left out here: it would draw the messages of all components together, related or not.
 
     Args:
         num_components: K, at least 2.
@@ -241,6 +242,8 @@ def _require_event(value: Tensor, name: str, event_shape: tuple[int, ...]) -> No
 
 class InvertibleMap(nn.Module):
     """An invertible map of R^dim: affine couplings, each of which moves the half that the one before kept.
+
+    The supplement does not say how its three couplings share out the entries.
 
     Args:
         dim: entries, at least 2.

@@ -2,7 +2,8 @@
 
 Source: He et al. (2019). Its training (appendix B.2): Adam at 1e-3, batches of 64, 2,000 epochs of MNIST or Omniglot and 3,000 of
 CIFAR-10, a Gumbel-softmax temperature of 0.99 to the power of the epoch. The learning rate is "decreased by 0.25 every 200
-epochs", which would stop training if it were a factor: we multiply by 0.75.
+epochs", which would stop training if it were a factor: we multiply by 0.75. Warm-up of the KLs, a learning rate of the gates,
+their freezing, and other schedules of the learning rate are ours and not in ``paper``, but that the temperature stays above 0.01.
 """
 
 import dataclasses

@@ -2,7 +2,8 @@
 
 A declaration names the variables, G^p, G^q, and the networks G^k that the guide's distribution should obey, all as text. Where
 the table has another cost than one ELBO (C_1 for each of several inference networks, or C_4), the method has a ``loss`` too. That
-the rows equal the original methods' losses, written by hand, is proved in ``tests/models/test_mib_rows.py``.
+the rows equal the original methods' losses, written by hand, is proved in ``tests/models/test_mib_rows.py``. The weight of a
+label's likelihood is not the methods' but the recipe's.
 
 Source: Zhang et al. (2020), tables 1 and 2 and section 4.2. Edges of all networks but those named in its text are our reading,
 since its figures are lost; sizes, optimizer and weights were in an appendix that our copy lacks.
@@ -285,7 +286,11 @@ def _late(end: float, steps: int) -> Callable[[int], float]:
 
 @dataclasses.dataclass(frozen=True)
 class Multimodal(_SharedAndPrivate):
-    """L_x + L_u + L_z of section 4.2 (OURS-MM): the ELBO, and for each view the target that z follow from it alone."""
+    """L_x + L_u + L_z of section 4.2 (OURS-MM): the ELBO, and for each view the target that z follow from it alone.
+
+    L_z is a sum of KLs, one for the prior and one for each view. Eq. 16 calls it a Jensen-Shannon divergence, which it is not:
+    the weight of the prior in the geometric mean would be negative.
+    """
 
     cross_weight: Weight = 1.0
     """Weight of the penalties that make the shared latent follow from either view alone."""
@@ -329,7 +334,10 @@ class JMVAE(_SharedAlone):
 
 @dataclasses.dataclass(frozen=True)
 class MVAE(_SharedAlone):
-    """One shared latent, an inference network for all views and one for each (Wu and Goodman 2018): C_1 once for each network."""
+    """One shared latent, an inference network for all views and one for each (Wu and Goodman 2018): C_1 once for each network.
+
+    Table 2 prints the networks of single views as targets; the original's loss has an ELBO for each, and so has this.
+    """
 
     def loss(
         self, model: nn.Module, guide: nn.Module, kl_weights: Mapping[str, float], site_weights: Mapping[str, float]
@@ -366,9 +374,9 @@ class BiVCCA(_SharedAlone):
 class WynerVAE(_SharedAndPrivate):
     """Shared and private latents, of which the shared one holds little (Ryu et al. 2020).
 
-    Our reading: the ELBO; a weight on the information of z about both views; the targets that z follow from either view; and the
-    targets that a view depend on z and its private latent alone, which are independent of each other and of all else (rates and
-    distortion).
+    Our reading, where table 2 prints two inference networks and no weight of z's rate: the ELBO; a weight on the information of z
+    about both views; the targets that z follow from either view; and the targets that a view depend on z and its private latent
+    alone, which are independent of each other and of all else (rates and distortion).
     """
 
     succinct_weight: Weight = 0.1
@@ -427,10 +435,13 @@ class BetaVAE(VAE):
 
 @dataclasses.dataclass(frozen=True)
 class BetaTCVAE(VAE):
-    """One view whose latents, a node for each coordinate, should be independent (Chen et al. 2018): [1, C_1], [beta - 1, G^p]."""
+    """One view whose latents, a node for each coordinate, should be independent (Chen et al. 2018): [1, C_1], [beta - 1, G^p].
+
+    Table 2 prints beta for beta - 1, and a cost C_2 besides, which is a GAN's.
+    """
 
     beta: Annotated[float, AtLeast(1)] = 6.0
-    """1 and the weight of the total correlation."""
+    """Weight of the total correlation in the whole loss: 1 of it is in the ELBO, the rest is the penalty."""
 
     def dims(self, variables: Variables) -> dict[str, int]:
         return dict.fromkeys(variables.latents, 1)
@@ -450,7 +461,10 @@ class GAN(VAE):
 
 @dataclasses.dataclass(frozen=True)
 class InfoGAN(VAE):
-    """A GAN with a code that can be read off its images (Chen et al. 2016): [1, C_2], and I(c; x) made large."""
+    """A GAN with a code that can be read off its images (Chen et al. 2016): [1, C_2], and I(c; x) made large.
+
+    Table 2 gives that a weight of 1; ours is ``code_weight``.
+    """
 
     code: ClassVar[str] = "c"
 

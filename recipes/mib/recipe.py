@@ -178,9 +178,10 @@ _OURS_WITH_NUMBERS = {
 class MultimodalRecipe(PairRecipe):
     """Two views (OURS-MM): shared latents hold what they have in common, private latents what is specific to each.
 
-    It trains L_x + L_u + L_z of section 4.2. Its presets add to that bound: crossed costs; with labels, a penalty on the
-    dependence of shared and private latents; and with house numbers, KL weights that start large for the digit's private latent,
-    end large for the number's, and end small for the shared one (docs/results/mib.md says why).
+    It trains L_x + L_u + L_z of section 4.2. Its presets add to that bound: a weight of the label's likelihood, as all rows with
+    labels have (``label_weight``), and a scale of house numbers' pixels (``number_scale``); crossed costs; with labels, a penalty
+    on the dependence of shared and private latents; and with house numbers, KL weights that start large for the digit's private
+    latent, end large for the number's, and end small for the shared one (docs/results/mib.md says why).
     """
 
     name: ClassVar[str] = "mib-multimodal"

@@ -63,8 +63,9 @@ class MIBTable2(Table):
 
     A single-view row is trained on the digits alone, and has private latents alone; rows without private latents have as many
     dimensions in z as others have together. OURS-MM is there twice: as the paper has it, and with what its preset adds, which is
-    ours. The paper's table has no numbers. The last three rows are the case studies of sections 5 and 6, and a structure that is
-    learned (section 3.5), on data of their own.
+    ours. In all rows a label's likelihood has the preset's ``label_weight``, where the paper has 1. The paper's table has no
+    numbers. The last three rows are the case studies of sections 5 and 6, and a structure that is learned (section 3.5), on data
+    of their own.
     """
 
     name: ClassVar[str] = "mib-table2"

@@ -1,7 +1,7 @@
 """Training of MONet, Genesis, MPP^M and MPP^G on scenes of several pieces.
 
-Source: Burgess et al. (2019), appendix B, and Ren et al. (2023), supplement. ``paper`` has their sizes and weights; Burgess et
-al. train with RMSprop, here it is Adam.
+Source: Burgess et al. (2019), appendix B, and Ren et al. (2023), supplement. ``paper`` has their sizes, and the weights of MONet
+and Genesis for the models with the message passing prior too; Burgess et al. train with RMSprop, here it is Adam.
 """
 
 import dataclasses
@@ -321,7 +321,7 @@ class MONetRecipe(SlotsRecipe):
     """Sizes of the networks."""
 
     latent_weight: Weight = 0.5
-    """Weight of the divergence of the slots' latents from their prior."""
+    """Weight of the divergence of the slots' latents from their prior: MONet's beta, and in MPP^M that of z^c, z^g and z^0."""
 
     def latents(self) -> tuple[str, ...]:
         return ("z",)
@@ -335,7 +335,9 @@ class MPPMONetRecipe(MONetRecipe):
     """MPP^M: MONet whose slots are related by one latent of the scene, through invertible maps.
 
     All networks are MONet's; a part of each slot's latent has another prior. ``paper`` has its fixed scales and sigmoids, but no
-    batch normalization in the maps, by which an inverse would not be one.
+    batch normalization in the maps, by which an inverse would not be one; and it has MONet's likelihood and weights, so that the
+    prior alone differs, where eqs. 10 to 13 have 1 and eq. 12 another likelihood (``latent_weight``, ``mask_weight``,
+    ``likelihood``).
     """
 
     name: ClassVar[str] = "mpp-monet"

@@ -1,9 +1,9 @@
 """T-VAE and the two VAEs it is compared with: three ways to train the same encoder and decoder.
 
 Source: Giannone et al. (2019). Its training (appendix B): batches of 100, 200 epochs, Adam at 1e-4, halved every 50 epochs, and
-binary cross-entropy, which of gray pixels is the mean of log p over binarizations. What it does not say, and we
-chose: the weights of the discrepancies, and the transformations that it trains on. Presets that train for minutes also choose
-otherwise than it, see :class:`TVAERecipe`.
+binary cross-entropy, which of gray pixels is the mean of log p over binarizations. What it does not say, and we chose: the
+weights and the kernel of the discrepancies, the transformations that it trains on, and five nearest neighbors. Presets that train
+for minutes also choose otherwise than it, see :class:`TVAERecipe`.
 """
 
 import dataclasses

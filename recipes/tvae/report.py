@@ -14,7 +14,8 @@ In results.json; on test images, or, with ``--validation``, on held-out ones, an
   many of each class.
 - ``rotation_error_degrees``: T is inferred from an image turned by an angle and by its negative, and applied to other images; the
   angle by which their decoded images then turn is compared with the true one, which is 5, 10, 15 or 20 degrees either way: a T
-  without effect is 12.5 off. A VAE has no T: there it is half the difference of the two latents' means.
+  without effect is 12.5 off. A VAE has no T: there it is half the difference of the two latents' means. Latents are their
+  posteriors' means, where the paper's figure 3 draws them.
 - ``parameters``: of model and guide.
 """
 

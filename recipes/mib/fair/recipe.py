@@ -35,9 +35,9 @@ class Fair(Method):
     r"""The row of section 5 (eq. 17): u_x says what features are like, apart from what they share with the sensitive attribute.
 
     z explains what the features x and the attribute a have in common, and u_x the rest of x. G^invariant says that u_x and z are
-    independent; as far as a follows from z, u_x then tells nothing of a. G^informative says that z tells nothing of x and a:
-    what z need not hold is left to u_x. The rate of z bounds its distance, and eq. 17 weighs that rate with 1 + beta_1. (The
-    paper's prose has z keep what x holds, and the figure is lost; we train the equation. By default beta_1 is 0, as in table 3.)
+    independent; as far as a follows from z, u_x then tells nothing of a. G^informative says that z tells nothing of x and a: what
+    z need not hold is left to u_x. The rate of z bounds its distance, and eq. 17 weighs that rate with 1 + beta_1. (The paper's
+    prose has z keep what x holds, and the figure is lost; we train the equation. By default beta_1 is 0, also in our table 3.)
     Besides eq. 17 there is the rate of u_x, and the attribute's likelihood has a weight of its own, ``attribute_weight``.
     """
 

@@ -76,7 +76,7 @@ class DistributionLoss(nn.Module):
 
 
 class ScoreLoss(nn.Module):
-    """The score of the structure (eq. 15): the same ELBO, and the expected number of edges of both masks.
+    """The score of the structure (eq. 15 without L_str_reg): the same ELBO, and the expected number of edges of both masks.
 
     Args:
         loss: from a batch to the loss and its terms.
