@@ -231,7 +231,10 @@ def draw_network(
         if above == below:
             curve = 0.25 if end > start else -0.25
         else:
-            curve = 0.35 if any(_is_between(place, places[parent], places[child]) for place in places.values()) else 0.0
+            offsets = [_offset(place, places[parent], places[child]) for place in places.values()]
+            nearest = min((offset for offset in offsets if offset is not None), key=abs, default=None)
+            away = 0.0 if nearest is None else -1.0 if nearest > 0 else 1.0  # to the left of what is on the right
+            curve = 0.35 * away * (1 if below > above else -1)
         bend = f"arc3,rad={curve}"
         style = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 15, "shrinkB": 15, "color": "black"}
         axes.add_patch(FancyArrowPatch(places[parent], places[child], connectionstyle=bend, **style))
@@ -246,10 +249,11 @@ def draw_network(
     axes.set_title(title, fontsize=9)
 
 
-def _is_between(place: tuple[float, float], start: tuple[float, float], end: tuple[float, float]) -> bool:
-    """Whether a straight line between two nodes in other layers would cross a third one."""
+def _offset(place: tuple[float, float], start: tuple[float, float], end: tuple[float, float]) -> float | None:
+    """How far to the right a node is of a straight line between two in other layers; None where the line does not cross it."""
     along = (place[1] - start[1]) / (end[1] - start[1])
-    return 0 < along < 1 and abs(start[0] + along * (end[0] - start[0]) - place[0]) < 0.3
+    offset = place[0] - start[0] - along * (end[0] - start[0])
+    return offset if 0 < along < 1 and abs(offset) < 0.3 else None
 
 
 def image_sheet(images: Tensor, title: str) -> Figure:

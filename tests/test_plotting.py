@@ -48,6 +48,20 @@ def test_a_network_has_a_node_for_each_name_and_an_arrow_for_each_edge():
     assert len(set(shades)) == 2
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_arrows_pass_other_nodes_at_a_distance(flipped):
+    layers, edges = [["z"], ["u"], ["x", "y"]], [("z", "x"), ("z", "y"), ("u", "x")]
+    places = {"z": (0.0, 0.0), "u": (0.0, -100.0), "x": (-50.0, -200.0), "y": (50.0, -200.0)}  # as drawn, but for the unit
+    edges = [edge[::-1] for edge in edges] if flipped else edges
+    _, [[axes]] = figure_grid(1, 1, "t")
+    draw_network(axes, layers, edges)
+    for edge, arrow in zip(edges, axes.patches, strict=True):
+        curve = arrow.get_connectionstyle()(*(places[name] for name in edge))
+        points = torch.as_tensor(curve.to_polygons(closed_only=False)[0])
+        others = torch.tensor([place for name, place in places.items() if name not in edge], dtype=points.dtype)
+        assert torch.cdist(points, others).min() > 25, edge
+
+
 def test_image_grid():
     white, black = torch.zeros(1, 4, 4), torch.ones(1, 2, 2)
     red = torch.zeros(3, 4, 4)
