@@ -159,7 +159,8 @@ class RunFolder:
             UsageError: it is not one.
         """
         if not cls.is_run(path):
-            raise UsageError(f"{path} is not a run folder: it has no config.json")
+            why = "it has no config.json" if path.exists() else "there is nothing of that name"
+            raise UsageError(f"{path} is not a run folder: {why}")
         return cls(path)
 
     @staticmethod

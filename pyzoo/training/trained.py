@@ -102,6 +102,8 @@ class TrainedModel:
     def _read_config(self) -> dict[str, Any]:
         config = self.folder.config()
         file = self.folder.path / "config.json"
+        if "recipe" not in config:
+            raise UsageError(f"{file} does not describe a run: it has no 'recipe'")
         if config.get("format") != FORMAT:
             raise UsageError(f"{file} is of format {config.get('format', 1)}, this version reads format {FORMAT}: train it again")
         require_entries(config, Config, str(file))
