@@ -3,6 +3,18 @@
 All R2 are over fresh sets, pooled over their entries (:func:`pyzoo.evaluation.pooled_r2`), from posterior means unless it says
 otherwise. A name ends in ``/K3`` where the sets have three parts; without that they have the largest trained number (of
 distinct ones, unless it says repeated).
+
+- ``reconstruction_r2``: of x, decoded from its parts' w and from z.
+- ``subset_r2``: of the whole that a random subset of the parts makes, decoded from their w alone; ``subset_r2_sampled`` with
+  samples of w in place of means.
+- ``reconstruction_r2_repeated`` and ``subset_r2_repeated``: the same of parts that may be of one frequency, which nothing tells
+  apart; of sines alone.
+- ``label_r2``: of x, decoded from what the labels tell of w and z.
+- ``sum_of_parts_gap``: by how much the R2 of decode(sum of w) is above that of the sum of decode(w) (section 4.1): 0 if what the
+  decoder makes of a whole is the sum of what it makes of the parts.
+- ``order_gap``: the largest change of a decoded value where the parts are given in another order, which is rounding.
+- ``nats_w``, ``nats_z``, ``nats_x``: terms of the negative ELBO for each set; ``elbo`` is minus their sum.
+- ``scale_floor``, ``x_floor``: the least standard deviations of w, z and x, in their units.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
