@@ -168,8 +168,9 @@ for name, each in {"no penalties": plain, "both on z": both, "all three": pair}.
 
 # %% [markdown]
 # Without penalties z is always inferred from both views together, and nothing has trained inference from one of them
-# alone. The two penalties on z do; and when u is independent of z as well, a digit drawn with any u is of its label's
-# class. In the pictures each row begins with a label, followed by eight digits drawn given it, each with another u.
+# alone. The two penalties on z do; and when u is independent of z as well, nearly every digit is of its label's class,
+# whatever u it is drawn with. In the pictures each row begins with a label, followed by eight digits drawn given it, each
+# with another u.
 
 # %%
 first = [(test.labels == label).nonzero()[0].item() for label in range(10)]
@@ -190,8 +191,8 @@ show(exchange(pair, "digit", views["digit"][:8]), OUT / "4_exchange.png")
 # %% [markdown]
 # The recipe `mib-multimodal` also charges for the digit as it is decoded from a z that was inferred from the label
 # alone (`crossed_cost`): only u can tell the hand then. A model that it has trained comes with the package. Along its
-# rows the class stays, while slant and stroke follow the column. `u_changes_style` says by how much: 1 is the difference
-# between two digits of one class, 0 none.
+# rows the class stays, as z has it (here it takes the 5 for a 9), while slant and stroke follow the column.
+# `u_changes_style` says by how much: 1 is the difference between two digits of one class, 0 none.
 
 # %%
 charged = pyzoo.load("mib-digits")

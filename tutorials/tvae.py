@@ -114,7 +114,8 @@ for name, term in terms.items():
 # %% [markdown]
 # `coherence` deserves a word. As "marginal", all z_1 of a batch are compared with all z + T, as two clouds of points: the
 # clouds may agree while no image's z + T is anywhere near its own z_1, and then T means nothing. As "conditional" each
-# image's z_1 is compared with its own z + T. The paper can be read either way; section 5 shows what it does to T.
+# image's z_1 is compared with its own z + T. The paper can be read either way. Section 5 measures what it does to T:
+# here next to nothing, and on MNIST much (docs/results/tvae.md).
 #
 # ## 4. Training, beside two VAEs
 #
@@ -165,9 +166,10 @@ for name, each in trained.items():
     )
 
 # %% [markdown]
-# On 1,437 blurred digits and so short a training the three are alike. What the paper is about takes more images, and most
-# of all other images: trained on Fashion-MNIST, at z of 100 dimensions, T-VAE's embedding of affNIST's digits is right for
-# 73 of 100, VAE+'s for 57 and VAE's for 50 (docs/results/tvae.md has the table).
+# On 1,437 blurred digits and so short a training the three are a few points apart, and T carries rotations over no
+# better than VAE+'s latents do; in the next picture digits blur more than they turn. What the paper is about takes
+# more images, and most of all other images: trained on Fashion-MNIST, at z of 100 dimensions, T-VAE's embedding of
+# affNIST's digits is right for 73 of 100, VAE+'s for 57 and VAE's for 50 (docs/results/tvae.md has the table).
 #
 # ## 5. Carrying a transformation over
 #

@@ -10,7 +10,7 @@ ABOUT = {
     "graph-vae": About(_PAPER, "which latent depends on which, learned with the networks", _DATA, _MINUTES),
     "fc-vae": About(_PAPER, "each latent depends on all above it: Graph VAE's first baseline", _DATA, _MINUTES),
     "ladder-vae": About(_PAPER, "latents in a chain: Graph VAE's second baseline", _DATA, _MINUTES),
-    "vae": About(_PAPER, "independent latents: Graph VAE's third baseline", _DATA, _MINUTES),
+    "vae": About(_PAPER, "independent latents: a baseline of Graph VAE's", _DATA, _MINUTES),
     "graph-vae-table1": About(_PAPER, "VAE, Ladder VAE, FC-VAE and Graph VAE by their likelihoods"),
     "graph-vae-figure4": About(_PAPER, "Graph VAE by its number of nodes and latent dimensions"),
 }

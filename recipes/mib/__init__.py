@@ -22,6 +22,6 @@ ABOUT = {
     "mib-beta-tcvae": About(_PAPER, "latents that are independent of each other (beta-TCVAE)", _IMAGES, _SHORT),
     "mib-gan": About(_PAPER, "a generator trained against a discriminator (GAN)", _IMAGES, _SHORT),
     "mib-infogan": About(_PAPER, "a GAN with a code that can be read off its images (InfoGAN)", _IMAGES, _SHORT),
-    "mib-table2": About(_PAPER, "thirteen methods as declarations of one framework"),
+    "mib-table2": About(_PAPER, "eleven methods and three case studies as declarations of one framework"),
     "mib-figure3": About(_PAPER, "the framework's method, MVAE and JMVAE by what one view says of the other"),
 }
