@@ -114,6 +114,17 @@ MODELS = {
         },
         bits=8,
     ),
+    "fc-vae-mnist": Shipped(
+        command="pyzoo train fc-vae --preset long --steps 160000",
+        commit="e8425ef",
+        about="A fully connected VAE on MNIST: Graph VAE with all dependencies from the start, the third row of its table.",
+        use="to compare Graph VAE with: the same networks with every dependency between latents",
+        limits="binarized 28 x 28 digits",
+        differs=LONG,
+        data=MNIST,
+        metrics={**ELBO, **LIKELIHOOD},
+        bits=8,
+    ),
     "vae-mnist": Shipped(
         command="pyzoo train vae --preset long --steps 160000",
         commit="9600d94",
