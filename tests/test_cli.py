@@ -1,4 +1,5 @@
 import csv
+import functools
 import json
 import os
 import re
@@ -7,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
+from sklearn.manifold import TSNE
 
 from pyzoo import cli
 from pyzoo.about import entries
@@ -52,9 +55,13 @@ def train(recipe, out, *more, **fields):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """What judges of MIB's images say is not looked at here, nor are pictures."""
+    """What judges of MIB's images say is not looked at here, nor are likelihoods and pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pyzoo.recipes.mib.metrics.JUDGE_STEPS", 20)
+        for report in (GraphVAEReport, TVAEReport):
+            patch.setattr(report, "quick_images", 50)
+            patch.setattr(report, "quick_samples", 20)
+        patch.setattr("sklearn.manifold.TSNE", functools.partial(TSNE, max_iter=250))
         patch.setattr("pyzoo.files.DPI", 40)
         yield
 
@@ -62,8 +69,10 @@ def quick():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, quick):
     folder = tmp_path_factory.mktemp("runs")
-    for recipe in TINY:
-        assert train(recipe, folder / recipe) == 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The step")  # all can be traced, or are eager by default
+        for recipe in TINY:
+            assert train(recipe, folder / recipe) == 0
     return folder
 
 

@@ -21,7 +21,7 @@ In results.json; on test images, or, with ``--validation``, on held-out ones, an
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,10 +50,15 @@ _SOURCES, _TARGETS = 10, 20  # images that T is inferred from, and applied to, f
 class TVAEReport(ImageReport):
     """The report of T-VAE and of its baselines."""
 
+    quick_images: ClassVar[int] = 500
+    quick_samples: ClassVar[int] = 200
+
     def metrics(self, full: bool = False) -> dict[str, float]:
         split, (x, _) = self.recipe.measured_split, self.measured
         found = {f"{split}_elbo": -sum(site_terms(*self.pair, {"x": x}).values())}
-        found[f"{split}_log_likelihood"] = mean_log_likelihood(*self.pair, {"x": x[:500]}, 200, max_rows=2000)
+        found[f"{split}_log_likelihood"] = mean_log_likelihood(
+            *self.pair, {"x": x[: self.quick_images]}, self.quick_samples, max_rows=2000
+        )
         if full:
             found[f"{split}_log_likelihood_full"] = mean_log_likelihood(*self.pair, {"x": x}, 1000, max_rows=2000)
         found |= self._accuracies()
