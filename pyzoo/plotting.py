@@ -109,6 +109,8 @@ def show_curves(
 ) -> None:
     """Curves over their steps, (steps,) or (curves, steps) each, between -limit and limit; keys are the legend's labels.
 
+    Axes are named at the left and at the bottom of a grid.
+
     Raises:
         ValueError: there is no curve.
     """
@@ -125,8 +127,8 @@ def show_curves(
     axes.set_ylim(-limit, limit)
     axes.set_xlim(0, lines.shape[-1] - 1)
     axes.set_title(title, fontsize=9)
-    axes.tick_params(labelsize=7)
-    axes.grid(alpha=0.25, linewidth=0.5)
+    place = axes.get_subplotspec()
+    label_axes(axes, "time step" if place.is_last_row() else "", "x" if place.is_first_col() else "")
 
 
 def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:

@@ -206,7 +206,7 @@ def picture(module, title):
             lines = torch.stack([decode(module, infer(module, curves, s)[..., :kept].sum(-1))[0] for s in sites])
             show_curves(line[column], {"truth": truth, label: lines}, 3.2, f"frequencies {names}", styles)
     for line in axes:
-        line[0].legend(fontsize=7)
+        line[-1].legend(fontsize=7, loc="lower left")
     return figure
 
 

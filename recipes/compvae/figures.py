@@ -144,10 +144,7 @@ def sines_subsets(report: "SinesReport", source: Sines) -> Figure:
             styles = {"truth": _TRUTH, label: {**_MODEL, "linewidth": 1.2 if len(lines) == 1 else 0.8}}
             show_curves(line[count - kept], {"truth": truth, label: lines}, limit, heading, styles)
     for line in axes:
-        line[0].legend(fontsize=7, loc="lower left")
-        line[0].set_ylabel("x")
-    for cell in axes[-1]:
-        cell.set_xlabel("time step")
+        line[-1].legend(fontsize=7, loc="lower left")  # a single part is small, and leaves it room
     return figure
 
 

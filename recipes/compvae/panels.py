@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyzoo.data.colors import COLORS
-from pyzoo.plotting import figure_grid, label_axes, show_curves, show_image
+from pyzoo.plotting import figure_grid, show_curves, show_image
 from pyzoo.random import derive_seed
 from pyzoo.training import Choices, Panel, Slider
 
@@ -96,7 +96,6 @@ def sines_panels(report: "SinesReport") -> list[Panel]:
         }
         show_curves(cells[1], curves, limit, f"kept: {shown}", styles)
         for cell in cells:
-            label_axes(cell, "time step", "x")
             cell.legend(fontsize=7, loc="lower left")
         return figure
 
