@@ -3,6 +3,13 @@ r"""CompVAE: a whole is made of parts, and each part has a latent of its own.
 .. math:: p(x, z, \{w_i\} \mid \{\ell_i\}) = p(x \mid z, \tilde w) \, p(z \mid \tilde w) \prod_i p(w_i \mid \ell_i),
     \qquad \tilde w = \sum_i w_i
 
+What is minimized, with the guide's q (eq. 4):
+
+.. math:: \mathcal{L} = \mathbb{E}_q \Bigl[ \mathrm{KL}\bigl(q(\{w_i\} \mid x, z, \{\ell_i\}) \,\|\, \textstyle\prod_i p(w_i \mid
+    \ell_i)\bigr) + \log \frac{q(z \mid x)}{p(z \mid \tilde w)} - \log p(x \mid z, \tilde w) \Bigr]
+
+Given z the KL of w has a closed form. The term of z is a log-ratio of one draw, and may be negative: w is drawn after z.
+
 Source: Berger and Sebag (2019), "From abstract items to latent spaces to observed data and back: Compositional Variational
 Auto-Encoder", eq. 1; networks from appendix A. How we read its gaps:
 

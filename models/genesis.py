@@ -8,6 +8,10 @@ Masks share out every pixel one after the other: slot k takes a part of what is 
 of z_k^c, the global one, follows from the latent of the scene, z^0, through invertible maps: all slots are related at once, not
 in a row.
 
+What is minimized, with the guide's q and a weight that follows from how far the first term is from its goal (GECO):
+
+.. math:: \mathcal{L} = \mathbb{E}_q [-\log p(x \mid z^m, z^c)] + \beta\, \mathrm{KL}(q(z^m, z^c \mid x) \,\|\, p(z^m, z^c))
+
 Source: Engelcke, Kosiorek, Parker Jones and Posner (2020), "GENESIS: Generative Scene Inference and Sampling with Object-Centric
 Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we read them:
 

@@ -5,6 +5,11 @@ r"""Graph VAE: a VAE that learns which latent depends on which.
 A gate c_ij, zero or one, decides whether latent j may depend on latent i. With all gates open this is the fully connected VAE,
 with a chain of them the Ladder VAE, with none the plain VAE: one model, four structures.
 
+What is maximized, with the guide's q (eq. 8):
+
+.. math:: \mathcal{L} = \mathbb{E}_{p(c)\, q(z \mid x, c)} \Bigl[ \log p(x \mid z) - \sum_n \mathrm{KL}\bigl(q(z_n \mid x,
+    z_{pa(n)}, c) \,\|\, p(z_n \mid z_{pa(n)}, c)\bigr) \Bigr]
+
 Source: He, Gong, Marino, Mori and Lehrmann (2019), "Variational Autoencoders with Jointly Optimized Latent Dependency
 Structure", section 3 and appendix B. How we read its gaps:
 

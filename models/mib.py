@@ -5,6 +5,11 @@ r"""The generative model of the multivariate-information-bottleneck framework: s
 A Bayesian network over named variables, or its mask M^p, says which shared latents a view depends on. The decoder of a view takes
 all shared latents, those that are not its parents multiplied by zero, and the private latents of that view.
 
+What is minimized (eq. 8) is a cost, most often the negative ELBO, and the distance of the guide's q from networks that it should
+obey, which :class:`pyzoo.infer.Penalty` bounds or estimates:
+
+.. math:: \mathcal{L} = \mathrm{KL}(q(x, z, u) \,\|\, p(x, z, u)) + \sum_k \beta_k\, D(q \,\|\, G^k)
+
 Source: Zhang, Koyama and Ishiguro (2020), "Learning Structured Latent Factors from Dependent Data", eq. 3 and section 3.4. The
 sizes of the networks stood in an appendix that our copy lacks. Ours for images are of the usual kind: two hidden layers, one for
 labels, and three convolutions and a layer to encode house numbers, color images of 32x32 pixels. House numbers are decoded as ink

@@ -3,7 +3,12 @@ r"""MONet: a scene as a mixture of components, one for each slot; and the messag
 .. math:: p(x, z \mid m) = \prod_{k=1}^{K} p(z_k) \prod_{i} \sum_{k=1}^{K} m_{ki}\, \mathcal{N}(x_i; \hat x_{ki}(z_k), \sigma_k^2)
 
 Each pixel i belongs to one of K slots, slot k with probability m_ki. All slots share one decoder, which makes of z_k an image and
-a mask of its own. In MONet the z_k are independent. In MPP^M each splits into a local part and a global one,
+a mask of its own. What is minimized, with the guide's masks m and the decoder's, is
+
+.. math:: \mathcal{L} = \mathbb{E}_q [-\log p(x \mid z, m)] + \beta\, \mathrm{KL}(q(z \mid x, m) \,\|\, p(z)) +
+    \gamma\, \mathrm{KL}(m \,\|\, \hat m(z))
+
+In MONet the z_k are independent. In MPP^M each splits into a local part and a global one,
 z_k = (z_k^c, z_k^g), and the global parts are related by one latent of the scene, z^0, through invertible maps.
 
 Source: Burgess et al. (2019), "MONet: Unsupervised Scene Decomposition and Representation"; Ren et al. (2023), "Learning Latent

@@ -6,6 +6,11 @@ r"""T-VAE: a VAE whose latent space holds images and the transformations between
 Of a triplet of images (x, f(x), f^-1(x)) the model knows neither f nor its kind: T is a latent variable, and the map that applies
 it to z makes it one that has an inverse and an identity. Where no transformation exists, the model is a standard VAE.
 
+What is minimized, with the guide's q (eq. 3, and the indirect term that takes the place of its second):
+
+.. math:: \mathcal{L} = \mathbb{E}_q \bigl[ &-\log p(x \mid z_0) - \log p(x_1 \mid z_1) - \log p(x_2 \mid z_2) + \mathrm{KL}(q(z_0
+    \mid x) \,\|\, \pi) - \log p(x \mid z) \bigr] \\ &+ D(z_1, T z) + D(z_2, T^{-1} z) + D(z, \pi)
+
 Source: Giannone, Masci and Osendorfer (2019), "No Representation without Transformation", section 2 and appendix B. How we read
 its gaps:
 

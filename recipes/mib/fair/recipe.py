@@ -34,6 +34,9 @@ __all__ = ["Fair", "FairRecipe"]
 class Fair(Method):
     r"""The row of section 5 (eq. 17): u_x says what features are like, apart from what they share with the sensitive attribute.
 
+    .. math:: -\mathbb{E}_q \log p(x, a \mid z, u) + \beta_2 I_q(z; u)
+        + (1 + \beta_1)\, \mathbb{E}\, \mathrm{KL}(q(z \mid x, a) \,\|\, p(z))
+
     z explains what the features x and the attribute a have in common, and u_x the rest of x. G^invariant says that u_x and z are
     independent; as far as a follows from z, u_x then tells nothing of a. G^informative says that z tells nothing of x and a: what
     z need not hold is left to u_x. The rate of z bounds its distance, and eq. 17 weighs that rate with 1 + beta_1. (The paper's
