@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyzoo.plotting import draw_network, figure_grid, image_grid, label_axes, loss_history
@@ -90,5 +91,7 @@ def view_sheet(views: Mapping[str, Tensor], title: str) -> Figure:
         limit = max(1.0, view.abs().max().item())
         cell.imshow(view.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         cell.set_title(name, fontsize=8)
+        for axis in (cell.xaxis, cell.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         label_axes(cell, "coordinate", "example" if name == next(iter(views)) else "")
     return figure
