@@ -362,9 +362,10 @@ def test_runs(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "there is no folder runs/ here" in bad(capsys, "runs")
     shutil.copytree(trained / "compvae-sines", tmp_path / "runs" / "old")
-    (tmp_path / "runs" / "old" / "config.json").write_text("{}")
-    assert cli.main(["runs"]) == 0
-    assert "is of format 1" in capsys.readouterr().out
+    for config, said in {'{"recipe": "compvae-sines"}': "is of format 1", "{}": "does not describe a run"}.items():
+        (tmp_path / "runs" / "old" / "config.json").write_text(config)
+        assert cli.main(["runs"]) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_compare(trained, tmp_path, capsys):
