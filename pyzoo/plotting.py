@@ -127,8 +127,12 @@ def show_curves(
     axes.set_ylim(-limit, limit)
     axes.set_xlim(0, lines.shape[-1] - 1)
     axes.set_title(title, fontsize=9)
-    place = axes.get_subplotspec()
-    label_axes(axes, "time step" if place.is_last_row() else "", "x" if place.is_first_col() else "")
+    place = axes.get_subplotspec()  # None of axes that stand in no grid
+    label_axes(
+        axes,
+        "time step" if place is None or place.is_last_row() else "",
+        "x" if place is None or place.is_first_col() else "",
+    )
 
 
 def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:
@@ -233,10 +237,9 @@ def draw_network(
         if above == below:
             curve = 0.25 if end > start else -0.25
         else:
-            offsets = [_offset(place, places[parent], places[child]) for place in places.values()]
-            nearest = min((offset for offset in offsets if offset is not None), key=abs, default=None)
-            away = 0.0 if nearest is None else -1.0 if nearest > 0 else 1.0  # to the left of what is on the right
-            curve = 0.35 * away * (1 if below > above else -1)
+            crossed = [_crossed(place, places[parent], places[child]) for place in places.values()]
+            nearest = min((side for side in crossed if side is not None), key=abs, default=None)
+            curve = 0.0 if nearest is None else 0.35 if nearest >= 0 else -0.35  # to the right of what is on the left
         bend = f"arc3,rad={curve}"
         style = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 15, "shrinkB": 15, "color": "black"}
         axes.add_patch(FancyArrowPatch(places[parent], places[child], connectionstyle=bend, **style))
@@ -251,11 +254,11 @@ def draw_network(
     axes.set_title(title, fontsize=9)
 
 
-def _offset(place: tuple[float, float], start: tuple[float, float], end: tuple[float, float]) -> float | None:
-    """How far to the right a node is of a straight line between two in other layers; None where the line does not cross it."""
-    along = (place[1] - start[1]) / (end[1] - start[1])
-    offset = place[0] - start[0] - along * (end[0] - start[0])
-    return offset if 0 < along < 1 and abs(offset) < 0.3 else None
+def _crossed(place: tuple[float, float], start: tuple[float, float], end: tuple[float, float]) -> float | None:
+    """How far to the left of a straight line from one layer to another a node is that the line would cross; else None."""
+    (x, y), (across, up) = (place[0] - start[0], place[1] - start[1]), (end[0] - start[0], end[1] - start[1])
+    left = (across * y - up * x) / abs(up)
+    return left if 0 < y / up < 1 and abs(left) < 0.3 else None
 
 
 def image_sheet(images: Tensor, title: str) -> Figure:

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from pyzoo.infer import BayesianNetwork, Variables
 from pyzoo.plotting import draw_network, figure_grid, image_grid, image_sheet, loss_history, show_curves, show_image
@@ -19,6 +20,15 @@ def test_curves_are_drawn_with_one_label_each():
     assert len(axes.lines) == 4
     assert axes.get_legend_handles_labels()[1] == ["one", "many"]
     assert axes.get_ylim() == (-2.0, 2.0)
+
+
+def test_axes_of_curves_are_named_at_the_edges_of_a_grid_and_where_there_is_none():
+    _, grid = figure_grid(2, 2, "t")
+    alone = Figure().add_axes((0.1, 0.1, 0.8, 0.8))
+    for axes in (*grid[0], *grid[1], alone):
+        show_curves(axes, {"a": torch.zeros(3)}, 1.0)
+    names = [[(axes.get_xlabel(), axes.get_ylabel()) for axes in row] for row in (*grid, [alone])]
+    assert names == [[("", "x"), ("", "")], [("time step", "x"), ("time step", "")], [("time step", "x")]]
 
 
 def test_images_are_cut_to_their_range():
