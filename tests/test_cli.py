@@ -542,7 +542,6 @@ def tiny_preset(monkeypatch):
     for kind in (GraphVAERecipe, FCVAE, LadderVAE, PlainGraphVAE):
         monkeypatch.setitem(kind.presets, "small", {**GRAPH, **QUIET, "steps": 10, "log_every": 5, "validate_every": 5})
     monkeypatch.setattr(GraphVAEReport, "figures", lambda *arguments: iter(()))
-    monkeypatch.setattr(GraphVAEReport, "quick_samples", 20)
     monkeypatch.setattr(GraphVAEReport, "full_samples", 20)
 
 

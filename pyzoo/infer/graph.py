@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -134,12 +134,10 @@ def traced(
     return None if any(_is_sized_by_values(node) for node in graph.graph.nodes) else Graph(graph, returned)
 
 
-@contextlib.contextmanager
-def _shared_fakes() -> Iterator[None]:
+def _shared_fakes() -> contextlib.AbstractContextManager:
     """torch notes size and type of what each node gives by a fake tensor, and without this makes a mode for every one of them,
     which is half of the time that tracing takes."""
-    with tracing(TracingContext(FakeTensorMode())):
-        yield
+    return tracing(TracingContext(FakeTensorMode()))
 
 
 def _is_sized_by_values(node: torch.fx.Node) -> bool:
