@@ -4,8 +4,8 @@ A pixel at distance :math:`d_i` from site i mixes the colors of the sites with w
 intensity :math:`\beta_i \sim U(5, 10)` is the variation within a part. Each channel is then gamma-corrected, x^(1 / 2.4).
 
 Source: Berger and Sebag (2019), appendix B.2. Its table of colors has blue twice and no black; section 4.2 lists red, green,
-blue, white and black. Coordinates range from -1 to 1, and those of the sites from -0.9 to 0.9, as
-in its code; section 4.2 says 0 to 1, and a comment of the code -1.9 to 1.9.
+blue, white and black. Coordinates range from -1 to 1, and those of the sites from -0.9 to 0.9, as in its code; section 4.2 says 0
+to 1, and a comment of the code -1.9 to 1.9.
 """
 
 import random

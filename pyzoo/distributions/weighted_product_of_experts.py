@@ -31,8 +31,8 @@ class WeightedProductOfExperts(dist.Normal):
     In a multimodal VAE the experts are the quotients of q(z | x_i) and p(z): q(z | x_i) is the product of the prior and one.
 
     Source: Zhang, Koyama and Ishiguro (2020), eqs. 12 and 13, whose sigma is a variance, and whose mean is printed with a factor
-    1 / sigma for sigma. With weights of 1 this is the product of
-    Wu and Goodman (2018), "Multimodal Generative Models for Scalable Weakly-Supervised Learning".
+    1 / sigma for sigma. With weights of 1 this is the product of Wu and Goodman (2018), "Multimodal Generative Models for
+    Scalable Weakly-Supervised Learning".
 
     Args:
         loc: experts' means, with the experts along dimension ``dim``, in a VAE (batch, experts, features).
