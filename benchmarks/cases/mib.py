@@ -124,6 +124,5 @@ def _irm(device: torch.device) -> Case:
         noise = torch.randn(rows, method.z_dim, device=device)
         return irm_loss(model, guide.guide, batch["x"], y, e, noise, weight)
 
-    unweighted = dict.fromkeys(model.variables.latents, 0.0)
-    loss = NegativeELBO(model, guide, unweighted, site_weights=dict.fromkeys(model.variables.observed, 0.0))
+    loss = NegativeELBO(model, guide, site_weights=dict.fromkeys(model.variables.names, 0.0))
     return Case(model, guide, batch, by_hand, {"lr": 2e-3}, loss=loss)

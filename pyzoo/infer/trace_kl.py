@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn, cast
 
@@ -81,7 +81,8 @@ class TraceKL_ELBO(ELBO):
         kl_weights: site names and the weight of their terms, numbers or 0-dim tensors; 1 where absent.
         max_plate_nesting: as in Pyro; found by running the model where it is needed.
         vectorize_particles: draw the particles in one call, in a plate left of all others.
-        site_weights: further weights like ``kl_weights``, of any sites: of one view's likelihood, say.
+        site_weights: further weights like ``kl_weights``, of any sites: of one view's likelihood, say. A site whose weight here
+            is the number 0 is left out of the loss and of its terms: its density is not computed.
 
     Source of the baseline: Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
 
@@ -132,7 +133,7 @@ class TraceKL_ELBO(ELBO):
 
     def loss_and_terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, whose gradient is an estimate of its gradient, and the :meth:`terms` that it is made of."""
-        particles = list(self._particles(model, guide, args, kwargs))
+        particles = list(self._particles(model, guide, args, kwargs, self._left_out()))
         losses = torch.stack([self.weighted_sum(terms) for terms, _ in particles])
         loss = losses.sum() / self.num_particles  # vectorised, all particles are in one of these
         if particles[0][1] is not None:
@@ -142,7 +143,13 @@ class TraceKL_ELBO(ELBO):
             loss = loss + surrogate - surrogate.detach()  # adds to the gradient alone
         return loss, self._mean([terms for terms, _ in particles])
 
-    def _particles(self, model, guide, args, kwargs) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+    def _left_out(self) -> set[str]:
+        """Sites whose weight is the number 0; a tensor may move."""
+        return {name for name, weight in self.site_weights.items() if not isinstance(weight, Tensor) and weight == 0}
+
+    def _particles(
+        self, model, guide, args, kwargs, left_out: Collection[str] = ()
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         """Of each particle its terms, and log q of what it drew without reparameterising, None if nothing."""
         require_separate_parameters(model, guide)
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
@@ -155,12 +162,12 @@ class TraceKL_ELBO(ELBO):
                     f"Site '{name}' of the guide is not reparameterised: its gradient is estimated by comparing two or more "
                     "particles that are not vectorised. Set num_particles, or use pyro.infer.TraceGraph_ELBO."
                 )
-            yield _terms(model_trace, guide_trace, self.max_plate_nesting), score
+            yield _terms(model_trace, guide_trace, self.max_plate_nesting, left_out), score
 
     def _require_latents(self, guide_trace) -> None:
         for name in self.kl_weights:
             if name not in guide_trace.nodes or guide_trace.nodes[name]["is_observed"]:
-                latents = [name for name, site in guide_trace.nodes.items() if _is_scored(site) and not site["is_observed"]]
+                latents = [name for name, site in _scored(guide_trace).items() if not site["is_observed"]]
                 raise ValueError(f"There is a KL weight for '{name}', and the guide's latents are {sorted(latents)}.")
 
     def _warn_of_enumeration(self, guide_trace) -> None:
@@ -188,7 +195,7 @@ class TraceKL_ELBO(ELBO):
         """
         require_kind(terms, "terms", Mapping)
         weights = {**self.kl_weights, **self.site_weights}
-        if unknown := weights.keys() - terms.keys():
+        if unknown := weights.keys() - terms.keys() - self._left_out():
             raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")
         return sum(term * weights[name] if name in weights else term for name, term in terms.items())
 
@@ -243,14 +250,14 @@ def _check_weight(name: str, weight: float | Tensor) -> None:
         raise ValueError(f"The weight of '{name}' must be a finite number or a 0-dim tensor of one, at least 0, got {weight!r}.")
 
 
-def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tensor]:
+def _terms(model_trace, guide_trace, max_plate_nesting: float, left_out: Collection[str]) -> dict[str, Tensor]:
     """The sites' shares of one particle, in the order of the model's story, the guide's own sites last."""
     log_prob = partial(_log_prob, max_plate_nesting=max_plate_nesting)
-    guide_sites = {name: site for name, site in guide_trace.nodes.items() if _is_scored(site)}
+    if unknown := set(left_out) - model_trace.nodes.keys() - guide_trace.nodes.keys():
+        raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(_scored(model_trace))}.")
+    model_sites, guide_sites = ({k: v for k, v in _scored(t).items() if k not in left_out} for t in (model_trace, guide_trace))
     terms = {}
-    for name, site in model_trace.nodes.items():
-        if not _is_scored(site):
-            continue
+    for name, site in model_sites.items():
         q = guide_sites.pop(name, None)
         if site["is_observed"] or q is None:
             terms[name] = -log_prob(site)
@@ -262,7 +269,7 @@ def _terms(model_trace, guide_trace, max_plate_nesting: float) -> dict[str, Tens
             terms[name] = log_prob(q) - log_prob(site)
     terms.update((name, log_prob(q)) for name, q in guide_sites.items())
     if not terms:
-        raise ValueError("No site of the model or the guide counts: there are none, or all are masked out.")
+        raise ValueError("No site of the model or the guide counts: there are none, all are masked out, or their weights are 0.")
     return terms
 
 
@@ -287,6 +294,11 @@ def _wants_score(site: dict[str, Any]) -> bool:
     """Whether a site of the guide draws something without reparameterising it."""
     drawn = site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)
     return drawn and not site["fn"].has_rsample
+
+
+def _scored(program: Trace) -> dict[str, dict[str, Any]]:
+    """A program's sites that count, by name."""
+    return {name: site for name, site in program.nodes.items() if _is_scored(site)}
 
 
 def _is_scored(site: dict[str, Any]) -> bool:

@@ -78,7 +78,7 @@ class StructuredRecipe(Recipe):
         return objectives
 
     def site_weights(self) -> dict[str, float]:
-        """Constant weights of observed sites."""
+        """Constant weights of sites."""
         return {}
 
     def objective(

@@ -453,3 +453,30 @@ def test_programs_of_which_nothing_counts():
 
     with pytest.raises(ValueError, match="No site of the model or the guide counts"):
         TraceKL_ELBO().loss(program, program)
+
+
+def test_a_site_of_weight_0_is_left_out_and_its_density_is_not_computed():
+    class Refusing(dist.Normal):
+        def log_prob(self, value):
+            raise AssertionError("nobody asked for this density")
+
+    def model(x, kind=Refusing):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+            pyro.sample("x", kind(z, 1.0).to_event(1), obs=x)
+
+    def guide(x, kind=Refusing):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.7).to_event(1), infer=analytic)
+
+    x = torch.randn(5, 1, dtype=torch.float64)
+    elbo = TraceKL_ELBO(site_weights={"x": 0.0})
+    loss, terms = elbo.loss_and_terms(model, guide, x)
+    assert list(terms) == ["z"]
+    assert loss == terms["z"]
+    elbo.site_weights["x"] = torch.tensor(0.0)  # which may move
+    assert set(elbo.loss_and_terms(model, guide, x, dist.Normal)[1]) == {"x", "z"}
+    with pytest.raises(ValueError, match=r"weight for \['y'\], but the sites are \['x', 'z'\]"):
+        TraceKL_ELBO(site_weights={"y": 0}).loss(model, guide, x)
+    with pytest.raises(ValueError, match="their weights are 0"):
+        TraceKL_ELBO(site_weights={"x": 0, "z": 0}).loss(model, guide, x)

@@ -53,7 +53,7 @@ class OOD(Method):
     u_dim: Count = 8
     """Dimensions of the latent for the rest of the image."""
     dist_weight: Weight = 1e-4
-    """Weight of L_dist, the negative ELBO of image, label and environment; alpha."""
+    """Weight of L_dist, the negative ELBO of image, label and environment; alpha. With 0 it is not computed."""
     sufficient_weight: Weight = 1e-2
     """Weight of the target that z follow from the image alone; beta_1."""
     prediction_weight: Weight = 1.0
@@ -65,6 +65,11 @@ class OOD(Method):
     stability_ramp: Share = 0.0
     """Share of the steps over which that weight grows, by equal factors from 1. If a large one were there at once, shapes would
     not be learned."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        others = self.sufficient_weight, self.prediction_weight, self.stability_weight
+        self.require(self.dist_weight or any(others), "dist_weight", "above 0 where all other weights are 0")
 
     def declare(self, views: tuple[str, ...]) -> Declaration:
         x, y, e = views
@@ -90,7 +95,7 @@ class OOD(Method):
         return {"z": self.z_dim, "u": self.u_dim}
 
     def kl_weights(self, variables: Variables, steps: int) -> dict[str, Callable[[int], float]]:
-        return dict.fromkeys(variables.latents, lambda step: self.dist_weight)
+        return {}  # they do not move
 
     def penalty_shares(self, steps: int) -> dict[str, Callable[[int], float]]:
         if not self.stability_weight or not self.stability_ramp:
@@ -234,7 +239,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         return {"x_shape": tuple(self.training_set.images.shape[1:]), "num_environments": len(self.color_flips)}
 
     def site_weights(self) -> dict[str, float]:
-        return dict.fromkeys(self.views, self.method.dist_weight)
+        return dict.fromkeys(self.declare().variables.names, self.method.dist_weight)
 
     def objective(self, *arguments: Any, **options: Any) -> Objective:
         return super().objective(*arguments, **options, weight_decay=self.weight_decay)
