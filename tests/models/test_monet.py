@@ -49,14 +49,6 @@ class TestMPPMONet(PairTests):
         return {"x": torch.rand(2, 3, 8, 8)}
 
 
-@pytest.fixture
-def at_mean(monkeypatch):
-    """Latents at the means of their posteriors, so that losses can be written by hand."""
-    monkeypatch.setattr(
-        torch.distributions.Normal, "rsample", lambda self, shape=(): self.loc.expand(self._extended_shape(shape))
-    )
-
-
 def normal_kl(loc, scale):
     return (0.5 * (loc**2 + scale**2 - 1) - scale.log()).flatten(1).sum(1)
 

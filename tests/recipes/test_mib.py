@@ -9,6 +9,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from hsic import HSIC
 from pyzoo.data.multimodal import NUM_CLASSES
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import site_terms
@@ -237,23 +238,6 @@ def test_the_bare_guide_of_a_run_has_no_penalties():
 
 
 # Your own row -----------------------------------------------------------------------------------------------------
-
-
-class HSIC:
-    """The Hilbert-Schmidt independence criterion of two latents."""
-
-    kind = "surrogate"
-
-    def suits(self, sign, term, q):
-        return sign > 0 and not term.given and (term.left | term.right) <= set(q.variables.latents)
-
-    def estimate(self, term, beliefs):
-        first, second = (self.centered_kernel(beliefs.joined(side)[1]) for side in (term.left, term.right))
-        return (first * second).sum() / (len(first) - 1) ** 2
-
-    def centered_kernel(self, draws):
-        kernel = torch.exp(-torch.cdist(draws, draws).square() / (2 * draws.shape[1]))
-        return kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
 
 
 @dataclasses.dataclass(frozen=True)

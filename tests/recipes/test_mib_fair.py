@@ -7,7 +7,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pyzoo.data.tables import synthetic_table
-from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import fairness_metrics, leakage
 from pyzoo.infer import dependence, total_correlation
@@ -19,16 +18,6 @@ from pyzoo.training import Hardware, Run
 from tiny import FAIR, fair, trained_state
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def at_mean(monkeypatch):
-    """Latents at the means of their posteriors, so that losses can be written by hand."""
-
-    def rsample(self, sample_shape=()):
-        return self.loc.expand(self.shape(sample_shape))
-
-    monkeypatch.setattr(WeightedProductOfExperts, "rsample", rsample)
 
 
 def trained(recipe, path):

@@ -8,7 +8,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pyzoo.data.environments import colored_images
 from pyzoo.data.files import image_data, write_npz
-from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.errors import UsageError
 from pyzoo.recipes.mib.ood.recipe import OODRecipe
 from pyzoo.recipes.mib.ood.report import environment_information
@@ -21,14 +20,6 @@ COLOR_INFORMATION = 0.5 * sum(a * math.log(a / m) for a, m in ((0.2, 0.15), (0.8
     a * math.log(a / m) for a, m in ((0.1, 0.15), (0.9, 0.85))
 )
 """I(color; e | y) in nats, for shares 0.2 and 0.1 of other colors."""
-
-
-@pytest.fixture
-def at_mean(monkeypatch):
-    """Latents at the means of their posteriors, so that losses can be written by hand."""
-    monkeypatch.setattr(
-        WeightedProductOfExperts, "rsample", lambda self, sample_shape=(): self.loc.expand(self.shape(sample_shape))
-    )
 
 
 def product(experts, rows=None):
