@@ -219,7 +219,7 @@ class SlotsRecipe(ImageRecipe):
 
     def objectives(self, pair: Pair) -> list[Objective]:
         module, after_step = self.loss(pair)
-        groups, rates = self._groups(module, pair.model.relations)
+        groups, rates = self._groups(module, pair)
         return [
             Objective(
                 module,
@@ -231,20 +231,9 @@ class SlotsRecipe(ImageRecipe):
             )
         ]
 
-    def _groups(self, module: nn.Module, relations: nn.Module | None) -> tuple[list[dict[str, Any]], list[Rate]]:
-        """The parameters, those of the relations apart, and how the learning rate of each group changes.
-
-        The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to
-        them. As the networks settle, the relations are learned faster.
-        """
-        networks = constant_linear(self.steps, self.decay_after)
-        if relations is None:
-            return [{"params": list(module.parameters())}], [networks]
-        related = {id(parameter) for parameter in relations.parameters()}
-        others = [parameter for parameter in module.parameters() if id(parameter) not in related]
-        start = self.decay_after * self.steps
-        rising = linear(1.0, self.relation_speed, self.steps - start, start)
-        return [{"params": others}, {"params": list(relations.parameters())}], [networks, rising]
+    def _groups(self, module: nn.Module, pair: Pair) -> tuple[list[dict[str, Any]], list[Rate]]:
+        """The parameters in groups, and how the learning rate of each group changes."""
+        return [{"params": list(module.parameters())}], [constant_linear(self.steps, self.decay_after)]
 
     def report(self, pair: Pair, device: torch.device) -> SlotsReport:
         return SlotsReport(self, pair, device)
@@ -331,7 +320,27 @@ class MONetRecipe(SlotsRecipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class MPPMONetRecipe(MONetRecipe):
+class RelatedSlotsRecipe(SlotsRecipe):
+    """What recipes share whose slots are related by one latent of the scene."""
+
+    relation_speed: Positive = 4.0
+    """Learning rate at the end of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
+    networks' falls."""
+
+    def _groups(self, module: nn.Module, pair: Pair) -> tuple[list[dict[str, Any]], list[Rate]]:
+        # The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to
+        # them. As the networks settle, the relations are learned faster.
+        _, networks = super()._groups(module, pair)
+        related = list(pair.model.relations.parameters())
+        apart = {id(parameter) for parameter in related}
+        others = [parameter for parameter in module.parameters() if id(parameter) not in apart]
+        start = self.decay_after * self.steps
+        rising = linear(1.0, self.relation_speed, self.steps - start, start)
+        return [{"params": others}, {"params": related}], [*networks, rising]
+
+
+@dataclasses.dataclass(frozen=True)
+class MPPMONetRecipe(RelatedSlotsRecipe, MONetRecipe):
     """MPP^M: MONet whose slots are related by one latent of the scene, through invertible maps.
 
     All networks are MONet's; a part of each slot's latent has another prior. ``paper`` has its fixed scales and sigmoids, but no
@@ -350,9 +359,6 @@ class MPPMONetRecipe(MONetRecipe):
 
     networks: MPPMONetNetworks = MPPMONetNetworks()
     """Sizes of the networks."""
-    relation_speed: Positive = 4.0
-    """Learning rate at the end of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
-    networks' falls."""
 
     def latents(self) -> tuple[str, ...]:
         return ("z_c", "z_g", "z_0")
@@ -400,7 +406,7 @@ class GenesisRecipe(SlotsRecipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class MPPGenesisRecipe(GenesisRecipe):
+class MPPGenesisRecipe(RelatedSlotsRecipe, GenesisRecipe):
     """MPP^G: Genesis whose slots are related by one latent of the scene, through invertible maps.
 
     All networks are Genesis's; a part of what each slot looks like has another prior. ``paper`` is as that of mpp-monet.
@@ -416,9 +422,6 @@ class MPPGenesisRecipe(GenesisRecipe):
 
     networks: MPPGenesisNetworks = MPPGenesisNetworks()
     """Sizes of the networks."""
-    relation_speed: Positive = 4.0
-    """Learning rate at the end of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
-    networks' falls."""
 
     def latents(self) -> tuple[str, ...]:
         return (*super().latents(), "z_g", "z_0")
