@@ -15,6 +15,7 @@ Structure", section 3 and appendix B. How we read its gaps:
 
 - Gates are drawn from the same p(c) in model and guide and add no term to the ELBO.
 - A node without a possible parent (the root; every node without structure) has the prior N(0, I).
+- Nothing in eq. 8 charges for an edge, and more edges can only raise it. ``edge_cost`` does, and is ours.
 - The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first". Eqs. 6 and 8
   have the gates behind its bar, on which it does not depend.
 """
@@ -40,7 +41,7 @@ from pyzoo.checks import (
     require_sizes,
 )
 from pyzoo.nn import Networks, scale_from_log_variance
-from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Widths
+from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Weight, Widths
 
 __all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "GraphVAENetworks", "NodeNetwork", "Structure", "mlp"]
 
@@ -192,9 +193,11 @@ class GraphVAE(PyroModule):
             mean and log-variance; keys "1" to "N".
         decoder: network from its input nodes side by side, z_1 first, to a distribution over one x for each row.
         decoder_input: which nodes are its input, "all" or "first", which is z_1.
+        edge_cost: what each learned edge costs in training, in nats of an image, times its probability.
 
     Raises:
-        ValueError: a network of ``top_down`` is missing or too many, ``node_dim`` is below 1, or ``decoder_input`` is neither.
+        ValueError: a network of ``top_down`` is missing or too many, ``node_dim`` is below 1, ``decoder_input`` is neither, or
+            ``edge_cost`` is negative.
 
     Example:
         >>> networks = GraphVAENetworks(
@@ -212,9 +215,11 @@ class GraphVAE(PyroModule):
         top_down: nn.ModuleDict,
         decoder: nn.Module,
         decoder_input: Literal["all", "first"] = "all",
+        edge_cost: float = 0.0,
     ) -> None:
         super().__init__("model")
         require_count(node_dim, "node_dim")
+        require_number(edge_cost, "edge_cost", AtLeast(0))
         if decoder_input not in ("all", "first"):
             raise ValueError(f"decoder_input is 'all' or 'first', not '{decoder_input}'.")
         require_networks(top_down, gates)
@@ -223,6 +228,7 @@ class GraphVAE(PyroModule):
         self.top_down = top_down
         self.decoder = decoder
         self.decoder_input = decoder_input
+        self.edge_cost = edge_cost
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Draws the gates, the nodes from z_N to z_1, then x; returns x.
@@ -238,6 +244,9 @@ class GraphVAE(PyroModule):
         num_nodes = len(gates)
         size = num_rows(x, size)
         with pyro.plate("data", size) as rows:
+            if self.edge_cost and self.gates.learned and self.gates.training:
+                cost = self.edge_cost * self.gates.probabilities().sum()
+                pyro.factor("penalty/edges", -cost.expand(len(rows)))
             z: dict[int, Tensor] = {}
             for node in reversed(range(num_nodes)):
                 loc, scale = self.prior(z, gates, node, len(rows))
@@ -401,6 +410,8 @@ class GraphVAENetworks(Networks):
     """Gradient estimator of the gates: Gumbel-softmax, or the score function with the other particles as its baseline."""
     initial_gate: Annotated[float, Above(0), Below(1)] = 0.5
     """Initial probability of an edge."""
+    edge_cost: Weight = 0.0
+    """What each edge costs in training, in nats of an image, times its probability; the paper has no cost."""
     structure: Annotated[Structure, NoFlag()] = "learned"
     """Which gates are open; see :class:`Gates`."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 28, 28)
@@ -413,6 +424,7 @@ class GraphVAENetworks(Networks):
         self.require(self.latent_dim % self.nodes == 0, "latent_dim", f"a multiple of --nodes {self.nodes}")
         relaxed = self.structure == "learned" or self.gate_estimator == "relaxed"
         self.require(relaxed, "gate_estimator", "relaxed where no gate is learned")
+        self.require(self.structure == "learned" or not self.edge_cost, "edge_cost", "0 where no gate is learned")
 
     @property
     def node_dim(self) -> int:
@@ -434,7 +446,7 @@ class GraphVAENetworks(Networks):
         in_features = self.latent_dim if self.decoder_input == "all" else self.node_dim
         decoder = decoders[self.likelihood](in_features, self.x_shape, self.widths[::-1])
         top_down = top_down_networks(gates, self.node_dim, self.hidden_dim)
-        return GraphVAE(gates, self.node_dim, top_down, decoder, self.decoder_input)
+        return GraphVAE(gates, self.node_dim, top_down, decoder, self.decoder_input, self.edge_cost)
 
     def guide(self, model: GraphVAE) -> PyroModule:
         from pyzoo.guides.graph_vae import graph_vae_guide

@@ -448,6 +448,22 @@ def test_gates_add_no_term_and_learn_from_the_others():
     assert (gradient != 0).all()
 
 
+@pytest.mark.parametrize("estimator", ["relaxed", "hard"])
+def test_an_edge_costs_its_price_times_its_probability_in_training_alone(estimator):
+    model, guide = pair(estimator=estimator, edge_cost=0.3)
+    with torch.no_grad():
+        model.gates.logits.copy_(torch.tensor([-1.0, 0.0, 2.0]))
+    elbo, x = TraceKL_ELBO(num_particles=2), images()
+    cost = elbo.terms(model, guide, x=x)["penalty/edges"] / len(x)
+    torch.testing.assert_close(cost, 0.3 * model.gates.logits.sigmoid().sum())
+    p = model.gates.logits.detach().sigmoid()
+    torch.testing.assert_close(torch.autograd.grad(cost, model.gates.logits)[0], 0.3 * p * (1 - p))
+    model.eval()
+    assert "penalty/edges" not in elbo.terms(model, guide, x=x)  # it is no part of the bound
+    with pytest.raises(UsageError, match="--edge-cost must be 0 where no gate is learned, got"):
+        pair("full", edge_cost=0.3)
+
+
 @structures
 def test_full_gates_of_the_guide(structure):
     model, guide = pair(structure, guide_gates="full")
