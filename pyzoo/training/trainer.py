@@ -29,7 +29,7 @@ from pyzoo.training.steps import Eager, Traced, make_step
 
 __all__ = ["LostProcess", "NonFiniteLoss", "Stopped", "Trainer"]
 
-WORTH_MEASURING = 100  # steps; in shorter runs neither threads nor engines are measured
+WORTH_MEASURING = 100  # steps; in shorter runs nothing is traced, and neither threads nor engines are measured
 WORTH_COMPILING = 1200.0  # seconds of training, of which a compiled step saves at least what it takes to compile it
 
 
@@ -81,8 +81,9 @@ class Trainer:
         self.fabric.launch()
         self.device: torch.device = self.fabric.device
         engine = self.hardware.engine
-        if engine == "auto":  # torch can't trace in its anomaly mode
-            engine = "eager" if torch.is_anomaly_enabled() else recipe.engine
+        if engine == "auto":  # a traced step is the same, bit for bit; torch can't trace in its anomaly mode
+            is_short = recipe.steps < WORTH_MEASURING
+            engine = "eager" if is_short or torch.is_anomaly_enabled() else recipe.engine
         self.pair = self.pair.to(self.device)
         self.step_of: list[Eager] = [
             make_step(objective, engine, self.fabric, len(self.objectives) > 1) for objective in self.objectives
