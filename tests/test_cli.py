@@ -35,6 +35,7 @@ RECIPES = {name: entry.load() for name, entry in entries("pyzoo.recipes").items(
 TABLES = (
     "graph-vae-table1",
     "graph-vae-figure4",
+    "graph-vae-gates",
     "mib-figure3",
     "mib-table2",
     "mib-table3",

@@ -12,5 +12,6 @@ ABOUT = {
     "ladder-vae": About(_PAPER, "latents in a chain: Graph VAE's second baseline", _DATA, _MINUTES),
     "vae": About(_PAPER, "independent latents: a baseline of Graph VAE's", _DATA, _MINUTES),
     "graph-vae-table1": About(_PAPER, "VAE, Ladder VAE, FC-VAE and Graph VAE by their likelihoods"),
+    "graph-vae-gates": About(_PAPER, "what closes gates: ways to train them, and a cost for each edge"),
     "graph-vae-figure4": About(_PAPER, "Graph VAE by its number of nodes and latent dimensions"),
 }

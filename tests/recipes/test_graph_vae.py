@@ -16,7 +16,7 @@ from pyzoo.plotting import figure_grid
 from pyzoo.recipes.graph_vae.figures import latent_means, likelihood_by_division, likelihood_over_training, monitored
 from pyzoo.recipes.graph_vae.recipe import FCVAE, GraphVAERecipe, LadderVAE, PlainVAE
 from pyzoo.recipes.graph_vae.report import bits_per_dimension
-from pyzoo.recipes.graph_vae.tables import GraphVAEFigure4, GraphVAETable1
+from pyzoo.recipes.graph_vae.tables import GraphVAEFigure4, GraphVAEGates, GraphVAETable1
 from pyzoo.settings import flat
 from pyzoo.training import Hardware, Run
 from tiny import blank, graph, state_of, trained_state, trainer_of
@@ -473,3 +473,19 @@ def test_a_run_ends_in_tables_and_figures(finished):
     assert [name for name, _ in division.figures(runs, {})] == ["figure4_divisions"]
     assert list(division.figures({}, {})) == []
     assert "| M = 4, N = 2, N' = 2 | 0 |" in division.render({})
+
+
+def test_the_table_of_what_closes_gates(finished):
+    table = GraphVAEGates(preset="digits", seeds=(0,), edge_costs=(0.2,))
+    recipes = {row.label: table.recipe(row, 0) for row in table.rows()}
+    assert recipes["an edge costs 0.2 nats"].networks.edge_cost == 0.2
+    assert recipes["no warm-up, an edge costs 0.2 nats"].warmup_steps == 0
+    as_published = recipes["gates trained as in the paper"]
+    paper = GraphVAERecipe.preset("paper")
+    for name in ("warmup_steps", "gate_learning_rate", "settle_margin", "temperature_decay"):
+        assert getattr(as_published, name) == getattr(paper, name)
+    runs = {row.label: [finished, finished] for row in table.rows()}
+    [(name, figure)] = table.figures(runs, {})
+    assert name == "gates"
+    assert len(figure.axes[0].lines) == len(recipes)
+    assert list(table.figures({row.label: [] for row in table.rows()}, {})) == []
