@@ -138,6 +138,12 @@ MODELS = {
         about="A fully connected VAE on MNIST: Graph VAE with all dependencies from the start, the third row of its table.",
         use="to compare Graph VAE with: the same networks with every dependency between latents",
     ),
+    "ladder-vae-mnist": long_run(
+        "ladder-vae",
+        commit="e8425ef",
+        about="A Ladder VAE on MNIST: five latent nodes in a chain, the second row of Graph VAE's table.",
+        use="to compare Graph VAE with: the same networks with dependencies along a chain alone",
+    ),
     "vae-mnist": long_run(
         "vae",
         commit="9600d94",
