@@ -15,7 +15,7 @@ Structure", section 3 and appendix B. How we read its gaps:
 
 - Gates are drawn from the same p(c) in model and guide and add no term to the ELBO.
 - A node without a possible parent (the root; every node without structure) has the prior N(0, I).
-- Nothing in eq. 8 charges for an edge, and more edges can only raise it. ``edge_cost`` does, and is ours.
+- Nothing in eq. 8 charges for an edge: its largest value is never lower with one more. ``edge_cost`` charges, and is ours.
 - The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first". Eqs. 6 and 8
   have the gates behind its bar, on which it does not depend.
 """
@@ -411,7 +411,8 @@ class GraphVAENetworks(Networks):
     initial_gate: Annotated[float, Above(0), Below(1)] = 0.5
     """Initial probability of an edge."""
     edge_cost: Weight = 0.0
-    """What each edge costs in training, in nats of an image, times its probability; the paper has no cost."""
+    """What each edge costs in training, in nats of an image, times its probability; the paper has no cost. A gate that
+    --settle-margin has frozen no longer changes."""
     structure: Annotated[Structure, NoFlag()] = "learned"
     """Which gates are open; see :class:`Gates`."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (1, 28, 28)

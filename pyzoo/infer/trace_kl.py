@@ -82,7 +82,7 @@ class TraceKL_ELBO(ELBO):
         max_plate_nesting: as in Pyro; found by running the model where it is needed.
         vectorize_particles: draw the particles in one call, in a plate left of all others.
         site_weights: further weights like ``kl_weights``, of any sites: of one view's likelihood, say. A site whose weight here
-            is the number 0 is left out of the loss and of its terms: its density is not computed.
+            is the number 0 is left out of :meth:`loss_and_terms`, which does not compute its density; :meth:`terms` has it.
 
     Source of the baseline: Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
 
@@ -133,7 +133,7 @@ class TraceKL_ELBO(ELBO):
 
     def loss_and_terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, whose gradient is an estimate of its gradient, and the :meth:`terms` that it is made of."""
-        particles = list(self._particles(model, guide, args, kwargs, self._left_out()))
+        particles = list(self._particles(model, guide, args, kwargs, self.left_out))
         losses = torch.stack([self.weighted_sum(terms) for terms, _ in particles])
         loss = losses.sum() / self.num_particles  # vectorised, all particles are in one of these
         if particles[0][1] is not None:
@@ -143,8 +143,9 @@ class TraceKL_ELBO(ELBO):
             loss = loss + surrogate - surrogate.detach()  # adds to the gradient alone
         return loss, self._mean([terms for terms, _ in particles])
 
-    def _left_out(self) -> set[str]:
-        """Sites whose weight is the number 0; a tensor may move."""
+    @property
+    def left_out(self) -> set[str]:
+        """Sites that the loss leaves out: those whose weight is the number 0. A tensor may move."""
         return {name for name, weight in self.site_weights.items() if not isinstance(weight, Tensor) and weight == 0}
 
     def _particles(
@@ -191,11 +192,11 @@ class TraceKL_ELBO(ELBO):
         """The loss that these terms make.
 
         Raises:
-            ValueError: a weight is for a site that is not among them.
+            ValueError: a weight other than 0 is for a site that is not among them.
         """
         require_kind(terms, "terms", Mapping)
         weights = {**self.kl_weights, **self.site_weights}
-        if unknown := weights.keys() - terms.keys() - self._left_out():
+        if unknown := weights.keys() - terms.keys() - self.left_out:
             raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(terms)}.")
         return sum(term * weights[name] if name in weights else term for name, term in terms.items())
 
@@ -253,9 +254,13 @@ def _check_weight(name: str, weight: float | Tensor) -> None:
 def _terms(model_trace, guide_trace, max_plate_nesting: float, left_out: Collection[str]) -> dict[str, Tensor]:
     """The sites' shares of one particle, in the order of the model's story, the guide's own sites last."""
     log_prob = partial(_log_prob, max_plate_nesting=max_plate_nesting)
-    if unknown := set(left_out) - model_trace.nodes.keys() - guide_trace.nodes.keys():
-        raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(_scored(model_trace))}.")
-    model_sites, guide_sites = ({k: v for k, v in _scored(t).items() if k not in left_out} for t in (model_trace, guide_trace))
+    model_sites, guide_sites = _scored(model_trace), _scored(guide_trace)
+    sites = model_sites.keys() | guide_sites.keys()
+    if unknown := set(left_out) - sites:
+        raise ValueError(f"There is a weight for {sorted(unknown)}, but the sites are {sorted(sites)}.")
+    for name in left_out:
+        model_sites.pop(name, None)
+        guide_sites.pop(name, None)
     terms = {}
     for name, site in model_sites.items():
         q = guide_sites.pop(name, None)
@@ -360,7 +365,7 @@ class NegativeELBO(nn.Module):
         guide: the inference program, with the same keyword arguments.
         kl_weights: sites with a weight, and its first value.
         num_particles: samples of the guide to average over.
-        site_weights: further sites with a weight, which nothing moves; any site may have one.
+        site_weights: further sites with a weight, which nothing moves; any site may have one. One of weight 0 is left out.
 
     Example:
         >>> class Model(pyro.nn.PyroModule):
@@ -401,7 +406,7 @@ class NegativeELBO(nn.Module):
             self.register_buffer(f"kl_weight_{name}", torch.tensor(float(weight)))
 
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss, and each site's unweighted and detached share; both in nats per example."""
+        """The weighted loss, and the unweighted and detached share of each site in it; both in nats per example."""
         self.elbo.kl_weights = {name: self.get_buffer(f"kl_weight_{name}") for name in self._weighted}
         given = [value for value in batch.values() if value is not None]
         for name, value in batch.items():

@@ -79,10 +79,11 @@ class Hardware(Settings):
     """Threads on a CPU. 0 takes the number that is fastest when the run starts; the run then keeps it, since the last digits of
     sums depend on it."""
     engine: Literal["auto", "eager", "traced", "compiled", "captured"] = "auto"
-    """How a step is run; auto is the recipe's choice: eager below a hundred steps, and compiled where training would take more
-    than twenty minutes. eager runs model and guide as they stand, as several processes do in any case. traced records the
-    arithmetic of their first run and repeats it, bit-identical, but without Python code that would change. compiled compiles that
-    record, which takes a minute or two. captured, on a CUDA device, repeats whole steps as one CUDA graph."""
+    """How a step is run; auto is eager in runs of fewer than a hundred steps, otherwise what the recipe says, eager or traced,
+    and compiled where training would take more than twenty minutes. eager runs model and guide as they stand, as several
+    processes do in any case. traced records the arithmetic of their first run and repeats it, bit-identical, but without Python
+    code that would change. compiled compiles that record, which takes a minute or two. captured, on a CUDA device, repeats whole
+    steps as one CUDA graph."""
 
     @property
     def processes(self) -> int:

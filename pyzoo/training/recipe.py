@@ -78,7 +78,7 @@ class Recipe(Settings):
     incidental: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_seconds", "log"})
     """Settings that change nothing about what is learned and measured."""
     engine: ClassVar[Literal["eager", "traced"]] = "eager"
-    """What ``--engine auto`` means; traced steps of a long run are compiled, and very short runs are eager."""
+    """What ``--engine auto`` means, but in very short runs, which are eager; traced steps of a long run are compiled."""
     group: ClassVar[str] = "training"
 
     networks: Networks = dataclasses.field(default_factory=Networks)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pyzoo.errors import UsageError
-from pyzoo.infer import CompiledStep, TracedStep
+from pyzoo.infer import CompiledStep, NegativeELBO, TracedStep
 from pyzoo.infer.traced import MOST_GRAPHS
 from pyzoo.infer.update import update
 from pyzoo.training.checkpoint import StepState, require_same_form
@@ -49,7 +49,7 @@ class Eager:
         objective: what to make small.
         fabric: the launcher, which places the module and, with several processes, averages gradients.
         one_of_several: whether other objectives share the module's parameters. They can't each be wrapped for several
-            processes: then the gradients of those that this one moves are averaged here.
+            processes, nor can a module with parameters that its loss leaves out: then gradients are averaged here.
     """
 
     compiled = False
@@ -60,8 +60,8 @@ class Eager:
         self.fabric = fabric
         self.module: nn.Module = objective.module.to(fabric.device)
         self.parameters = [parameter for parameter in objective.parameters if parameter.requires_grad]
-        self._shared = one_of_several and fabric.world_size > 1
-        self.forward = self.module if self._shared else fabric.setup_module(self.module)
+        self._averages = fabric.world_size > 1 and (one_of_several or _leaves_out(self.module))
+        self.forward = self.module if self._averages else fabric.setup_module(self.module)
         self.optimizer = objective.optimizer(objective.groups)
         self.scheduler = objective.scheduler(self.optimizer) if objective.scheduler else None
         self.skipped = torch.zeros((), device=fabric.device)
@@ -87,7 +87,7 @@ class Eager:
     def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Leaves the gradient at the parameters; returns the loss and its terms, detached."""
         self.optimizer.zero_grad()
-        if self._shared:
+        if self._averages:
             with self.fabric.autocast():
                 loss, terms = self.forward(**batch)
             loss.backward(inputs=self.parameters)
@@ -172,6 +172,11 @@ class Eager:
         optimizer = self.objective.optimizer([number])
         optimizer.step()
         return dict(optimizer.state[number])
+
+
+def _leaves_out(module: nn.Module) -> bool:
+    """Whether a loss leaves out sites, whose own parameters then have no gradient."""
+    return any(part.elbo.left_out for part in module.modules() if isinstance(part, NegativeELBO))
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

@@ -29,7 +29,8 @@ from pyzoo.training.steps import Eager, Traced, make_step
 
 __all__ = ["LostProcess", "NonFiniteLoss", "Stopped", "Trainer"]
 
-WORTH_MEASURING = 100  # steps; in shorter runs nothing is traced, and neither threads nor engines are measured
+WORTH_TRACING = 100  # steps, in which tracing them pays
+WORTH_MEASURING = 100  # steps; in shorter runs the number of threads is not measured
 WORTH_COMPILING = 1200.0  # seconds of training, of which a compiled step saves at least what it takes to compile it
 
 
@@ -81,8 +82,8 @@ class Trainer:
         self.fabric.launch()
         self.device: torch.device = self.fabric.device
         engine = self.hardware.engine
-        if engine == "auto":  # a traced step is the same, bit for bit; torch can't trace in its anomaly mode
-            is_short = recipe.steps < WORTH_MEASURING
+        if engine == "auto":  # torch can't trace in its anomaly mode
+            is_short = recipe.steps < WORTH_TRACING
             engine = "eager" if is_short or torch.is_anomaly_enabled() else recipe.engine
         self.pair = self.pair.to(self.device)
         self.step_of: list[Eager] = [
@@ -151,7 +152,7 @@ class Trainer:
         traced = [step for step in self.step_of if isinstance(step, Traced) and not step.compiled]
         if self.hardware.engine != "auto" or self.step or len(traced) < len(self.step_of) or self.device.type != "cpu":
             return ""
-        if self.recipe.steps < WORTH_MEASURING or not has_compiler():
+        if not has_compiler():
             return ""
         if self._measured is None:
             with self._leaving_no_trace(), using_threads(self.threads):

@@ -64,23 +64,28 @@ def gates_over_training(history: Sequence[Mapping[str, float]], num_nodes: int) 
 
 
 def edges_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> Figure:
-    """The sum of the edges' probabilities over training, for each label the mean of its runs and a band over them.
+    """The expected number of edges, for each label the mean of its runs, and a band from their least to their largest.
 
     Args:
         histories: for each label the rows of metrics.csv of its runs.
     """
-    figure, [[axes]] = figure_grid(1, 1, "Edges that are open, over training: the sum of their probabilities", cell=(7.0, 3.8))
+    figure, [[axes]] = figure_grid(1, 1, "Expected number of edges over training", cell=(7.0, 3.8))
     palette = matplotlib.colormaps["tab20"]
     for index, (label, runs) in enumerate(histories.items()):
         rows = min(map(len, runs))
         steps = [row["step"] for row in runs[0][:rows]]
-        sums = torch.tensor([[sum(v for k, v in row.items() if k.startswith("gate_")) for row in run[:rows]] for run in runs])
+        sums = torch.tensor([[_expected_edges(row) for row in run[:rows]] for run in runs])
         axes.plot(steps, sums.mean(0), label=label, color=palette(index % 20), linewidth=1.4)
-        axes.fill_between(steps, sums.amin(0), sums.amax(0), color=palette(index % 20), alpha=0.15, linewidth=0)
+        if len(runs) > 1:
+            axes.fill_between(steps, sums.amin(0), sums.amax(0), color=palette(index % 20), alpha=0.15, linewidth=0)
     axes.set_ylim(bottom=0)
     label_axes(axes, "training step", "edges")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _expected_edges(row: Mapping[str, float]) -> float:
+    return math.fsum(value for name, value in row.items() if name.startswith("gate_"))
 
 
 def graph_picture(probabilities: Tensor, title: str) -> Figure:

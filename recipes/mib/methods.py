@@ -201,7 +201,7 @@ class Method(Settings):
         raise NotImplementedError
 
     def kl_weights(self, variables: Variables, steps: int) -> dict[str, Callable[[int], float]]:
-        """For each latent whose KL weight is not 1 throughout, that weight as a function of the step."""
+        """For each latent whose KL weight changes in training, that weight as a function of the step."""
         return {}
 
     def penalty_shares(self, steps: int) -> dict[str, Callable[[int], float]]:
@@ -217,7 +217,7 @@ class Method(Settings):
             model: the generative program.
             guide: the guide, with its penalties if it has any.
             kl_weights: of latents, which schedules may move.
-            site_weights: of further sites.
+            site_weights: of further sites, latents or views, which do not change.
         """
         return NegativeELBO(model, guide, kl_weights, site_weights=site_weights)
 

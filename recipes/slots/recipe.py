@@ -324,7 +324,7 @@ class RelatedSlotsRecipe(SlotsRecipe):
     """What recipes share whose slots are related by one latent of the scene."""
 
     relation_speed: Positive = 4.0
-    """Learning rate at the end of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
+    """Final learning rate of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
     networks' falls."""
 
     def _groups(self, module: nn.Module, pair: Pair) -> tuple[list[dict[str, Any]], list[Rate]]:
@@ -340,7 +340,7 @@ class RelatedSlotsRecipe(SlotsRecipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class MPPMONetRecipe(RelatedSlotsRecipe, MONetRecipe):
+class MPPMONetRecipe(MONetRecipe, RelatedSlotsRecipe):
     """MPP^M: MONet whose slots are related by one latent of the scene, through invertible maps.
 
     All networks are MONet's; a part of each slot's latent has another prior. ``paper`` has its fixed scales and sigmoids, but no
@@ -406,7 +406,7 @@ class GenesisRecipe(SlotsRecipe):
 
 
 @dataclasses.dataclass(frozen=True)
-class MPPGenesisRecipe(RelatedSlotsRecipe, GenesisRecipe):
+class MPPGenesisRecipe(GenesisRecipe, RelatedSlotsRecipe):
     """MPP^G: Genesis whose slots are related by one latent of the scene, through invertible maps.
 
     All networks are Genesis's; a part of what each slot looks like has another prior. ``paper`` is as that of mpp-monet.

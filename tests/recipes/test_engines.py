@@ -11,12 +11,9 @@ from pyzoo.training import Hardware, find_recipe
 from pyzoo.training.steps import Compiled, Eager, make_step
 from tiny import tiny
 
-EAGER = [name for name in sorted(entries("pyzoo.recipes")) if find_recipe(name).engine == "eager"]
-"""Those of the other engine by default are trained by it in tests/test_cli.py."""
-
 
 @pytest.mark.filterwarnings("error:The step")
-@pytest.mark.parametrize("name", EAGER)
+@pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
 def test_every_recipe_can_be_traced(name):
     recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
     recipe.prepare()

@@ -480,7 +480,7 @@ def test_the_table_of_what_closes_gates(finished):
     recipes = {row.label: table.recipe(row, 0) for row in table.rows()}
     assert recipes["an edge costs 0.2 nats"].networks.edge_cost == 0.2
     assert recipes["no warm-up, an edge costs 0.2 nats"].warmup_steps == 0
-    as_published = recipes["gates trained as in the paper"]
+    as_published = recipes["no warm-up, the paper's settings of the gates"]
     paper = GraphVAERecipe.preset("paper")
     for name in ("warmup_steps", "gate_learning_rate", "settle_margin", "temperature_decay"):
         assert getattr(as_published, name) == getattr(paper, name)
@@ -489,3 +489,7 @@ def test_the_table_of_what_closes_gates(finished):
     assert name == "gates"
     assert len(figure.axes[0].lines) == len(recipes)
     assert list(table.figures({row.label: [] for row in table.rows()}, {})) == []
+    with pytest.raises(UsageError, match="--preset must be one that warms up the KLs"):
+        GraphVAEGates(preset="paper")
+    with pytest.raises(UsageError, match="--edge-costs must be positive"):
+        GraphVAEGates(edge_costs=(0.0,))

@@ -1,6 +1,10 @@
 """Section 6: the objective of eq. 18 by hand, invariance where the color is the only thing that changes, and the table."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +17,7 @@ from pyzoo.recipes.mib.ood.recipe import OODRecipe
 from pyzoo.recipes.mib.ood.report import environment_information
 from pyzoo.recipes.mib.ood.tables import MIBTable4
 from pyzoo.training import Hardware, Run
-from tiny import OOD, ood, trained_state
+from tiny import OOD, flags, ood, tiny, trained_state
 
 CPU = torch.device("cpu")
 COLOR_INFORMATION = 0.5 * sum(a * math.log(a / m) for a, m in ((0.2, 0.15), (0.8, 0.85))) + 0.5 * sum(
@@ -76,6 +80,19 @@ def test_the_objective_is_eq_18(at_mean, labeled, alpha):
         stability = stability + slopes[::2].mean() * slopes[1::2].mean() / 2
     expected = alpha * costs.mean() + 0.7 * kl(q_z, q_zx).mean() + 1.5 * information + 20.0 * stability
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_two_processes_train_what_leaves_parameters_without_a_gradient(tmp_path):
+    fields = {"dist_weight": 0.0, "sufficient_weight": 0.0, "steps": 2, "sharpen": False, "batch_size": 12}
+    command = ["train", "mib-ood", *flags({**tiny("mib-ood"), **fields}), "--device", "cpu", "--devices", "2", "--no-figures"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pyzoo.cli", *command, "--no-evaluate", "--no-progress", "--out", tmp_path / "run"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_penalties_say_what_they_are():

@@ -18,6 +18,14 @@ from tiny import FAIR
 SETTINGS = {**FAIR, "steps": 6, "progress": False, "figures": False, "device": "cpu"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def steps_are_traced():
+    """As those of longer runs are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyzoo.training.trainer.WORTH_TRACING", 0)
+        yield
+
+
 @contextlib.contextmanager
 def default_dtype(dtype):
     before = torch.get_default_dtype()

@@ -15,6 +15,7 @@ from torch import nn
 from pyzoo.errors import UsageError
 from pyzoo.recipes.compvae.recipe import CompVAESines
 from pyzoo.training import NonFiniteLoss, Objective, RunFolder, Schedule, Stopped, constant
+from pyzoo.training.steps import Eager, Traced
 from tiny import SINES, colors, graph, made, sines, state_of, trained_state, trainer_of
 from toy import RootLoss, ToyLoss, shared_layer, toy
 
@@ -489,9 +490,15 @@ def test_threads_are_not_measured_where_there_is_nothing_to_choose(tmp_path, nob
     assert short.choose_threads() == ""
 
 
+def test_very_short_runs_are_eager(tmp_path):
+    for steps, engine, kind in ((99, "auto", Eager), (100, "auto", Traced), (99, "traced", Traced)):
+        trainer = trainer_of(graph(steps=steps), tmp_path / f"{steps}-{engine}", engine)
+        assert [type(step) for step in trainer.step_of] == [kind]
+
+
 @pytest.mark.slow
 def test_steps_of_a_long_run_are_compiled(tmp_path, monkeypatch):
-    monkeypatch.setattr("pyzoo.training.trainer.WORTH_MEASURING", 1)
+    monkeypatch.setattr("pyzoo.training.trainer.WORTH_TRACING", 1)
     monkeypatch.setattr("pyzoo.training.trainer.has_compiler", lambda: True)
     monkeypatch.setattr("torch._inductor.standalone_compile", lambda graph, inputs, **options: graph)
     expected = trained_state(graph(steps=6), tmp_path / "traced", "traced")

@@ -94,9 +94,6 @@ class OOD(Method):
     def dims(self, variables: Variables) -> dict[str, int]:
         return {"z": self.z_dim, "u": self.u_dim}
 
-    def kl_weights(self, variables: Variables, steps: int) -> dict[str, Callable[[int], float]]:
-        return {}  # they do not move
-
     def penalty_shares(self, steps: int) -> dict[str, Callable[[int], float]]:
         if not self.stability_weight or not self.stability_ramp:
             return {}
