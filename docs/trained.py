@@ -269,7 +269,8 @@ def card(name: str, shipped: Shipped, model: TrainedModel) -> str:
         f"`{shipped.command}` at commit {shipped.commit}: {results['trained']:,} steps in {took} on {threads} "
         f"thread{'s' if threads > 1 else ''} of an {results['machine'].partition(',')[0]} machine{kept}"
     )
-    bits = {32: "as they were trained", 16: "matrices in half precision", 8: "matrices in 8 bits, with a step for each row"}
+    in_8_bits = "matrices in 8 bits, with a step for each row, and small ones in half precision"
+    bits = {32: "as they were trained", 16: "matrices in half precision", 8: in_8_bits}
     rows = {
         "What it is": f"`{model.config['recipe']}`, {results['parameters']:,} parameters, after {model.recipe.about.paper}",
         "Intended use": shipped.use,

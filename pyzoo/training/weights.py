@@ -20,6 +20,10 @@ WEIGHTS = "weights.safetensors"
 Bits = Literal[8, 16, 32]
 """Bits of each number in a matrix of weights."""
 
+_SMALL = 5000
+"""Numbers of a matrix that is in 16 bits where larger ones are in 8. It weighs little, and what it does can weigh much: the means
+and variances of a few latents come out of such."""
+
 _STEP = ":step"
 """Ends the name of the steps between neighboring whole numbers of a matrix in 8 bits, one for each of its rows."""
 
@@ -30,9 +34,9 @@ _SAME = "same"
 def save_weights(path: Path, states: dict[str, dict[str, Tensor]], bits: Bits = 16) -> str:
     """Writes the states of some modules into one file.
 
-    Matrices and kernels are rounded: to half precision in 16 bits, or to whole numbers times a step for each of their rows in 8.
-    Those that would not be finite then stay as they are, and so do vectors, such as biases. Equal tensors, such as those that two
-    modules share, are written once.
+    Matrices and kernels are rounded: to half precision in 16 bits, or to whole numbers times a step for each of their rows in 8,
+    but for small ones, which are then in 16. Those that would not be finite then stay as they are, and so do vectors, such as
+    biases. Equal tensors, such as those that two modules share, are written once.
 
     Args:
         path: the file.
@@ -105,9 +109,10 @@ def _rounded(name: str, value: Tensor, bits: Bits) -> dict[str, Tensor]:
     """A tensor as the file holds it."""
     if value.dim() < 2 or not value.is_floating_point() or not value.numel() or bits == 32:
         return {name: value.contiguous().clone()}
-    if not value.isfinite().all() or (bits == 16 and not value.half().isfinite().all()):
+    in_half = bits == 16 or value.numel() <= _SMALL
+    if not value.isfinite().all() or (in_half and not value.half().isfinite().all()):
         return {name: value.contiguous().clone()}
-    if bits == 16:
+    if in_half:
         return {name: value.half().contiguous()}
     rows = value.float().flatten(1)
     step = rows.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127

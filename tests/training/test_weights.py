@@ -13,12 +13,12 @@ from pyzoo.training.weights import load_weights, save_weights
 def states():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(4, 5))
-    guide = nn.ModuleDict({"shared": model[2], "own": nn.Linear(5, 5)})
+    guide = nn.ModuleDict({"shared": model[2], "own": nn.Linear(80, 70)})
     return {"model": model.state_dict(), "guide": guide.state_dict()}
 
 
-@pytest.mark.parametrize(("bits", "error"), [(32, 0.0), (16, 2**-11), (8, 0.5 / 127 * 1.001)])
-def test_weights_come_back_up_to_their_rounding(states, tmp_path, bits, error):
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_weights_come_back_up_to_their_rounding(states, tmp_path, bits):
     file = tmp_path / "weights.safetensors"
     found = load_weights(file, save_weights(file, states, bits))
     assert found.keys() == states.keys()
@@ -30,12 +30,15 @@ def test_weights_come_back_up_to_their_rounding(states, tmp_path, bits, error):
             if value.dim() < 2:
                 assert torch.equal(back, value)
             else:
+                error = {32: 0.0, 16: 2**-11, 8: 0.5 / 127 * 1.001 if name == "own.weight" else 2**-11}[
+                    bits
+                ]  # small ones have 16
                 largest = value.flatten(1).abs().amax(1).reshape(-1, *[1] * (value.dim() - 1))
                 assert ((back - value).abs() <= error * largest).all()
 
 
 def test_a_row_of_zeros_is_kept_in_eight_bits(tmp_path):
-    matrix = torch.tensor([[0.0, 0.0], [1.0, -2.0]])
+    matrix = torch.tensor([[0.0, 0.0], [1.0, -2.0]]).repeat(1, 2000)
     found = load_weights(tmp_path / "w", save_weights(tmp_path / "w", {"model": {"weight": matrix}}, 8))
     assert torch.allclose(found["model"]["weight"], matrix, atol=2 / 254)
 
@@ -52,7 +55,7 @@ def test_equal_tensors_are_written_once(tmp_path):
 
 
 def test_what_rounding_would_make_infinite_stays_as_it_is(tmp_path):
-    large = torch.tensor([[1e6, 1.0], [torch.inf, 2.0]])
+    large = torch.tensor([[1e6, 1.0], [torch.inf, 2.0]]).repeat(1, 4000)
     for bits in (8, 16):
         for matrix in (large[:1], large):
             found = load_weights(tmp_path / "w", save_weights(tmp_path / "w", {"model": {"weight": matrix}}, bits))["model"][
