@@ -4,6 +4,7 @@ import builtins
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -35,6 +36,7 @@ __all__ = [
     "show",
     "show_curves",
     "show_image",
+    "show_runs",
 ]
 
 
@@ -133,6 +135,25 @@ def show_curves(
         "time step" if place is None or place.is_last_row() else "",
         "x" if place is None or place.is_first_col() else "",
     )
+
+
+def show_runs(axes: Axes, runs: Sequence[Sequence[tuple[float, float]]], label: str, **line: Any) -> None:
+    """Draws over the training steps the mean of several runs, and a band from their least to their largest.
+
+    Args:
+        axes: where to draw.
+        runs: one or more, each as steps and values; as far as the shortest goes.
+        label: of the line.
+        **line: how it is drawn.
+    """
+    length = min(map(len, runs))
+    steps = [step for step, _ in runs[0][:length]]
+    values = torch.tensor([[value for _, value in run[:length]] for run in runs])
+    [drawn] = axes.plot(steps, values.mean(0).tolist(), label=label, **line)
+    if len(runs) > 1:
+        axes.fill_between(
+            steps, values.amin(0).tolist(), values.amax(0).tolist(), color=drawn.get_color(), alpha=0.2, linewidth=0
+        )
 
 
 def show_image(axes: Axes, image: Tensor | None, title: str = "") -> None:

@@ -5,7 +5,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyzoo.infer import BayesianNetwork, Variables
-from pyzoo.plotting import draw_network, figure_grid, image_grid, image_sheet, loss_history, show_curves, show_image
+from pyzoo.plotting import draw_network, figure_grid, image_grid, image_sheet, loss_history, show_curves, show_image, show_runs
 
 
 def test_grid_and_title():
@@ -29,6 +29,18 @@ def test_axes_of_curves_are_named_at_the_edges_of_a_grid_and_where_there_is_none
         show_curves(axes, {"a": torch.zeros(3)}, 1.0)
     names = [[(axes.get_xlabel(), axes.get_ylabel()) for axes in row] for row in (*grid, [alone])]
     assert names == [[("", "x"), ("", "")], [("time step", "x"), ("time step", "")], [("time step", "x")]]
+
+
+def test_runs_are_their_mean_and_a_band_as_far_as_the_shortest_goes():
+    _, [[one, two]] = figure_grid(1, 2, "t")
+    long, short = [(1, 2.0), (2, 4.0), (3, 9.0)], [(1, 4.0), (2, 8.0)]
+    show_runs(one, [long], "one")
+    show_runs(two, [long, short], "two", color="red")
+    assert [len(axes.collections) for axes in (one, two)] == [0, 1]
+    assert two.lines[0].get_xydata().tolist() == [[1, 3], [2, 6]]
+    corners = two.collections[0].get_paths()[0].vertices
+    assert corners[corners[:, 0] == 2, 1].min() == 4
+    assert corners[corners[:, 0] == 2, 1].max() == 8
 
 
 def test_images_are_cut_to_their_range():

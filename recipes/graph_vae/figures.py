@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch
 from torch import Tensor
 
 from pyzoo.evaluation import generate, posterior_means, reconstruct
-from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history
+from pyzoo.plotting import figure_grid, image_grid, label_axes, loss_history, show_runs
 
 if TYPE_CHECKING:
     from pyzoo.recipes.graph_vae.report import GraphVAEReport
@@ -72,12 +72,8 @@ def edges_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[str, f
     figure, [[axes]] = figure_grid(1, 1, "Expected number of edges over training", cell=(7.0, 3.8))
     palette = matplotlib.colormaps["tab20"]
     for index, (label, runs) in enumerate(histories.items()):
-        rows = min(map(len, runs))
-        steps = [row["step"] for row in runs[0][:rows]]
-        sums = torch.tensor([[_expected_edges(row) for row in run[:rows]] for run in runs])
-        axes.plot(steps, sums.mean(0), label=label, color=palette(index % 20), linewidth=1.4)
-        if len(runs) > 1:
-            axes.fill_between(steps, sums.amin(0), sums.amax(0), color=palette(index % 20), alpha=0.15, linewidth=0)
+        sums = [[(row["step"], _expected_edges(row)) for row in run] for run in runs]
+        show_runs(axes, sums, label, color=palette(index % 20), linewidth=1.4)
     axes.set_ylim(bottom=0)
     label_axes(axes, "training step", "edges")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -148,11 +144,8 @@ def likelihood_over_training(histories: Mapping[str, Sequence[Sequence[Mapping[s
     """
     figure, [[axes]] = figure_grid(1, 1, title, cell=(6.0, 3.6))
     for label, runs in histories.items():
-        steps = [row["step"] for row in min(runs, key=len)]
-        values = torch.tensor([[row["log_likelihood"] for row in run[: len(steps)]] for run in runs])
-        [line] = axes.plot(steps, values.mean(0).tolist(), label=label, linewidth=1.4, marker=".")
-        if len(runs) > 1:
-            axes.fill_between(steps, values.amin(0).tolist(), values.amax(0).tolist(), alpha=0.2, color=line.get_color())
+        likelihoods = [[(row["step"], row["log_likelihood"]) for row in run] for run in runs]
+        show_runs(axes, likelihoods, label, linewidth=1.4, marker=".")
     final = torch.tensor([run[-1]["log_likelihood"] for runs in histories.values() for run in runs])
     axes.set_ylim(final.min().item() - 15, final.max().item() + 2)  # the first steps would flatten what differs
     label_axes(axes, "training step", "nats per image")

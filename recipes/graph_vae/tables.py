@@ -165,15 +165,20 @@ class GraphVAEFigure4(Table):
             yield "figure4_divisions", likelihood_by_division(found, title)
 
 
-_PAPERS_GATES = {"warmup_steps": 0, "gate_learning_rate": None, "settle_margin": 0.0, "temperature_decay": 0.99}
-_TRAININGS: dict[str, dict[str, object]] = {
-    "no warm-up of the KLs": {"warmup_steps": 0},
-    "no warm-up, the paper's settings of the gates": _PAPERS_GATES,
-    "gate learning rate 0.001": {"gate_learning_rate": 1e-3},
-    "temperature halved each epoch": {"temperature_decay": 0.5},
-    "gates start at 0.1": {"initial_gate": 0.1},
-    "gates start at 0.9": {"initial_gate": 0.9},
-}
+_OF_GATES = ("warmup_steps", "gate_learning_rate", "settle_margin", "temperature_decay")
+
+
+def _trainings_of_gates() -> dict[str, dict[str, object]]:
+    """Other ways to train gates than the preset's."""
+    paper = GraphVAERecipe.preset("paper")
+    return {
+        "no warm-up of the KLs": {"warmup_steps": 0},
+        "no warm-up, the paper's settings of the gates": {name: getattr(paper, name) for name in _OF_GATES},
+        "gate learning rate 0.001": {"gate_learning_rate": 1e-3},
+        "temperature halved each epoch": {"temperature_decay": 0.5},
+        "gates start at 0.1": {"initial_gate": 0.1},
+        "gates start at 0.9": {"initial_gate": 0.9},
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +209,7 @@ class GraphVAEGates(Table):
         shared = {"data": self.data or _data_of(self.preset), "data_dir": self.data_dir}
         costs = {f"an edge costs {cost!r} nats": {"edge_cost": cost} for cost in self.edge_costs}
         cold = {f"no warm-up, {label}": {**fields, "warmup_steps": 0} for label, fields in costs.items()}
-        trainings = {"preset": {}, **costs, **cold, **_TRAININGS}
+        trainings = {"preset": {}, **costs, **cold, **_trainings_of_gates()}
         return [Row(label, GraphVAERecipe, {**shared, **fields}) for label, fields in trainings.items()]
 
     def figures(self, runs: Mapping[str, Sequence[Run]], references: References) -> Iterator[tuple[str, "Figure"]]:

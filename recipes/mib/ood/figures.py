@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyzoo.plotting import figure_grid, image_sheet, label_axes
+from pyzoo.plotting import figure_grid, image_sheet, label_axes, show_runs
 from pyzoo.recipes.mib.figures import losses, networks
 
 if TYPE_CHECKING:
@@ -43,11 +43,8 @@ def accuracies(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
     figure, axes = figure_grid(1, len(histories), title, cell=(3.2, 2.8))
     for cell, (method, runs) in zip(axes[0], histories.items(), strict=True):
         for index, (column, name) in enumerate(names.items()):
-            steps = [row["step"] for row in runs[0] if column in row]
-            curves = torch.tensor([[row[column] for row in run if column in row][: len(steps)] for run in runs])
-            color = f"C{index}"
-            cell.plot(steps, curves.mean(0), color=color, label=name)
-            cell.fill_between(steps, curves.amin(0), curves.amax(0), color=color, alpha=0.15, linewidth=0)
+            curves = [[(row["step"], row[column]) for row in run if column in row] for run in runs]
+            show_runs(cell, curves, name, color=f"C{index}")
         cell.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
         cell.set_ylim(0, 1)
         cell.set_title(method, fontsize=9)
