@@ -84,14 +84,15 @@ def place_on_site(path: Path) -> Path | None:
 
 
 def on_site(text: str, folder: Path, page: Path) -> str:
-    """A page's text whose links to files of the repository lead to the site's pages; where there is none, without the link."""
+    """A page's text whose links to files of the repository lead to the site's pages; without a link where there is no other."""
 
     def replaced(match: re.Match) -> str:
         words, link, anchor = match["words"], match["link"], match["anchor"] or ""
         if "://" in link or not link:
             return match[0]
         place = place_on_site((folder / link).resolve())
-        return words[1:-1] if place is None else f"{words}({os.path.relpath(place, page.parent)}{anchor})"
+        no_other = place is None or (place == page and not anchor)
+        return words[1:-1] if no_other else f"{words}({os.path.relpath(place, page.parent)}{anchor})"
 
     return re.sub(r"(?P<words>\[[^\]\n]*\])\((?P<link>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)", replaced, text)
 
