@@ -2,11 +2,12 @@ r"""The guide of Genesis and of MPP^G: where each piece is, slot by slot, then w
 
 .. math:: q(z^m, z^c \mid x) = \prod_{k=1}^{K} q(z_k^m \mid x, z_{<k}^m)\, q(z_k^c \mid x, m_k)
 
-Source: as the model's; Engelcke et al. (2020), appendix B, with group normalization in place of batch normalization.
+Source: as the model's; Engelcke et al. (2020), appendix B.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -102,19 +103,22 @@ def genesis_guide(networks: GenesisNetworks, model: Genesis) -> GenesisGuide:
     if (model.num_slots, model.z_dim) != (networks.num_slots, networks.z_dim):
         have = f"{model.num_slots} slots of {model.z_dim} dimensions, not {networks.num_slots} of {networks.z_dim}"
         raise ValueError(f"The model has {have}.")
-    channels, *size = networks.x_shape
+    channels, height, width = networks.x_shape
     return GenesisGuide(
         model,
-        encoder(channels, networks.channels, size, networks.hidden_dim),
+        encoder(networks.x_shape, networks.channels, networks.hidden_dim, nn.BatchNorm2d),
         RecurrentCell(networks.hidden_dim + networks.mask_dim, networks.hidden_dim),
-        Head(nn.Linear(networks.hidden_dim, 2 * networks.mask_dim)),
-        encoder(channels + 1, networks.channels, size, 2 * networks.z_dim),
+        Head(nn.Linear(networks.hidden_dim, 2 * networks.mask_dim), slice(networks.mask_dim, None), networks.mask_scale),
+        encoder((channels + 1, height, width), networks.channels, 2 * networks.z_dim, partial(nn.GroupNorm, 2)),
     )
 
 
-def encoder(in_channels: int, channels: Sequence[int], size: Sequence[int], features: int) -> nn.Sequential:
+def encoder(
+    x_shape: tuple[int, int, int], widths: Sequence[int], features: int, normalize: Callable[[int], nn.Module]
+) -> nn.Sequential:
     """Features of an image, (rows, features): gated layers that halve it."""
-    layers: list[nn.Module] = [ImageCheck((in_channels, *size))]
-    layers += [gated(*pair, stride=2) for pair in itertools.pairwise([in_channels, *channels])]
-    pixels = (size[0] >> len(channels)) * (size[1] >> len(channels))
-    return nn.Sequential(*layers, nn.Flatten(), Head(nn.Linear(channels[-1] * pixels, features)))
+    channels, height, width = x_shape
+    layers: list[nn.Module] = [ImageCheck(x_shape)]
+    layers += [gated(*pair, 2, normalize) for pair in itertools.pairwise([channels, *widths])]
+    pixels = (height >> len(widths)) * (width >> len(widths))
+    return nn.Sequential(*layers, nn.Flatten(), Head(nn.Linear(widths[-1] * pixels, features)))

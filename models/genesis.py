@@ -16,13 +16,15 @@ Source: Engelcke, Kosiorek, Parker Jones and Posner (2020), "GENESIS: Generative
 Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we read them:
 
 - Masks are decoded once, in the guide, which hands them on as the unscored point m.
-- Batch normalization between layers would tie the images of a batch together: it is group normalization here.
+- What infers and decodes masks has batch normalization, as in the paper. The encoder of what slots look like has the same gated
+  layers with group normalization, where the paper has plain convolutions: with these, as with batch normalization, slots learn
+  their colors later.
 - The supplement's other likelihood, eq. 12, is MONet's and MPP^M's alone: Genesis and MPP^G have the mixture.
 - In MPP^G the local part of z_k^c keeps Genesis's prior, and the global part has that of the supplement in its place.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import pyro
@@ -235,11 +237,13 @@ class MaskDecoder(nn.Module):
         return self.network(z_m)
 
 
-def gated(in_channels: int, channels: int, stride: int = 1) -> nn.Sequential:
+def gated(
+    in_channels: int, channels: int, stride: int = 1, normalize: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> nn.Sequential:
     """A convolution whose output is one half of its channels times the sigmoid of the other half, after normalization."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, 2 * channels, 5, stride=stride, padding=2), nn.GroupNorm(2, 2 * channels), nn.GLU(dim=1)
-    )
+    bias = normalize is not nn.BatchNorm2d  # which takes a bias out again
+    convolution = nn.Conv2d(in_channels, 2 * channels, 5, stride=stride, padding=2, bias=bias)
+    return nn.Sequential(convolution, normalize(2 * channels), nn.GLU(dim=1))
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
@@ -267,10 +271,16 @@ class GenesisNetworks(Networks):
     """Channels of the encoders' layers, each of which halves the image; the mask's decoder has them in reverse."""
     decoder_channels: Widths = (32, 32, 32, 32)
     """Channels of the layers of the components' decoder."""
+    decoder_reach: Annotated[float, AtLeast(0), AtMost(100)] = 1.0
+    """Coordinates that the components' decoder sees are between minus and plus this; 1 in the paper. At 0.1 slots learn colors
+    sooner than shapes, which are left to the masks."""
     scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.7
     """Standard deviation of a pixel's channels."""
+    mask_scale: Annotated[float, AtLeast(1e-12), AtMost(1)] = 1.0
+    """Standard deviation of a mask's latent given the image, at the start. At 0.1 masks carry information about the image from
+    the first steps on."""
     mask_logit: Annotated[float, AtLeast(-100), AtMost(100)] = 0.0
-    """Logit of what each slot but the last takes of what is left, at the start; below 0 the last has most pixels, and comes to
+    """Logit of what each slot but the last takes of what is left, at the start. At -2 the last slot has most pixels, and comes to
     mean the background."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
     """Channels, height and width of an image."""
@@ -295,7 +305,7 @@ class GenesisNetworks(Networks):
             MaskPrior(self.mask_dim, self.hidden_dim),
             MaskDecoder(self.mask_dim, self.channels[::-1], (height, width), self.mask_logit),
             component_prior,
-            SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, self.x_shape),
+            SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, self.x_shape, self.decoder_reach),
             self.num_slots,
             self.mask_dim,
             self.z_dim,

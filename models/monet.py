@@ -244,22 +244,25 @@ class SpatialBroadcastDecoder(nn.Module):
         z_dim: dimensions of the latent.
         channels: channels of each layer.
         x_shape: channels, height and width of what is decoded.
+        reach: coordinates, of the image and of the margin that convolutions take away, are between minus and plus this. With a
+            small one the decoder learns colors sooner than shapes.
 
     Example:
         >>> SpatialBroadcastDecoder(5, (8, 8), (4, 16, 16))(torch.zeros(2, 5)).shape
         torch.Size([2, 4, 16, 16])
     """
 
-    def __init__(self, z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int]) -> None:
+    def __init__(self, z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int], reach: float = 1.0) -> None:
         super().__init__()
         require_count(z_dim, "z_dim")
         require_sizes(channels, "channels")
         require_sizes(x_shape, "x_shape", 3)
+        require_number(reach, "reach", AtLeast(0))
         if not channels:
             raise ValueError("channels must have a layer.")
         out, height, width = x_shape
         margin = 2 * len(channels)  # which convolutions without padding take away
-        down, right = (torch.linspace(-1, 1, size + margin) for size in (height, width))
+        down, right = (torch.linspace(-reach, reach, size + margin) for size in (height, width))
         self.register_buffer("places", torch.stack(torch.meshgrid(down, right, indexing="ij")).unsqueeze(0))
         self.of_latent = nn.Linear(z_dim, channels[0], bias=False)
         self.of_place = nn.Conv2d(2, channels[0], 3)

@@ -7,7 +7,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyzoo.infer import AtMean
+from pyzoo.infer import AtMean, evaluating
 from pyzoo.models.genesis import decoded_masks
 
 __all__ = ["CHUNK", "Decomposition", "decompose", "draw_scenes", "put_together"]
@@ -41,9 +41,8 @@ class Decomposition(NamedTuple):
         return Decomposition(*(part[images] for part in self))
 
 
-@torch.no_grad()
 def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
-    """Takes images apart, from latents' means.
+    """Takes images apart, from latents' means and in evaluation mode.
 
     Args:
         model: a MONet or a Genesis, with relations or without.
@@ -53,25 +52,24 @@ def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
     found = []
     for part in x.split(CHUNK):
         latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
-        with AtMean(latents):
+        with evaluating(model), evaluating(guide), AtMean(latents):
             sites = pyro.poutine.trace(guide).get_trace(x=part).nodes
-        found.append(_of_sites(model, sites))
+            found.append(_of_sites(model, sites))
     return _joined(found)
 
 
-@torch.no_grad()
 def draw_scenes(model: Any, size: int) -> Decomposition:
-    """Draws scenes, from a model that can, with their masks and components."""
+    """Draws scenes in evaluation mode, from a model that can, with their masks and components."""
     found = []
-    for begin in range(0, size, CHUNK):
-        sites = pyro.poutine.trace(model).get_trace(size=min(CHUNK, size - begin)).nodes
-        found.append(_of_sites(model, sites))
+    with evaluating(model):
+        for begin in range(0, size, CHUNK):
+            sites = pyro.poutine.trace(model).get_trace(size=min(CHUNK, size - begin)).nodes
+            found.append(_of_sites(model, sites))
     return _joined(found)
 
 
-@torch.no_grad()
 def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Decomposition:
-    """The scene of latents; its masks are the decoder's, in MONet and MPP^M those of the components.
+    """The scene of latents, in evaluation mode; its masks are the decoder's, in MONet and MPP^M those of the components.
 
     Args:
         model: a MONet or a Genesis, with relations or without.
@@ -79,13 +77,14 @@ def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Decomposi
         mask_latents: likewise.
     """
     found = []
-    for z, z_m in zip(latents.split(CHUNK), mask_latents.split(CHUNK), strict=True):
-        if model.has_mask_latents:
-            components, masks = model.components(z), decoded_masks(model.mask_decoder, z_m).exp()
-        else:
-            components, logits = model.decoded(z)
-            masks = logits.softmax(1)
-        found.append(Decomposition(masks, components, z, z_m))
+    with evaluating(model):
+        for z, z_m in zip(latents.split(CHUNK), mask_latents.split(CHUNK), strict=True):
+            if model.has_mask_latents:
+                components, masks = model.components(z), decoded_masks(model.mask_decoder, z_m).exp()
+            else:
+                components, logits = model.decoded(z)
+                masks = logits.softmax(1)
+            found.append(Decomposition(masks, components, z, z_m))
     return _joined(found)
 
 

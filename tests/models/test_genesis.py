@@ -9,7 +9,8 @@ import torch
 from pyzoo.distributions import Deferred
 from pyzoo.errors import UsageError
 from pyzoo.infer import NegativeELBO
-from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks, log_shares
+from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks, decoded_masks, log_shares
+from pyzoo.recipes.slots.decomposition import decompose
 from pyzoo.testing import PairTests
 
 SIZES = {
@@ -58,10 +59,15 @@ def moments(parameters):
     return loc, (0.5 * log_variance).exp()
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_objective_by_hand(at_mean, kind):
+def test_the_objective_by_hand(at_mean, kind, training):
     model, guide = (program.double() for program in pair(kind))
     x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    for _ in range(3):  # averages of batch normalization that are not those at the start
+        NegativeELBO(model, guide)(x=x)
+    for program in (model, guide):
+        program.train(training)
     found, terms = NegativeELBO(model, guide)(x=x)
 
     features, h, c, state = guide.image_encoder(x), None, None, None
@@ -79,8 +85,8 @@ def test_the_objective_by_hand(at_mean, kind):
         rates = rates + rate
         z_m.append(q[0])
     left, masks = torch.ones(4, 8, 8, dtype=torch.float64), []
-    for slot in range(2):
-        part = model.mask_decoder(z_m[slot]).squeeze(1).sigmoid()
+    parts = model.mask_decoder(torch.cat(z_m[:2])).squeeze(1).sigmoid()  # in training their batch has both slots
+    for part in parts.split(4):
         masks.append(left * part)
         left = left * (1 - part)
     masks = torch.stack([*masks, left], 1)
@@ -104,6 +110,47 @@ def test_the_objective_by_hand(at_mean, kind):
     log_slot = -0.5 * error / model.scale**2 - 3 * model.scale.log() - 1.5 * math.log(2 * math.pi)
     log_p = (masks * log_slot.exp()).sum(1).log().sum((1, 2))
     torch.testing.assert_close(found, (rates - log_p).mean(), rtol=1e-10, atol=1e-8)
+
+
+def test_posteriors_of_masks_start_as_narrow_as_they_are_asked_to():
+    _, guide = pair("genesis", mask_scale=0.1)
+    trace = pyro.poutine.trace(guide).get_trace(x=torch.rand(8, 3, 8, 8))
+    for slot in (1, 2, 3):
+        scale = trace.nodes[f"z_m_{slot}"]["fn"].base_dist.scale
+        assert scale.min() > 0.05
+        assert scale.max() < 0.2
+
+
+def test_with_masks_that_start_small_the_last_slot_has_most():
+    for logit, least in ((0.0, 0.1), (-2.0, 0.6)):
+        model, _ = pair("genesis", mask_logit=logit)
+        shares = decoded_masks(model.mask_decoder, torch.randn(16, 3, 2)).exp().mean((0, 2, 3))
+        assert shares[-1] > least
+        assert (shares[-1] > 0.5) == (logit < 0)
+
+
+def test_masks_are_normalized_over_the_batch_and_slots_are_not():
+    model, guide = pair("genesis")
+    x, z_m, log_masks = torch.rand(6, 3, 8, 8), torch.randn(6, 2), torch.randn(6, 3, 8, 8).log_softmax(1)
+    for name, network, inputs in (("encoder", guide.image_encoder, x), ("decoder", model.mask_decoder, z_m)):
+        assert not torch.allclose(network(inputs)[:2], network(inputs[:2]), atol=1e-3), name
+    for found, alone in zip(guide.slots(x, log_masks), guide.slots(x[:2], log_masks[:2]), strict=True):
+        torch.testing.assert_close(found[:2], alone)
+
+
+def test_an_image_is_taken_apart_alone_as_in_a_batch():
+    model, guide = pair("genesis")
+    x = torch.rand(6, 3, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for found, alone in zip(decompose(model, guide, x), decompose(model, guide, x[:1]), strict=True):
+        torch.testing.assert_close(found[:1], alone)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_decoder_sees_coordinates_as_far_as_it_is_told():
+    for reach in (0.1, 1.0):
+        assert pair("genesis", decoder_reach=reach)[0].decoder.places.abs().max() == pytest.approx(reach)
 
 
 def test_masks_are_decoded_once_in_a_step():

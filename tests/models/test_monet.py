@@ -151,6 +151,17 @@ def test_the_decoder_is_a_convolution_of_the_repeated_latent():
     torch.testing.assert_close(decoder(z), decoder.rest(conv2d(repeated, weight, decoder.of_place.bias)))
 
 
+def test_without_coordinates_a_slot_has_one_color():
+    spread = {}
+    for reach in (0.0, 0.1, 1.0):
+        torch.manual_seed(0)
+        spread[reach] = SpatialBroadcastDecoder(5, (6, 6), (3, 8, 8), reach)(torch.randn(2, 5)).std((2, 3)).max()
+    assert spread[0.0] == 0
+    assert 0 < spread[0.1] < spread[1.0] / 5
+    with pytest.raises(ValueError, match="reach must be"):
+        SpatialBroadcastDecoder(5, (6,), (3, 8, 8), -1.0)
+
+
 def test_slots_share_a_decoder_and_their_order_does_not_matter_to_the_mixture():
     model, _ = pair("monet", background_scale=0.11)
     z, log_masks = torch.randn(2, 3, 5), torch.randn(2, 3, 8, 8).log_softmax(1)

@@ -150,6 +150,8 @@ def test_a_row_that_cannot_be_trained_is_named():
 def test_genesis_weights():
     with pytest.raises(UsageError, match="--min-beta must be at most --initial-beta"):
         slots(GenesisRecipe, initial_beta=0.1, min_beta=0.5)
+    with pytest.raises(UsageError, match="--batch-size must be at least 2, for batch norm"):
+        slots(GenesisRecipe, batch_size=1)
     recipe = slots(GenesisRecipe, initial_beta=0.5, mask_kl_weight=0.1)
     (objective,) = recipe.objectives(Pair(*recipe.programs()))
     weights = {
