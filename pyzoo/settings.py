@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import itertools
+import json
 import math
 import textwrap
 import types
@@ -313,8 +314,10 @@ def restored(kind: type, values: Mapping[str, Any]) -> Any:
         UsageError: a setting is missing or unknown, or a value is not allowed.
     """
     default = kind()
-    if missing := flat(default).keys() - values.keys():
-        raise UsageError(f"the setting '{min(missing)}' is missing")
+    defaults = flat(default)
+    if missing := defaults.keys() - values.keys():
+        entries = json.dumps({name: defaults[name] for name in sorted(missing)}, default=str)[1:-1]
+        raise UsageError(f"the setting '{min(missing)}' is missing; if the run is older than that, add the default: {entries}")
     return changed(default, values)
 
 

@@ -93,11 +93,13 @@ class TrainedModel:
         config = self.config
         file = self.folder.path / "config.json"
         self.preset: str = config["preset"]
+        part = "hardware"
         try:
-            self.hardware: Hardware = restored(Hardware, config["hardware"])
-            self.networks: Networks = Networks.restored(config["networks"])
+            self.hardware: Hardware = restored(Hardware, config[part])
+            part = "networks"
+            self.networks: Networks = Networks.restored(config[part])
         except UsageError as error:
-            raise UsageError(f"{file} does not describe a run: {error}") from error
+            raise UsageError(f"{file} does not describe a run: in '{part}' {error}") from error
 
     def _read_config(self) -> dict[str, Any]:
         config = self.folder.config()
