@@ -363,8 +363,8 @@ class Trainer:
             if validates:
                 held_out = self.report.validate(self.step)
                 row |= held_out
-                if self.report.criterion in held_out:
-                    self._judge(held_out[self.report.criterion])
+                if self.report.criterion in held_out:  # process 0's value: each has its own averages of batch norm
+                    self._judge(self.fabric.broadcast(held_out[self.report.criterion]))
         if self.fabric.is_global_zero:
             self.run.append_metrics(row)
             if self.recipe.log == "tensorboard":
