@@ -197,7 +197,10 @@ def test_through_json_and_back():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.pop("width"), "'width' is missing; if the run is older than that, add the default: .width.: 8$"),
+        (
+            lambda values: values.pop("width"),
+            "the setting 'width' is missing; if the run is older than that, add the default: .width.: 8$",
+        ),
         (lambda values: (values.pop("width"), values.pop("widths")), r"'width' is missing; .* .width.: 8, .widths.: \[4, 2\]$"),
         (lambda values: values.update(height=3), "there is no setting 'height'"),
         (lambda values: values.update(width=0), "--width must be at least 1, got 0"),

@@ -50,9 +50,9 @@ def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
         x: images, (images, channels, height, width), from 0 to 1.
     """
     found = []
-    for part in x.split(CHUNK):
-        latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
-        with evaluating(model), evaluating(guide), AtMean(latents):
+    latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
+    with evaluating(model), evaluating(guide), AtMean(latents):
+        for part in x.split(CHUNK):
             sites = pyro.poutine.trace(guide).get_trace(x=part).nodes
             found.append(_of_sites(model, sites))
     return _joined(found)
