@@ -351,7 +351,7 @@ def _resume(arguments: list[str]) -> int:
         return _run(run, hardware, flags)
     with run.folder.lock():  # nothing is written before it is known that the run can go on
         hardware.find()
-        hardware.require_equal_shares(run.recipe.batch_size)
+        hardware.require_equal_shares(run.recipe.batch_size, run.recipe.fewest_examples)
         run.recipe.prepare()
         if flags.steps is not None:
             run.extend(flags.steps)

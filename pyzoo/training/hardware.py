@@ -136,10 +136,18 @@ class Hardware(Settings):
                 plugins=plugins,
             )
 
-    def require_equal_shares(self, batch_size: int) -> None:
-        """Raises a UsageError unless each process gets as many examples as the others, and so as much weight."""
+    def require_equal_shares(self, batch_size: int, fewest: int = 1) -> None:
+        """Raises a UsageError unless each process gets as many examples as the others, and so as much weight, and enough.
+
+        Args:
+            batch_size: examples in a step, over all processes.
+            fewest: that a process needs; see ``Recipe.fewest_examples``.
+        """
         if batch_size % self.processes:
             raise UsageError(f"--batch-size {batch_size} can't be shared equally by {self.processes} processes")
+        if batch_size < fewest * self.processes:
+            what = f"{fewest * self.processes} with {self.processes} processes, {fewest} for each, for batch norm"
+            raise UsageError(f"--batch-size must be at least {what}, got {batch_size}")
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:

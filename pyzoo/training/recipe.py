@@ -102,6 +102,15 @@ class Recipe(Settings):
     checkpoint_seconds: Annotated[float, AtLeast(0), Group("run")] = 60.0
     """Seconds between checkpoints."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.batch_size >= self.fewest_examples, "batch_size", f"at least {self.fewest_examples}, for batch norm")
+
+    @property
+    def fewest_examples(self) -> int:
+        """Examples that each process needs in a step: 2 where networks have batch norm, which needs to see them differ."""
+        return 1
+
     @classmethod
     def preset(cls, name: str | None = None, /, **changes: Any) -> Self:
         """The recipe with a preset's values, the first preset's by default, and some values replaced, by flat names.

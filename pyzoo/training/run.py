@@ -108,7 +108,7 @@ class Run(TrainedModel):
         require_kind(hardware, "hardware", Hardware)
         if preset not in recipe.presets:
             raise UsageError(f"{recipe.name} has no preset {cut(preset)}; it has {', '.join(recipe.presets)}")
-        hardware.require_equal_shares(recipe.batch_size)
+        hardware.require_equal_shares(recipe.batch_size, recipe.fewest_examples)
         hardware.find()
         with own_surroundings(), naming_sizes(recipe), torch.random.fork_rng():  # before there is a folder
             recipe.prepare()

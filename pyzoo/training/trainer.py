@@ -73,7 +73,7 @@ class Trainer:
         self.run = run
         self.progress = progress
         self.hardware: Hardware = hardware or Hardware()
-        self.hardware.require_equal_shares(recipe.batch_size)
+        self.hardware.require_equal_shares(recipe.batch_size, recipe.fewest_examples)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(recipe.seed, "init"))
             self.pair: Pair = recipe.programs()

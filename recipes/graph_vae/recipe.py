@@ -123,7 +123,10 @@ class GraphVAERecipe(PlainImageRecipe):
         networks = self.networks
         enough = networks.structure != "learned" or networks.gate_estimator == "relaxed" or self.particles >= 2
         self.require(enough, "particles", "at least 2 with --gate-estimator hard")
-        self.require(self.batch_size >= 2, "batch_size", "at least 2, for batch norm")
+
+    @property
+    def fewest_examples(self) -> int:
+        return 2
 
     @classmethod
     def preset(cls, name: str | None = None, **changes: Any) -> Self:

@@ -75,14 +75,16 @@ class SlotsRecipe(ImageRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        normalized = isinstance(self.networks, RelatedNetworks) and self.networks.batch_norm
-        self.require(self.batch_size >= 2 or not normalized, "batch_size", "at least 2 with --batch-norm")
         if self.relation != "none":
             most = MOST_RELATED[self.relation]
             self.require(self.num_pieces <= most, "num_pieces", f"at most {most} with --relation {self.relation}")
             self.require(self.num_pieces >= 2, "num_pieces", f"at least 2 with --relation {self.relation}")
             slots = self.networks.num_slots  # pieces in any slots are asked whether they are related
             self.require(slots >= self.num_pieces, "num_pieces", f"at most --num-slots {slots} with --relation {self.relation}")
+
+    @property
+    def fewest_examples(self) -> int:
+        return 2 if isinstance(self.networks, RelatedNetworks) and self.networks.batch_norm else 1
 
     # Data -----------------------------------------------------------------------------------------------------------
 
@@ -398,7 +400,10 @@ class GenesisRecipe(SlotsRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.min_beta <= self.initial_beta, "min_beta", f"at most --initial-beta {self.initial_beta:g}")
-        self.require(self.batch_size >= 2, "batch_size", "at least 2, for batch norm")
+
+    @property
+    def fewest_examples(self) -> int:
+        return 2
 
     def latents(self) -> tuple[str, ...]:
         return (*(f"z_m_{slot + 1}" for slot in range(self.networks.num_slots)), "z_c")

@@ -66,3 +66,6 @@ def test_equal_shares():
     Hardware(devices=2, num_nodes=2).require_equal_shares(8)
     with pytest.raises(UsageError, match="--batch-size 6 can't be shared equally by 4 processes"):
         Hardware(devices=2, num_nodes=2).require_equal_shares(6)
+    Hardware(devices=2).require_equal_shares(4, fewest=2)
+    with pytest.raises(UsageError, match="--batch-size must be at least 4 with 2 processes, 2 for each, for batch norm, got 2"):
+        Hardware(devices=2).require_equal_shares(2, fewest=2)
