@@ -24,7 +24,7 @@ from pyzoo.checks import require_count, require_floating, require_kind, require_
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, Variables, analytic
 from pyzoo.models.mib import StructuredNetworks, check_complete, those_given, view_dim, without_absent
-from pyzoo.nn import ImageCheck, ShapeCheck, he_initialized, scale_from_log_variance
+from pyzoo.nn import Head, ImageCheck, ShapeCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["Quotient", "StructuredGuide", "encoder", "view_guide"]
 
@@ -249,7 +249,7 @@ def encoder(networks: StructuredNetworks, view: str, width: int) -> nn.Module:
         layers += [nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
     else:
         layers = [ShapeCheck(shape), nn.Linear(*shape, hidden_dim), nn.ReLU()]
-    return he_initialized(nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * width), Quotient()))
+    return he_initialized(nn.Sequential(*layers, Head(nn.Linear(hidden_dim, 2 * width)), Quotient()))
 
 
 class Quotient(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pyzoo.checks import num_rows, require_count, require_kind, require_same_type, require_shape, require_tensor
 from pyzoo.infer import analytic
 from pyzoo.models.tvae import TVAE, TVAENetworks, VAENetworks
-from pyzoo.nn import ImageCheck, he_initialized, scale_from_log_variance
+from pyzoo.nn import Head, ImageCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["TVAEGuide", "tvae_guide"]
 
@@ -114,10 +114,10 @@ def tvae_guide(networks: TVAENetworks, model: TVAE) -> TVAEGuide:
         nn.ReLU(),
         nn.Linear(hidden_dim, hidden_dim),
         nn.ReLU(),
-        nn.Linear(hidden_dim, 2 * z_dim),
+        Head(nn.Linear(hidden_dim, 2 * z_dim)),
     )
     transformation = nn.Sequential(
-        nn.Linear(views_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, math.prod(T_shape)), nn.Unflatten(1, T_shape)
+        nn.Linear(views_dim, hidden_dim), nn.ReLU(), Head(nn.Linear(hidden_dim, math.prod(T_shape))), nn.Unflatten(1, T_shape)
     )
     return TVAEGuide(encoder(networks), he_initialized(fuse), he_initialized(transformation), model.num_views)
 
@@ -135,4 +135,4 @@ def encoder(networks: VAENetworks) -> nn.Sequential:
     for i, (kernel, stride, padding) in enumerate([*[(4, 2, 1)] * 4, last]):
         layers += [nn.ReLU()] if i else []
         layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride=stride, padding=padding))
-    return he_initialized(nn.Sequential(*layers, nn.Flatten()))
+    return he_initialized(nn.Sequential(*layers[:-1], Head(layers[-1]), nn.Flatten()))

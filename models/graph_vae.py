@@ -40,7 +40,7 @@ from pyzoo.checks import (
     require_same_type,
     require_sizes,
 )
-from pyzoo.nn import Networks, scale_from_log_variance
+from pyzoo.nn import Head, Networks, scale_from_log_variance
 from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Weight, Widths
 
 __all__ = ["BernoulliDecoder", "Gates", "GaussianDecoder", "GraphVAE", "GraphVAENetworks", "NodeNetwork", "Structure", "mlp"]
@@ -291,8 +291,8 @@ class NodeNetwork(nn.Module):
     def __init__(self, in_features: int, hidden_dim: int, node_dim: int) -> None:
         super().__init__()
         self.hidden = mlp(in_features, (hidden_dim,), node_dim, "the input of a node's network")
-        self.loc = nn.Linear(node_dim, node_dim)
-        self.log_variance = nn.Linear(node_dim, node_dim)
+        self.loc = Head(nn.Linear(node_dim, node_dim))
+        self.log_variance = Head(nn.Linear(node_dim, node_dim))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.hidden(x)
@@ -308,6 +308,7 @@ class BernoulliDecoder(nn.Module):
         require_count(len(x_shape), "the number of sizes of x_shape")
         self.x_shape = torch.Size(x_shape)
         self.network = mlp(in_features, widths, self.x_shape.numel(), "z")
+        self.network[-1] = Head(self.network[-1])
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         logits = self.network(z).unflatten(-1, self.x_shape)
@@ -325,7 +326,8 @@ class GaussianDecoder(nn.Module):
         self.x_shape = torch.Size(x_shape)
         pixels = self.x_shape.numel()
         self.network = mlp(in_features, widths, pixels, "z")
-        self.log_variance = nn.Linear(pixels, pixels)
+        self.network[-1] = Head(self.network[-1])
+        self.log_variance = Head(nn.Linear(pixels, pixels))
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         hidden = self.network(z)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from pyzoo.checks import require_count, require_kind, require_names, require_observed, require_shape
 from pyzoo.infer import BayesianNetwork, FixedMask, RelaxedMask, Variables
-from pyzoo.nn import Networks, he_initialized
+from pyzoo.nn import Head, Networks, he_initialized
 from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Positive
 
 __all__ = [
@@ -226,7 +226,7 @@ class PixelDecoder(nn.Sequential):
 
     def __init__(self, width: int, hidden_dim: int, x_shape: tuple[int, int, int]) -> None:
         layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(hidden_dim, math.prod(x_shape)), nn.Unflatten(1, x_shape))
+        super().__init__(*layers, Head(nn.Linear(hidden_dim, math.prod(x_shape))), nn.Unflatten(1, x_shape))
         he_initialized(self)
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:
@@ -237,15 +237,18 @@ class ClassDecoder(nn.Sequential):
     """One of several classes, a one-hot vector."""
 
     def __init__(self, width: int, hidden_dim: int, num_classes: int) -> None:
-        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes))
+        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), Head(nn.Linear(hidden_dim, num_classes)))
         he_initialized(self)
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:
         return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
 
 
-class LinearClassDecoder(nn.Linear):
+class LinearClassDecoder(Head):
     """One of several classes, a one-hot vector whose logits are an affine map of the latents."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__(nn.Linear(width, num_classes))
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:
         return dist.OneHotCategorical(logits=super().forward(latents), validate_args=False)
@@ -258,7 +261,7 @@ class NumberDecoder(nn.Sequential):
 
     def __init__(self, width: int, hidden_dim: int, scale: float) -> None:
         layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(hidden_dim, sum(self._SIZES)), nn.Sigmoid())
+        super().__init__(*layers, Head(nn.Linear(hidden_dim, sum(self._SIZES))), nn.Sigmoid())
         he_initialized(self)
         self.scale = scale
 
@@ -272,7 +275,7 @@ class FeatureDecoder(nn.Sequential):
     """A vector of numbers, normal about their means."""
 
     def __init__(self, width: int, hidden_dim: int, num_features: int, scale: float) -> None:
-        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_features))
+        super().__init__(nn.Linear(width, hidden_dim), nn.ReLU(), Head(nn.Linear(hidden_dim, num_features)))
         he_initialized(self)
         self.scale = scale
 

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from pyzoo.checks import num_rows, require_count, require_floating, require_kind, require_number, require_observed, require_shape
 from pyzoo.errors import UsageError
 from pyzoo.infer import gaussian_kernel, squared_mmd, squared_mmd_to_normal
-from pyzoo.nn import Networks, he_initialized
+from pyzoo.nn import Head, Networks, he_initialized
 from pyzoo.settings import AtLeast, Count, Length, NoFlag, Weight
 
 __all__ = ["LATENT_MAPS", "TVAE", "Additive", "Coherence", "LatentMap", "Matrix", "TVAENetworks", "VAENetworks"]
@@ -208,8 +208,8 @@ class TVAE(PyroModule):
             if x is not None:
                 pyro.factor("penalty/indirect/x", p_x.log_prob(x))  # F_x|z, but for z_0's KL, which is z_0's own term
             if views is not None and self.transformation_weight:
-                # log pi(T) but for its constant, hundreds of nats that say nothing; under autocast T is in half precision
-                pyro.factor("penalty/prior/T", -0.5 * self.transformation_weight * T.to(zeros.dtype).square().flatten(1).sum(-1))
+                # log pi(T) but for its constant, hundreds of nats that say nothing
+                pyro.factor("penalty/prior/T", -0.5 * self.transformation_weight * T.square().flatten(1).sum(-1))
             x = pyro.sample("x", p_x_0, obs=x)
         if views is not None:
             # The discrepancies of eq. 3. Each is one number for the whole batch, over which Pyro sums.
@@ -262,7 +262,7 @@ def decoder(z_dim: int, channels: Sequence[int], x_shape: tuple[int, int, int] =
     for i, (kernel, stride, padding) in enumerate([(first, 1, 0), (4, 1, 0), (4, 1, 1), (4, 2, 2), (4, 2, 1)]):
         layers += [nn.ReLU()] if i else []
         layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel, stride=stride, padding=padding))
-    return he_initialized(nn.Sequential(*layers))
+    return he_initialized(nn.Sequential(*layers[:-1], Head(layers[-1])))
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def make(of_model: Weights, of_guide: Weights):
     """Model and guide with these weights at the start."""
     of_model, of_guide = transposed(of_model), transposed(of_guide)
     nodes = max(int(name.split(".")[1]) for name in of_guide if name.startswith("bottom_up"))
-    node_dim = of_guide["bottom_up.1.loc.bias"].shape[0]
+    node_dim = of_guide["bottom_up.1.loc.layer.bias"].shape[0]
 
     def model(x):
         weights = parameters("model", of_model)

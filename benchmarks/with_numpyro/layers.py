@@ -27,6 +27,8 @@ def transposed(weights: Weights) -> Weights:
 
 
 def linear(weights: Weights, name: str, x: Array) -> Array:
+    """A linear layer, by its own name or by that of the ``Head`` around it."""
+    name = name if f"{name}.weight" in weights else f"{name}.layer"
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 

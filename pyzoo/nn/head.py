@@ -18,7 +18,7 @@ class Head(nn.Module):
     the last can bear that; the last one is cheap and is computed in full.
 
     Args:
-        layer: the last layer, linear or convolutional.
+        layer: the last layer, linear or convolutional, transposed or not.
         log_variance: which of its outputs, or channels, are log-variances.
         scale: the standard deviation that those start from. A density that starts far too wide hardly pulls at its mean.
 
@@ -33,9 +33,14 @@ class Head(nn.Module):
         torch.float32
     """
 
-    def __init__(self, layer: nn.Linear | nn.Conv1d | nn.Conv2d, log_variance: slice | None = None, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d,
+        log_variance: slice | None = None,
+        scale: float = 1.0,
+    ) -> None:
         super().__init__()
-        require_kind(layer, "layer", nn.Linear, nn.Conv1d, nn.Conv2d)
+        require_kind(layer, "layer", nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
         require_kind(log_variance, "log_variance", slice, type(None))
         require_number(scale, "scale", Above(0))
         if log_variance is None and scale != 1.0:

@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 from pyzoo.guides.mib import StructuredGuide
 from pyzoo.infer import LearnedInformation, NegativeELBO, Penalized
 from pyzoo.models.mib import StructuredVAE, those_given
-from pyzoo.nn import he_initialized
+from pyzoo.nn import Head, he_initialized
 
 __all__ = ["DiscriminatorLoss", "EstimatorLoss", "GeneratorLoss", "SeveralNetworks", "drawn_images", "drawn_latents"]
 __all__ += ["pixel_discriminator"]
@@ -153,7 +153,7 @@ def pixel_discriminator(hidden_dim: int, x_shape: Sequence[int] = (1, 28, 28)) -
         nn.Linear(hidden_dim, hidden_dim),
         nn.LeakyReLU(0.2),
     ]
-    return he_initialized(nn.Sequential(*layers, nn.Linear(hidden_dim, 1)))
+    return he_initialized(nn.Sequential(*layers, Head(nn.Linear(hidden_dim, 1))))
 
 
 class GeneratorLoss(nn.Module):

@@ -82,7 +82,7 @@ def test_images_are_checked():
         (lambda: Head(nn.Linear(4, 2))([0.0] * 4), "x must be a tensor, got a list"),
         (lambda: Head(nn.Conv1d(4, 2, 3))(torch.zeros(4)), "x must be (..., 4, length), got (4,)"),
         (lambda: Head(nn.Conv2d(4, 2, 3, groups=2))(torch.zeros(1, 2, 5, 5)), "x must be (..., 4, length, length)"),
-        (lambda: Head(nn.ReLU()), "layer must be of type Linear or Conv1d or Conv2d, got ReLU"),
+        (lambda: Head(nn.ReLU()), "layer must be of type Linear or Conv1d or Conv2d or ConvTranspose2d, got ReLU"),
         (lambda: Head(nn.Linear(4, 2), 1), "log_variance must be of type slice or NoneType, got int"),
         (lambda: ShapeCheck(3), "x_shape must be a sequence of whole numbers, got 3"),
         (lambda: ImageCheck((1, -6, 6)), "each size of x_shape must be a whole number of at least 1, got -6"),
