@@ -131,7 +131,11 @@ def traced(
         if "tracing tensor" not in str(error):  # so torch says that a value is read
             raise
         return None
-    return None if any(_is_sized_by_values(node) for node in graph.graph.nodes) else Graph(graph, returned)
+    if any(_is_sized_by_values(node) for node in graph.graph.nodes):
+        return None
+    for node in graph.graph.find_nodes(op="placeholder"):
+        node.meta.pop("val", None)  # a fake tensor of another mode than the compiler's own, which torch 2.8 does not take
+    return Graph(graph, returned)
 
 
 def _shared_fakes() -> contextlib.AbstractContextManager:
