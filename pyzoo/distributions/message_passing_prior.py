@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.transforms import AffineCoupling
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, pad
 
 from pyzoo.checks import (
     is_validation_enabled,
@@ -53,18 +53,25 @@ class MessagePassingPrior(nn.Module):
     does not explain it. The ELBO of E.1 is printed with one more term, -1/2 sum_k ||h - f_k(y_k)||^2, which does not follow from
     the line before it and is left out here: it would draw the messages of all components together, related or not.
 
+    Couplings multiply by positive numbers, so that all f_k have one orientation: where one entry of a component is minus that of
+    another, and all others are equal, no maps relate the two. (A network that makes the components, as in MPP^M, learns to
+    make them fit.) With ``padding=1`` a component has a 0 at either end before its map, and what the inverse gives in these two
+    places is left out. That leaves room to turn over (Dupont et al. 2019, "Augmented Neural ODEs"), but is learned more slowly,
+    above all beside unrelated components, which the two further entries of h can hold.
+
     Args:
         num_components: K, at least 2.
-        dim: entries of a component, and of h, at least 2.
+        dim: entries of a component, at least 2.
         num_couplings: couplings in each map.
         hidden_dims: widths of the hidden layers of a coupling's network.
         scale: sigma, the standard deviation of a component's entries given h; at the start, where it is learned.
         posterior_scale: s, the standard deviation of h given components, likewise.
-        learn: learn the weights w, (K, dim), sigma, (K, dim), and s, (dim,).
+        learn: learn the weights w, (K, latent_dim), sigma, (K, dim), and s, (latent_dim,).
         coupling: "exp", a coupling multiplies by exp(a) for any a between -2 and 2; "sigmoid", by a sigmoid, as in table 7, of
             exp(-2) at least.
         batch_norm: normalize the output of a coupling's network over the batch, as in table 7. In training a map then depends on
             its batch, and its inverse, which sees another batch, is none.
+        padding: zeros at either end of a component. h has ``latent_dim`` entries, dim + 2 padding.
 
     Raises:
         ValueError: an argument is none of these.
@@ -89,22 +96,26 @@ class MessagePassingPrior(nn.Module):
         learn: bool = True,
         coupling: Literal["exp", "sigmoid"] = "exp",
         batch_norm: bool = False,
+        padding: int = 0,
     ) -> None:
         super().__init__()
         require_count(num_components, "num_components", 2)
         require_count(dim, "dim", 2)
+        require_count(padding, "padding", 0)
         require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
         require_number(posterior_scale, "posterior_scale", AtLeast(1e-12), AtMost(1e12))
         require_switch(learn, "learn")
         self.num_components: int = num_components
         self.dim: int = dim
+        self.padding: int = padding
+        self.latent_dim: int = dim + 2 * padding
         self.maps: nn.ModuleList = nn.ModuleList(
-            InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
+            InvertibleMap(self.latent_dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
         )
         values = {
-            "log_weights": torch.zeros(num_components, dim),
+            "log_weights": torch.zeros(num_components, self.latent_dim),
             "log_scale": torch.full((num_components, dim), math.log(scale)),
-            "log_posterior_scale": torch.full((dim,), math.log(posterior_scale)),
+            "log_posterior_scale": torch.full((self.latent_dim,), math.log(posterior_scale)),
         }
         for name, value in values.items():
             if learn:
@@ -113,37 +124,38 @@ class MessagePassingPrior(nn.Module):
                 self.register_buffer(name, value)
 
     def encode(self, y: Tensor) -> Tensor:
-        """What each component says of h: f_k(y_k), (..., K, dim).
+        """What each component says of h: f_k(y_k), (..., K, latent_dim).
 
         Args:
             y: components, (..., K, dim).
         """
         self._require(y, "y", (self.num_components, self.dim))
-        return torch.stack([f(y_k) for f, y_k in zip(self.maps, y.unbind(-2), strict=True)], -2)
+        padded = pad(y, (self.padding, self.padding))
+        return torch.stack([f(y_k) for f, y_k in zip(self.maps, padded.unbind(-2), strict=True)], -2)
 
     def decode(self, h: Tensor) -> Tensor:
         """The components that h stands for: f_k^-1(h), (..., K, dim).
 
         Args:
-            h: (..., dim).
+            h: (..., latent_dim).
         """
-        self._require(h, "h", (self.dim,))
-        return torch.stack([f.inverse(h) for f in self.maps], -2)
+        self._require(h, "h", (self.latent_dim,))
+        return torch.stack([f.inverse(h) for f in self.maps], -2)[..., self.padding : self.padding + self.dim]
 
     def latent(self, batch_shape: Sequence[int] = ()) -> dist.TorchDistribution:
-        """p(h), a standard normal of dim entries."""
+        """p(h), a standard normal of ``latent_dim`` entries."""
         if not isinstance(batch_shape, Sequence):
             raise ValueError(f"batch_shape must be a sequence of sizes, got {batch_shape!r}.")
         for size in batch_shape:
             require_count(size, "each size of batch_shape", 0)
-        zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.dim)
+        zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.latent_dim)
         return dist.Normal(zeros, 1.0).to_event(1)
 
     def components(self, h: Tensor) -> dist.TorchDistribution:
         """p(y | h), whose event is (K, dim).
 
         Args:
-            h: (..., dim).
+            h: (..., latent_dim).
         """
         return dist.Normal(self.decode(h), self.log_scale.exp()).to_event(2)
 
@@ -169,7 +181,7 @@ class MessagePassingPrior(nn.Module):
         """A lower bound of log p(y) with one draw of h, differentiable, batch shape (appendix E.1).
 
         Args:
-            y: components, (..., K, dim).
+            y: components, (..., K, dim); also what is absent is finite.
             present: which of them h is inferred from, boolean, (..., K); by default all. All are scored in any case: from a
                 subset this is a lower bound too, and asks of h what the subset tells of the others.
         """
@@ -193,18 +205,19 @@ class MessagePassingPrior(nn.Module):
     def log_prob_on_surface(self, h: Tensor) -> Tensor:
         """The log-density of the noiseless components f^-1(h), batch shape: lemma 1, eq. 15.
 
-        Without noise the components lie on a surface of dim dimensions; the density is with respect to area on it.
+        Without noise the components lie on a surface of ``latent_dim`` dimensions; the density is with respect to area on it.
+        With padding it is infinite where the components leave a direction of h out.
 
         Args:
-            h: (batch, dim) or (dim,).
+            h: (batch, latent_dim) or (latent_dim,).
         """
-        self._require(h, "h", (self.dim,))
+        self._require(h, "h", (self.latent_dim,))
         if h.dim() > 2:
-            raise ValueError(f"h must be (batch, {self.dim}) or ({self.dim},), got {tuple(h.shape)}.")
+            raise ValueError(f"h must be (batch, {self.latent_dim}) or ({self.latent_dim},), got {tuple(h.shape)}.")
         if self.training and any(isinstance(layer, nn.BatchNorm1d) for layer in self.modules()):
             raise ValueError("The density with batch normalization is that of the trained maps: call eval() first.")
         rows = h if h.dim() > 1 else h.unsqueeze(0)
-        jacobian = vmap(jacrev(self.decode))(rows).flatten(-3, -2)  # (batch, K dim, dim)
+        jacobian = vmap(jacrev(self.decode))(rows).flatten(-3, -2)  # (batch, K dim, latent_dim)
         half_log_det = torch.linalg.svdvals(jacobian).log().sum(-1)
         found = self.latent(rows.shape[:-1]).log_prob(rows) - half_log_det
         return found if h.dim() > 1 else found.squeeze(0)
@@ -243,7 +256,8 @@ def _require_event(value: Tensor, name: str, event_shape: tuple[int, ...]) -> No
 class InvertibleMap(nn.Module):
     """An invertible map of R^dim: affine couplings, each of which moves the half that the one before kept.
 
-    The supplement does not say how its three couplings share out the entries.
+    With an odd dim halves differ by one entry, and take turns: after three couplings each entry depends on all. The supplement
+    does not say how its couplings share out the entries.
 
     Args:
         dim: entries, at least 2.
@@ -278,10 +292,10 @@ class InvertibleMap(nn.Module):
         require_switch(batch_norm, "batch_norm")
         self.dim: int = dim
         self.batch_norm: bool = batch_norm
-        kept = dim // 2
-        self.couplings: nn.ModuleList = nn.ModuleList(
-            _Coupling(kept, _CouplingNetwork(kept, dim - kept, hidden_dims, coupling, batch_norm)) for _ in range(num_couplings)
-        )
+        self.couplings: nn.ModuleList = nn.ModuleList()
+        for place in range(num_couplings):
+            kept = (dim + place % 2) // 2
+            self.couplings.append(_Coupling(kept, _CouplingNetwork(kept, dim - kept, hidden_dims, coupling, batch_norm)))
 
     def forward(self, y: Tensor) -> Tensor:
         """f(y), (..., dim)."""
