@@ -36,6 +36,7 @@ COLORS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 
 
 _PIECES = ("1111", "11|11", "010|111", "011|110", "110|011", "100|111", "001|111")  # I, O, T, S, Z, J, L
 _ROUNDS = 300  # of drawing scenes again in which pieces overlap
+_PLACES = 32  # that a piece is tried at where pieces are placed one by one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def tetrominoes(
 
     Raises:
         ValueError: a number is out of range, or the relation is none of these.
-        UsageError: the pieces do not fit into the image.
+        UsageError: the pieces do not fit into the image, or so rarely that it was given up.
 
     Example:
         >>> scenes = tetrominoes(2, torch.Generator().manual_seed(0))
@@ -135,24 +136,37 @@ def tetrominoes(
     bitmaps = _bitmaps().to(device)
     extents = unit * torch.stack([bitmaps.any(2).sum(1), bitmaps.any(1).sum(1)], 1)  # down and right
 
-    def drawn(number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def drawn(number: int, num_pieces: int = num_pieces) -> tuple[Tensor, Tensor, Tensor]:
         shapes = torch.randint(len(bitmaps), (number, num_pieces), generator=generator, device=device)
         sizes = extents[shapes]
         corners = _corners(sizes, image_size, relation, generator)
         return shapes, (corners + sizes / 2) / image_size, _covered(bitmaps, shapes, corners, unit, image_size)
 
+    def placed(number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As drawn, but piece by piece: each where the ones before leave room, if there is room at one of its places."""
+        found = []
+        taken = torch.zeros(number, image_size, image_size, dtype=torch.bool, device=device)
+        for _ in range(num_pieces):
+            tries = [part.unflatten(0, (number, _PLACES)).squeeze(2) for part in drawn(number * _PLACES, 1)]
+            free = ~(tries[2] & taken.unsqueeze(1)).flatten(2).any(2)
+            chosen = torch.arange(number, device=device), free.long().argmax(1)  # the first that is free
+            found.append([part[chosen] for part in tries])
+            taken = taken | found[-1][2]
+        shapes, places, covered = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
+        return shapes, places, covered
+
     shapes, places, covered = drawn(count)
-    for _ in range(_ROUNDS):
+    draw = drawn
+    for number in range(2 * _ROUNDS):
         overlap = (covered.sum(1) > 1).flatten(1).any(1)
         if not overlap.any():
             break
-        shapes[overlap], places[overlap], covered[overlap] = drawn(int(overlap.sum()))
+        # Many pieces at once hardly ever fit. At mirrored places they cannot be placed one by one.
+        is_crowded = number == _ROUNDS or (number == _ROUNDS // 10 and overlap.double().mean() > 0.5)
+        draw = placed if is_crowded and relation != "place" else draw
+        shapes[overlap], places[overlap], covered[overlap] = draw(int(overlap.sum()))
     else:
-        fit = (~overlap).nonzero().flatten()
-        if not len(fit):
-            raise UsageError(f"{num_pieces} pieces do not fit into images of {image_size} x {image_size} pixels: take fewer")
-        others = fit[torch.arange(int(overlap.sum()), device=device) % len(fit)]  # where they hardly fit, some scenes twice
-        shapes[overlap], places[overlap], covered[overlap] = shapes[others], places[others], covered[others]
+        raise UsageError(f"{num_pieces} pieces do not fit into images of {image_size} x {image_size} pixels: take fewer")
     colors = COLORS.to(device)[_hues(count, num_pieces, relation, generator)]
     return _scenes(covered, colors, places, shapes, torch.zeros(count, 3, device=device))
 
