@@ -105,9 +105,18 @@ def _contingency(predicted: Tensor, target: Tensor) -> Tensor:
     predicted, target = as_indices(predicted, "predicted", dim=3), as_indices(target, "target", dim=3)
     if (target < 0).any():
         raise ValueError("target must not be negative.")
-    # Numbers that occur, counted from 0: others could be any. The background comes first, whether it occurs or not.
-    segments, row = predicted.unique(return_inverse=True)
-    pieces, column = torch.cat([target.new_zeros(1), target.flatten()]).unique(return_inverse=True)
-    cells = row.flatten(1) * len(pieces) + column[1:].view_as(target).flatten(1)
-    table = torch.zeros(len(target), len(segments) * len(pieces), dtype=torch.float64, device=target.device)
-    return table.scatter_add_(1, cells, torch.ones_like(cells, dtype=torch.float64)).unflatten(1, (len(segments), len(pieces)))
+    background = target.new_zeros(len(target), 1)  # comes first, whether it occurs or not
+    row, column = _counted(predicted.flatten(1)), _counted(torch.cat([background, target.flatten(1)], 1))[:, 1:]
+    segments, pieces = (int(each.amax()) + 1 for each in (row, column))
+    cells = row * pieces + column
+    table = torch.zeros(len(target), segments * pieces, dtype=torch.float64, device=target.device)
+    return table.scatter_add_(1, cells, torch.ones_like(cells, dtype=torch.float64)).unflatten(1, (segments, pieces))
+
+
+def _counted(numbers: Tensor) -> Tensor:
+    """Each image's numbers, (images, pixels), by their place among those that occur in it: they could be any."""
+    found, places = numbers.unique(return_inverse=True)
+    images = torch.arange(len(numbers), device=numbers.device).unsqueeze(1)
+    pairs, inverse = (images * len(found) + places).unique(return_inverse=True)
+    first = torch.searchsorted(pairs, images * len(found))  # the smallest that occurs in an image
+    return inverse - first
