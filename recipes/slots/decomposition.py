@@ -7,6 +7,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyzoo.checks import require_count
 from pyzoo.infer import AtMean, evaluating
 from pyzoo.models.genesis import decoded_masks
 
@@ -59,7 +60,13 @@ def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
 
 
 def draw_scenes(model: Any, size: int) -> Decomposition:
-    """Draws scenes in evaluation mode, from a model that can, with their masks and components."""
+    """Draws scenes in evaluation mode, from a model that can, with their masks and components.
+
+    Args:
+        model: a Genesis, or a MONet with relations.
+        size: number of scenes.
+    """
+    require_count(size, "size")
     found = []
     with evaluating(model):
         for begin in range(0, size, CHUNK):

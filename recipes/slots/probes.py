@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pyzoo.checks import as_indices, require_shape
 from pyzoo.data.scenes import Relation, Scenes, are_related
 from pyzoo.evaluation import match_slots, pieces_of_slots, pixels_of_slots
 from pyzoo.recipes.slots.decomposition import Decomposition, put_together
@@ -27,8 +28,11 @@ def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomp
         model: which took the scenes apart.
         decomposed: scenes taken apart.
         slots: the slot of each scene, (images,), int64.
+
+    Raises:
+        ValueError: there is another number of slots than of images, or no such slot.
     """
-    missing = one_hot(slots, model.num_slots).bool()
+    missing = _chosen(model, decomposed, slots)
     local, related = _split(model, decomposed.latents)
     expected = torch.zeros_like(decomposed.latents)
     if model.has_mask_latents:
@@ -51,8 +55,13 @@ def swap_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decompos
         model: which took the scenes apart.
         decomposed: scenes taken apart, at least 2.
         slots: the slot of each scene, (images,), int64.
+
+    Raises:
+        ValueError: there is one scene, another number of slots than of images, or no such slot.
     """
-    swapped = one_hot(slots, model.num_slots).bool()
+    swapped = _chosen(model, decomposed, slots)
+    if len(swapped) < 2:
+        raise ValueError("decomposed must be two or more scenes, to exchange slots between them.")
     local, related = _split(model, decomposed.latents)
     if model.relations is None:
         latents = torch.where(swapped.unsqueeze(-1), local.roll(-1, 0), local)
@@ -82,7 +91,12 @@ def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation:
         scenes: the same scenes, as they were made.
         relation: "color" or "place".
         guide: encodes the other slots from images without the piece; None takes their latents as they are.
+
+    Raises:
+        ValueError: the relation is none of these.
     """
+    if relation not in ("color", "place"):
+        raise ValueError(f"relation is 'color' or 'place', not {relation!r}.")
     from sklearn.kernel_ridge import KernelRidge  # takes a second to import
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -153,6 +167,12 @@ def share_related(decomposed: Decomposition, relation: Relation, like: Scenes) -
     numbers = like.present.sum(1)
     pieces = pieces_of_slots(decomposed.masks, decomposed.components)
     return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
+
+
+def _chosen(model: Any, decomposed: Decomposition, slots: Tensor) -> Tensor:
+    """Which slot of each scene is chosen, (images, slots), boolean."""
+    require_shape(slots, "slots", (len(decomposed.latents),))
+    return one_hot(as_indices(slots, "slots", below=model.num_slots), model.num_slots).bool()
 
 
 def _split(model: Any, latents: Tensor) -> tuple[Tensor, Tensor]:

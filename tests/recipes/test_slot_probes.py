@@ -9,7 +9,7 @@ from pyzoo.data.scenes import COLORS, tetrominoes
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.models.genesis import GenesisNetworks
 from pyzoo.models.monet import MONetNetworks
-from pyzoo.recipes.slots.decomposition import decompose, put_together
+from pyzoo.recipes.slots.decomposition import decompose, draw_scenes, put_together
 from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, share_shown, swap_slots
 
 
@@ -137,3 +137,19 @@ def test_only_one_slot_changes_where_slots_are_independent(networks):
         same = (found.components == decomposed.components).flatten(2).all(2)
         assert torch.equal(same, torch.arange(3) != slots.unsqueeze(1))
     assert torch.allclose(put_together(model, decomposed.latents, decomposed.mask_latents).components, decomposed.components)
+
+
+def test_odd_arguments_are_named():
+    networks = MONetNetworks(num_slots=3, z_dim=4, decoder_channels=(4,), x_shape=(3, 16, 16), attention_channels=(4, 4))
+    model = networks.model()
+    decomposed = decompose(model, networks.guide(model), torch.rand(2, 3, 16, 16))
+    for probe in (impute_slots, swap_slots):
+        for slots, message in (([0, 7], "slots must be"), ([-1, 0], "slots must be"), ([0, 1, 2], "slots must be")):
+            with pytest.raises(ValueError, match=message):
+                probe(model, decomposed, torch.tensor(slots))
+    with pytest.raises(ValueError, match="two or more scenes"):
+        swap_slots(model, decomposed.of(torch.tensor([0])), torch.tensor([1]))
+    with pytest.raises(ValueError, match="relation is 'color' or 'place', not 'size'"):
+        relation_r2(model, decomposed, tetrominoes(2, torch.Generator(), 16), "size")
+    with pytest.raises(ValueError, match="size must be"):
+        draw_scenes(model, 0)
