@@ -224,7 +224,7 @@ MODELS = {
         commands=("figures", "sample"),
     ),
     "monet-tetrominoes": Shipped(
-        command="pyzoo train monet --relation place --num-pieces 2 --precision bf16",
+        command="pyzoo train monet --relation place --num-pieces 2 --num-slots 3 --precision bf16",
         commit="d67733d",
         about="MONet on scenes of two tetrominoes: takes them apart into slots without a label.",
         use="to segment such scenes, and beside mpp-monet-tetrominoes, whose slots are related",
@@ -235,7 +235,7 @@ MODELS = {
         commands=("figures", "explore"),
     ),
     "mpp-monet-tetrominoes": Shipped(
-        command="pyzoo train mpp-monet --relation place --num-pieces 2 --seed 1 --precision bf16",
+        command="pyzoo train mpp-monet --relation place --num-pieces 2 --num-slots 3 --seed 1 --precision bf16",
         commit="d67733d",
         about="MONet with the message passing prior on two tetrominoes at mirrored places, a relation that it has learned.",
         use="to impute a slot from the others, and as an example of the prior",
@@ -245,7 +245,7 @@ MODELS = {
         metrics={**SEPARATION, **RELATION, "related_drawn": "share of drawn scenes whose pieces are at mirrored places"},
     ),
     "genesis-sprites": Shipped(
-        command="pyzoo train genesis --precision bf16",
+        command="pyzoo train genesis --precision bf16 --validate-every 500",
         commit="b4cc362",
         about="Genesis on scenes of sprites: slots with an autoregressive prior, from which it draws scenes.",
         use="to take scenes of sprites apart, and to draw some",

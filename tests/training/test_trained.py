@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -11,8 +12,10 @@ import pyzoo
 from pyzoo import cli
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import site_terms
+from pyzoo.flags import parse
+from pyzoo.settings import changed, flat, walk
 from pyzoo.trained import find_trained, trained
-from pyzoo.training import Run, TrainedModel
+from pyzoo.training import Run, TrainedModel, find_recipe
 from tiny import graph
 
 
@@ -215,3 +218,15 @@ def test_the_private_latent_of_a_digit_is_how_it_is_written():
     assert metrics["z_keeps_class"] > 0.9
     assert metrics["u_changes_class"] < 0.1
     assert metrics["u_changes_style"] > 0.7
+
+
+@pytest.mark.parametrize("name", trained())
+def test_the_command_on_a_models_card_makes_it(name):
+    path = find_trained(name)
+    command = re.search(r"\| Trained by \| `pyzoo train (\S+) ?(.*?)`", (path / "README.md").read_text())
+    kind, recipe = find_recipe(command[1]), pyzoo.load(path).recipe
+    given = re.sub(r"--precision \S+", "", command[2]).split()
+    preset = kind.preset(given.pop(given.index("--preset") + 1) if "--preset" in given else None)
+    made = changed(preset, parse("pyzoo", [word for word in given if word != "--preset"], [preset]))
+    for field in (field for _, field in walk(made) if field.has_flag and field.name not in kind.incidental):
+        assert flat(recipe)[field.name] == field.value, field.name
