@@ -136,7 +136,11 @@ class ImageRecipe(Recipe):
         self.require(self.batch_size <= self.train_size, "batch_size", what)
 
     def fitted(self, given: Collection[str]) -> Self:
-        if self.data in self.named_data or "batch_size" in given or self.batch_size <= self.train_size:
+        if self.data in self.named_data:
+            return self
+        if self.train_size < self.fewest_examples:
+            raise UsageError(f"{self.data} has {self.train_size} image to train on, and batch norm needs {self.fewest_examples}")
+        if "batch_size" in given or self.batch_size <= self.train_size:
             return self
         return changed(self, {"batch_size": self.train_size})
 

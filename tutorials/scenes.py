@@ -184,7 +184,7 @@ print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, de
 # ## 7. Change one thing: balance
 #
 # The same model with `mask_balance=1`, as MONet has it, for half as many steps. Compare the columns that are printed, and the
-# picture with that of section 4: pieces are told apart later, and in the end as well. Where pieces share colors the
+# picture with that of section 4: pieces are told apart later, but in the end just as well. Where pieces share colors the
 # balance decides more (docs/results/message-passing-prior.md).
 
 # %%

@@ -23,11 +23,12 @@ from pyzoo.data.images import IMAGE_SETS, ImageSource
 from pyzoo.data.scene_files import SceneFile, read_scenes
 from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoes
 from pyzoo.errors import UsageError
+from pyzoo.files import expanded
 from pyzoo.infer import GECO, NegativeELBO
 from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks
 from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks, RelatedNetworks
 from pyzoo.random import derive_seed, seeded
-from pyzoo.recipes.images import ImageRecipe, InData, is_own
+from pyzoo.recipes.images import ImageRecipe, InData
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.report import SlotsReport
 from pyzoo.settings import Above, AtLeast, AtMost, Count, Positive, Share, Weight, flag
@@ -117,11 +118,10 @@ class SlotsRecipe(ImageRecipe):
     def read_data(self) -> ImageData:
         if not self.is_scene_file:
             named = (*_GENERATED, *IMAGE_SETS)
-            if not (self.data in named or self.data.startswith("torchvision:") or is_own(self.data, named)):
-                files = f"a folder of images, or a file that ends in {', '.join((SCENE_TYPE, *FILE_TYPES))}"
-                raise UsageError(
-                    f"there are no scenes '{self.data}': --data takes {', '.join(_GENERATED)}, torchvision:NAME, {files}"
-                )
+            if not (self.data in named or self.data.startswith("torchvision:") or expanded(self.data).exists()):
+                forms = f"{', '.join(named)}, torchvision:NAME, a folder of images, or a file that ends in "
+                forms += ", ".join((SCENE_TYPE, *FILE_TYPES))
+                raise UsageError(f"there are no scenes '{self.data}': --data takes {forms}")
             return super().read_data()
         images = self.scene_file.images
         tested = min(max(round(self.test_share * len(images)), 1), len(images) - 1)

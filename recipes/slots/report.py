@@ -11,8 +11,9 @@
   the background. Such images are new to them.
 - ``share_shown``: share of the pieces that have a slot of their own, of which ``relation_r2`` tells.
 - ``related_after_swap``: share of scenes whose pieces are related after a slot was exchanged for another scene's.
-- ``related_drawn``: share of drawn scenes whose pieces are related; of tetrominoes that is all, of sprites nine in ten or more,
-  since sprites hide each other. By chance it is one scene in twenty of two pieces, by place, and one in three by color.
+- ``related_drawn``: share of drawn scenes whose pieces are related. Of the data that is all scenes of tetrominoes, and nine in
+  ten or more of sprites, which hide each other. By chance it is one scene in twenty of two pieces by place, and by color one in
+  three of tetrominoes, and next to none of sprites.
 - ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum. In MONet and MPP^M the
   divergence of the masks is one of them, with its weight: the sum is their objective, and no bound of log p(x).
 - ``parameters``: of model and guide.

@@ -62,8 +62,7 @@ class MPPTable5(Table):
     columns: ClassVar[Mapping[str, str]] = _COLUMNS
     note: ClassVar[str] = (
         "Printed are the paper's rows; its preset is not known: its images are 64 x 64, and it does not say for how long it "
-        "trained. Scenes with a planted relation are ours. Of tetrominoes whose colors are not related one scene in six is by "
-        "chance."
+        "trained. Scenes with a planted relation are ours. One scene in six of three tetrominoes has related colors by chance."
     )
 
     models: tuple[Literal["MONet", "MPP^M", "Genesis", "MPP^G"], ...] = ("MONet", "MPP^M")
@@ -81,6 +80,8 @@ class MPPTable5(Table):
         super().__post_init__()
         mixed = [label for label in self.models if issubclass(_MODELS[label], GenesisRecipe)]
         self.require(self.likelihood == "mixture" or not mixed, "likelihood", f"mixture with {' and '.join(mixed)}")
+        planted = self.data is None or self.data in SlotsRecipe.named_data
+        self.require(planted or set(self.relations) <= {"none"}, "relations", f"none with {self.data}")
 
     def rows(self) -> Sequence[Row]:
         rows = []

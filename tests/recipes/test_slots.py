@@ -120,7 +120,8 @@ def test_the_learning_rate_falls_at_the_end():
         ({"num_slots": 1}, "--num-slots must be at least 2"),
         ({"image_size": 35}, "can't be halved 2 times: --image-size 36 can"),
         ({"held_out": 0.1}, "--held-out and --validation are of your own images"),
-        ({"data": "dots"}, "there are no scenes 'dots': --data takes tetrominoes, sprites, torchvision:NAME"),
+        ({"data": "./nowhere"}, "/nowhere': --data takes tetrominoes, sprites"),
+        ({"data": "dots"}, "there are no scenes 'dots': --data takes tetrominoes, sprites, mnist"),
         ({"relation": "size"}, "--relation must be one of none, color, place"),
     ],
 )
@@ -139,6 +140,17 @@ def test_the_likelihood_of_the_table_is_that_of_monet():
         MPPTable5(models=("MONet", "Genesis"), likelihood="weighted")
     table = MPPTable5(models=("MONet",), relations=("none",), likelihood="weighted")
     assert table.recipe(table.rows()[0], 0).networks.likelihood == "weighted"
+
+
+def test_relations_are_planted_in_generated_scenes_only():
+    with pytest.raises(UsageError, match=r"--relations must be none with mine\.npz"):
+        MPPTable5(data="mine.npz")
+    assert MPPTable5(data="mine.npz", relations=("none",)).rows()
+
+
+def test_a_single_image_to_train_on(tmp_path):
+    with pytest.raises(UsageError, match="has 1 image to train on, and batch norm needs 2"):
+        pyzoo.train("genesis", data=torch.rand(2, 3, 16, 16), out=tmp_path / "run", progress=False)
 
 
 def test_a_row_that_cannot_be_trained_is_named():
