@@ -3,7 +3,7 @@
 from pyzoo.distributions.correlated_normal import CorrelatedNormal
 from pyzoo.distributions.deferred import Deferred
 from pyzoo.distributions.divergences import dual_geometric_jensen_shannon
-from pyzoo.distributions.message_passing_prior import InvertibleMap, MessagePassingPrior
+from pyzoo.distributions.message_passing_prior import InvertibleMap, MessagePassingPrior, procrustes_rotations
 from pyzoo.distributions.weighted_product_of_experts import WeightedProductOfExperts
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "MessagePassingPrior",
     "WeightedProductOfExperts",
     "dual_geometric_jensen_shannon",
+    "procrustes_rotations",
 ]

@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.transforms import AffineCoupling
 from torch import Tensor, nn
 from torch.func import jacrev, vmap
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import logsigmoid
 
 from pyzoo.checks import (
     is_validation_enabled,
@@ -19,13 +19,14 @@ from pyzoo.checks import (
     require_floating,
     require_number,
     require_same_type,
+    require_shape,
     require_sizes,
     require_switch,
     require_tensor,
 )
 from pyzoo.settings import AtLeast, AtMost
 
-__all__ = ["InvertibleMap", "MessagePassingPrior"]
+__all__ = ["InvertibleMap", "MessagePassingPrior", "procrustes_rotations"]
 
 _MOST_LOG_SCALE = 2.0  # of one coupling: an inverse may not explode where the map was never trained
 
@@ -55,23 +56,22 @@ class MessagePassingPrior(nn.Module):
 
     Couplings multiply by positive numbers, so that all f_k have one orientation: where one entry of a component is minus that of
     another, and all others are equal, no maps relate the two. (A network that makes the components, as in MPP^M, learns to
-    make them fit.) With ``padding=1`` a component has a 0 at either end before its map, and what the inverse gives in these two
-    places is left out. That leaves room to turn over (Dupont et al. 2019, "Augmented Neural ODEs"), but is learned more slowly,
-    above all beside unrelated components, which the two further entries of h can hold.
+    make them fit.) So components may be turned before their maps, each by a rotation or reflection of its own, which
+    :func:`procrustes_rotations` finds from data; maps are learned faster then, too. The supplement has no such thing.
 
     Args:
         num_components: K, at least 2.
-        dim: entries of a component, at least 2.
+        dim: entries of a component, and of h, at least 2.
         num_couplings: couplings in each map.
         hidden_dims: widths of the hidden layers of a coupling's network.
         scale: sigma, the standard deviation of a component's entries given h; at the start, where it is learned.
         posterior_scale: s, the standard deviation of h given components, likewise.
-        learn: learn the weights w, (K, latent_dim), sigma, (K, dim), and s, (latent_dim,).
+        learn: learn the weights w, (K, dim), sigma, (K, dim), and s, (dim,).
         coupling: "exp", a coupling multiplies by exp(a) for any a between -2 and 2; "sigmoid", by a sigmoid, as in table 7, of
             exp(-2) at least.
         batch_norm: normalize the output of a coupling's network over the batch, as in table 7. In training a map then depends on
             its batch, and its inverse, which sees another batch, is none.
-        padding: zeros at either end of a component. h has ``latent_dim`` entries, dim + 2 padding.
+        rotations: orthogonal matrices by which components are turned before their maps, (K, dim, dim); None leaves them.
 
     Raises:
         ValueError: an argument is none of these.
@@ -96,26 +96,30 @@ class MessagePassingPrior(nn.Module):
         learn: bool = True,
         coupling: Literal["exp", "sigmoid"] = "exp",
         batch_norm: bool = False,
-        padding: int = 0,
+        rotations: Tensor | None = None,
     ) -> None:
         super().__init__()
         require_count(num_components, "num_components", 2)
         require_count(dim, "dim", 2)
-        require_count(padding, "padding", 0)
         require_number(scale, "scale", AtLeast(1e-12), AtMost(1e12))
         require_number(posterior_scale, "posterior_scale", AtLeast(1e-12), AtMost(1e12))
         require_switch(learn, "learn")
         self.num_components: int = num_components
         self.dim: int = dim
-        self.padding: int = padding
-        self.latent_dim: int = dim + 2 * padding
+        if rotations is not None:
+            require_shape(rotations, "rotations", (num_components, dim, dim))
+            require_floating(rotations, "rotations")
+            if not torch.allclose(rotations @ rotations.mT, torch.eye(dim).to(rotations), atol=1e-4):
+                raise ValueError("rotations must be orthogonal matrices: their inverses are their transposes.")
+            rotations = rotations.detach().to(torch.get_default_dtype())
+        self.register_buffer("rotations", rotations)
         self.maps: nn.ModuleList = nn.ModuleList(
-            InvertibleMap(self.latent_dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
+            InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
         )
         values = {
-            "log_weights": torch.zeros(num_components, self.latent_dim),
+            "log_weights": torch.zeros(num_components, dim),
             "log_scale": torch.full((num_components, dim), math.log(scale)),
-            "log_posterior_scale": torch.full((self.latent_dim,), math.log(posterior_scale)),
+            "log_posterior_scale": torch.full((dim,), math.log(posterior_scale)),
         }
         for name, value in values.items():
             if learn:
@@ -124,38 +128,40 @@ class MessagePassingPrior(nn.Module):
                 self.register_buffer(name, value)
 
     def encode(self, y: Tensor) -> Tensor:
-        """What each component says of h: f_k(y_k), (..., K, latent_dim).
+        """What each component says of h: f_k(y_k), (..., K, dim).
 
         Args:
             y: components, (..., K, dim).
         """
         self._require(y, "y", (self.num_components, self.dim))
-        padded = pad(y, (self.padding, self.padding))
-        return torch.stack([f(y_k) for f, y_k in zip(self.maps, padded.unbind(-2), strict=True)], -2)
+        if self.rotations is not None:
+            y = _turned(self.rotations, y)
+        return torch.stack([f(y_k) for f, y_k in zip(self.maps, y.unbind(-2), strict=True)], -2)
 
     def decode(self, h: Tensor) -> Tensor:
         """The components that h stands for: f_k^-1(h), (..., K, dim).
 
         Args:
-            h: (..., latent_dim).
+            h: (..., dim).
         """
-        self._require(h, "h", (self.latent_dim,))
-        return torch.stack([f.inverse(h) for f in self.maps], -2)[..., self.padding : self.padding + self.dim]
+        self._require(h, "h", (self.dim,))
+        y = torch.stack([f.inverse(h) for f in self.maps], -2)
+        return y if self.rotations is None else _turned(self.rotations.mT, y)
 
     def latent(self, batch_shape: Sequence[int] = ()) -> dist.TorchDistribution:
-        """p(h), a standard normal of ``latent_dim`` entries."""
+        """p(h), a standard normal of dim entries."""
         if not isinstance(batch_shape, Sequence):
             raise ValueError(f"batch_shape must be a sequence of sizes, got {batch_shape!r}.")
         for size in batch_shape:
             require_count(size, "each size of batch_shape", 0)
-        zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.latent_dim)
+        zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.dim)
         return dist.Normal(zeros, 1.0).to_event(1)
 
     def components(self, h: Tensor) -> dist.TorchDistribution:
         """p(y | h), whose event is (K, dim).
 
         Args:
-            h: (..., latent_dim).
+            h: (..., dim).
         """
         return dist.Normal(self.decode(h), self.log_scale.exp()).to_event(2)
 
@@ -205,19 +211,18 @@ class MessagePassingPrior(nn.Module):
     def log_prob_on_surface(self, h: Tensor) -> Tensor:
         """The log-density of the noiseless components f^-1(h), batch shape: lemma 1, eq. 15.
 
-        Without noise the components lie on a surface of ``latent_dim`` dimensions; the density is with respect to area on it.
-        With padding it is infinite where the components leave a direction of h out.
+        Without noise the components lie on a surface of dim dimensions; the density is with respect to area on it.
 
         Args:
-            h: (batch, latent_dim) or (latent_dim,).
+            h: (batch, dim) or (dim,).
         """
-        self._require(h, "h", (self.latent_dim,))
+        self._require(h, "h", (self.dim,))
         if h.dim() > 2:
-            raise ValueError(f"h must be (batch, {self.latent_dim}) or ({self.latent_dim},), got {tuple(h.shape)}.")
+            raise ValueError(f"h must be (batch, {self.dim}) or ({self.dim},), got {tuple(h.shape)}.")
         if self.training and any(isinstance(layer, nn.BatchNorm1d) for layer in self.modules()):
             raise ValueError("The density with batch normalization is that of the trained maps: call eval() first.")
         rows = h if h.dim() > 1 else h.unsqueeze(0)
-        jacobian = vmap(jacrev(self.decode))(rows).flatten(-3, -2)  # (batch, K dim, latent_dim)
+        jacobian = vmap(jacrev(self.decode))(rows).flatten(-3, -2)  # (batch, K dim, dim)
         half_log_det = torch.linalg.svdvals(jacobian).log().sum(-1)
         found = self.latent(rows.shape[:-1]).log_prob(rows) - half_log_det
         return found if h.dim() > 1 else found.squeeze(0)
@@ -251,6 +256,49 @@ def _require_event(value: Tensor, name: str, event_shape: tuple[int, ...]) -> No
     require_floating(value, name)
     if value.shape[-len(event_shape) :] != event_shape or not value.numel():
         raise ValueError(f"{name} must be (..., {', '.join(map(str, event_shape))}), got {tuple(value.shape)}.")
+
+
+def _turned(rotations: Tensor, y: Tensor) -> Tensor:
+    """Components, (..., K, dim), each times its matrix, (K, dim, dim); under autocast too in the components' precision."""
+    return (rotations * y.unsqueeze(-2)).sum(-1)
+
+
+@torch.no_grad()
+def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
+    """Rotations, or reflections, after which components lie as near to each other as they can without being stretched.
+
+    What only a nonlinear relation tells, they do not see. Components should be of one scale, and are centered here.
+
+    Source: Gower (1975), "Generalized Procrustes Analysis", without scaling.
+
+    Args:
+        y: components, (rows, K, dim).
+        rounds: how often each component is turned toward the others.
+
+    Returns:
+        Orthogonal matrices, (K, dim, dim), that of the first component among them.
+
+    Raises:
+        ValueError: the shape is another, or there are fewer than two components.
+
+    Example:
+        >>> a = torch.randn(100, 2)
+        >>> y = torch.stack([a, a * torch.tensor([1.0, -1.0])], 1)  # one entry the other way round
+        >>> torch.linalg.det(procrustes_rotations(y)).prod().round()
+        tensor(-1.)
+    """
+    require_shape(y, "y", ("rows", "K", "dim"))
+    require_floating(y, "y")
+    require_count(y.shape[1], "the number of components", 2)
+    require_count(rounds, "rounds")
+    y = y - y.mean(0)
+    rotations = torch.eye(y.shape[2]).to(y).repeat(y.shape[1], 1, 1)
+    for _ in range(rounds):
+        for k, component in enumerate(y.unbind(1)):
+            turned = _turned(rotations, y)
+            left, _, right = torch.linalg.svd((turned.sum(1) - turned[:, k]).mT @ component)
+            rotations[k] = left @ right
+    return rotations
 
 
 class InvertibleMap(nn.Module):

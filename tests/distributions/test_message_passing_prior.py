@@ -9,7 +9,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from pyzoo.distributions import InvertibleMap, MessagePassingPrior
+from pyzoo.distributions import InvertibleMap, MessagePassingPrior, procrustes_rotations
 
 K, DIM = 3, 4
 
@@ -26,11 +26,12 @@ class Linear(torch.nn.Module):
         return kept @ self.shift, self.log_scale.expand(*kept.shape[:-1], -1)
 
 
-@pytest.fixture(params=[0, 1], ids=["as it is", "padded"])
+@pytest.fixture(params=[False, True], ids=["as they are", "turned"])
 def prior(request):
-    """A prior whose maps are generic, not linear."""
+    """A prior whose maps are generic, not linear; components are turned before them or not."""
     torch.manual_seed(0)
-    made = MessagePassingPrior(K, DIM, hidden_dims=(8,), scale=0.5, posterior_scale=0.7, padding=request.param).double()
+    rotations = torch.linalg.qr(torch.randn(K, DIM, DIM)).Q if request.param else None
+    made = MessagePassingPrior(K, DIM, hidden_dims=(8,), scale=0.5, posterior_scale=0.7, rotations=rotations).double()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made
@@ -41,19 +42,19 @@ def linear(prior):
     """A prior whose maps are linear: all its distributions are normal."""
     for f in prior.maps:
         for coupling in f.couplings:
-            coupling.nn = Linear(prior.latent_dim // 2, prior.latent_dim // 2).double()
+            coupling.nn = Linear(DIM // 2, DIM // 2).double()
     return prior
 
 
 def loadings(prior):
-    """A, (K dim, latent_dim), of y = A h + noise."""
-    return prior.decode(torch.eye(prior.latent_dim, dtype=torch.float64)).flatten(1).T.detach()
+    """A, (K dim, dim), of y = A h + noise."""
+    return prior.decode(torch.eye(DIM, dtype=torch.float64)).flatten(1).T.detach()
 
 
 def exact(prior):
     """p(y) of linear maps, and the exact p(h | y) of a vector y."""
     a, noise = loadings(prior), prior.log_scale.detach().exp().flatten() ** 2
-    precision = torch.eye(prior.latent_dim, dtype=torch.float64) + (a.T / noise) @ a
+    precision = torch.eye(DIM, dtype=torch.float64) + (a.T / noise) @ a
     marginal = MultivariateNormal(torch.zeros(K * DIM, dtype=torch.float64), a @ a.T + noise.diag())
     return marginal, lambda y: MultivariateNormal(torch.linalg.solve(precision, (a.T / noise) @ y), precision_matrix=precision)
 
@@ -87,18 +88,17 @@ def test_the_density_on_the_surface_is_the_limit_of_small_noise(linear):
     with torch.no_grad():
         linear.log_scale.fill_(math.log(1e-5))
     p, _ = exact(linear)
-    h = torch.randn(3, linear.latent_dim, dtype=torch.float64)
+    h = torch.randn(3, DIM, dtype=torch.float64)
     with torch.no_grad():
         normal = p.log_prob(linear.decode(h).flatten(1))
         found = linear.log_prob_on_surface(h)
-    # The noise's density at its mode, off the surface:
-    across = (K * DIM - linear.latent_dim) * (math.log(1e-5) + 0.5 * math.log(2 * math.pi))
+    across = (K - 1) * DIM * (math.log(1e-5) + 0.5 * math.log(2 * math.pi))  # the noise's density at its mode, off the surface
     torch.testing.assert_close(found, normal + across, rtol=0, atol=1e-4)
     torch.testing.assert_close(linear.log_prob_on_surface(h[0]), found[0])
 
 
 def test_the_density_on_the_surface_of_nonlinear_maps(prior):
-    h = torch.randn(2, prior.latent_dim, dtype=torch.float64)
+    h = torch.randn(2, DIM, dtype=torch.float64)
     for row, found in zip(h, prior.log_prob_on_surface(h), strict=True):
         jacobian = torch.autograd.functional.jacobian(lambda value: prior.decode(value).flatten(), row)
         volume = 0.5 * torch.logdet(jacobian.T @ jacobian)
@@ -139,9 +139,8 @@ def test_the_order_of_rows_and_absent_components_change_nothing(prior):
     torch.testing.assert_close(prior.posterior(y[order], present[order]).mean, q.mean[order])
     filled = prior.impute(y, present)
     assert torch.equal(filled[present], y[present])
-    zeros = y.new_zeros(prior.padding)
-    there = prior.maps[1].inverse(prior.maps[0](torch.cat([zeros, y[1, 0], zeros])))
-    torch.testing.assert_close(filled[1, 1], there[prior.padding : prior.padding + DIM])
+    turns = torch.eye(DIM, dtype=torch.float64).expand(K, -1, -1) if prior.rotations is None else prior.rotations
+    torch.testing.assert_close(filled[1, 1], turns[1].T @ prior.maps[1].inverse(prior.maps[0](turns[0] @ y[1, 0])))
 
 
 def test_the_papers_messages_have_equal_weights():
@@ -198,14 +197,25 @@ def test_planted_relations_are_found():
     assert weights[3] < 0.5 * weights[:3].min()
 
 
-def test_what_lies_the_other_way_round_is_found_with_padding():
-    """One number of the second component is minus that of the first, the other one is the same."""
+def test_rotations_make_components_alike():
+    torch.manual_seed(0)
+    a = torch.randn(500, 3)
+    turns = torch.linalg.qr(torch.randn(4, 3, 3)).Q  # some with reflections
+    y = (turns @ a[:, None, :, None]).squeeze(-1) + 2.0
+    found = procrustes_rotations(y)
+    torch.testing.assert_close(found @ found.mT, torch.eye(3).expand(4, -1, -1))
+    turned = (found @ (y - y.mean(0)).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(turned, turned[:, :1].expand(-1, 4, -1), rtol=0, atol=1e-3)
+
+
+def test_components_the_other_way_round_need_rotations():
+    """One entry of the second component is minus that of the first, and another one bends it."""
     torch.manual_seed(0)
     a = torch.randn(4000, 2)
-    y = torch.stack([a, a * torch.tensor([1.0, -1.0])], 1)
+    y = torch.stack([a, torch.stack([a[:, 0] + 0.5 * a[:, 1].sin(), -a[:, 1]], 1)], 1)
     found = {}
-    for padding in (0, 1):
-        prior, steps = MessagePassingPrior(2, 2, hidden_dims=(32,), padding=padding), 400
+    for name, rotations in (("none", None), ("found", procrustes_rotations(y))):
+        prior, steps = MessagePassingPrior(2, 2, hidden_dims=(32,), rotations=rotations), 300
         optimizer = torch.optim.Adam(prior.parameters(), lr=1e-2)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
@@ -216,9 +226,9 @@ def test_what_lies_the_other_way_round_is_found_with_padding():
             scheduler.step()
         with torch.no_grad():
             error = (prior.impute(y, torch.tensor([True, False])) - y)[:, 1].square().mean(0)
-        found[padding] = 1 - error[1].item()
-    assert found[1] > 0.9
-    assert found[0] < 0  # couplings alone keep the orientation
+        found[name] = (1 - error / y[:, 1].var(0)).min().item()
+    assert found["found"] > 0.9
+    assert found["none"] < 0.5  # couplings alone keep the orientation
 
 
 def test_it_trains_in_plain_pyro(prior):
@@ -256,6 +266,8 @@ def test_it_trains_in_plain_pyro(prior):
         ({"scale": 0.0}, "scale must be at least 1e-12"),
         ({"posterior_scale": -1.0}, "posterior_scale must be at least 1e-12"),
         ({"coupling": "spline"}, "coupling is 'exp' or 'sigmoid', not 'spline'"),
+        ({"rotations": torch.eye(4)}, "rotations must be"),
+        ({"rotations": 2 * torch.eye(4).expand(3, -1, -1)}, "rotations must be orthogonal"),
     ],
 )
 def test_bad_sizes(arguments, message):
