@@ -108,7 +108,7 @@ def genesis_guide(networks: GenesisNetworks, model: Genesis) -> GenesisGuide:
         model,
         encoder(networks.x_shape, networks.channels, networks.hidden_dim, nn.BatchNorm2d),
         RecurrentCell(networks.hidden_dim + networks.mask_dim, networks.hidden_dim),
-        Head(nn.Linear(networks.hidden_dim, 2 * networks.mask_dim), slice(networks.mask_dim, None), networks.mask_scale),
+        Head(nn.Linear(networks.hidden_dim, 2 * networks.mask_dim)),
         encoder((channels + 1, height, width), networks.channels, 2 * networks.z_dim, partial(nn.GroupNorm, 2)),
     )
 

@@ -276,9 +276,6 @@ class GenesisNetworks(Networks):
     sooner than shapes, which are left to the masks."""
     scale: Annotated[float, AtLeast(1e-12), AtMost(1e12)] = 0.7
     """Standard deviation of a pixel's channels."""
-    mask_scale: Annotated[float, AtLeast(1e-12), AtMost(1)] = 1.0
-    """Standard deviation of a mask's latent given the image, at the start. At 0.1 masks carry information about the image from
-    the first steps on."""
     mask_logit: Annotated[float, AtLeast(-100), AtMost(100)] = 0.0
     """Logit of what each slot but the last takes of what is left, at the start. At -2 the last slot has most pixels, and comes to
     mean the background."""

@@ -276,13 +276,12 @@ _SMALL_GENESIS = {
     "image_size": 32,
     "num_slots": 5,
     # Slots come to be pieces, and not places of the image, where masks learn faster than what slots look like. So masks are cheap
-    # (mask_kl_weight) and precise from the start (mask_scale), decoders learn shapes late (decoder_reach), and the background is
-    # what the first slots leave, which costs nothing (mask_logit).
+    # (mask_kl_weight), decoders learn shapes late (decoder_reach), and the background is what the first slots leave, which costs
+    # nothing (mask_logit).
     "z_dim": 8,
     "initial_beta": 0.12,
     "min_beta": 0.12,
     "mask_kl_weight": 0.1,
-    "mask_scale": 0.1,
     "mask_logit": -2.0,
     "decoder_reach": 0.1,
     "mask_dim": 16,

@@ -112,15 +112,6 @@ def test_the_objective_by_hand(at_mean, kind, training):
     torch.testing.assert_close(found, (rates - log_p).mean(), rtol=1e-10, atol=1e-8)
 
 
-def test_posteriors_of_masks_start_as_narrow_as_they_are_asked_to():
-    _, guide = pair("genesis", mask_scale=0.1)
-    trace = pyro.poutine.trace(guide).get_trace(x=torch.rand(8, 3, 8, 8))
-    for slot in (1, 2, 3):
-        scale = trace.nodes[f"z_m_{slot}"]["fn"].base_dist.scale
-        assert scale.min() > 0.05
-        assert scale.max() < 0.2
-
-
 def test_with_masks_that_start_small_the_last_slot_has_most():
     for logit, least in ((0.0, 0.1), (-2.0, 0.6)):
         model, _ = pair("genesis", mask_logit=logit)
