@@ -76,7 +76,7 @@ def irm_loss(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor, e: Tensor
     z_dim = noise.shape[1]
     loc, log_variance = guide.encoders["x"](x).chunk(2, 1)
     mean, variance = of_prior_and((loc[:, :z_dim], log_variance[:, :z_dim]))
-    logits = nn.functional.linear(mean + variance.sqrt() * noise, model.decoders["y"].weight, model.decoders["y"].bias)
+    logits = model.decoders["y"].layer(mean + variance.sqrt() * noise)
     scale, penalties = torch.ones((), device=x.device, requires_grad=True), []
     for environment in range(2):
         own = (e == environment).nonzero().squeeze(1)

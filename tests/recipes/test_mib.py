@@ -317,7 +317,7 @@ def test_mine_is_trained_by_an_objective_of_its_own():
         pair, (objective, *_) = trained_by(mib(rows.MultimodalRecipe, independence=independence))
         torch.manual_seed(0)
         loss, _ = objective.module(**batch)
-        gradients.append(torch.autograd.grad(loss, pair.guide.encoders["digit"][-2].weight)[0])
+        gradients.append(torch.autograd.grad(loss, pair.guide.encoders["digit"][-2].layer.weight)[0])
     assert not torch.allclose(*gradients)
 
 
@@ -325,7 +325,7 @@ def test_mine_learns_what_latents_share():
     """z and u_digit are made to tell much of the digit, and so of each other, which the estimate finds."""
     recipe = mib(rows.MultimodalRecipe, independence="mine", batch_size=200, learning_rate=1e-2)
     pair, (_, judge) = trained_by(recipe)
-    last = pair.guide.encoders["digit"][-2]
+    last = pair.guide.encoders["digit"][-2].layer
     with torch.no_grad():
         last.weight[:5] *= 5.0  # means
         last.weight[5:] *= 0.0

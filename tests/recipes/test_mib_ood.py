@@ -67,11 +67,11 @@ def test_the_objective_is_eq_18(at_mean, labeled, alpha):
     logits = torch.nn.Sequential.forward(decoders["x"], torch.cat([q_z[0], q_u[0]], 1))
     costs = binary_cross_entropy_with_logits(logits, x, reduction="none").sum((1, 2, 3))
     costs = costs + kl(q_z, prior) + kl(q_u, prior)
-    y_logits = torch.nn.Linear.forward(decoders["y"], q_z[0])
+    y_logits = decoders["y"].layer(q_z[0])
     costs = costs + known * cross_entropy(y_logits, y, reduction="none")
     e_logits = torch.nn.Sequential.forward(decoders["e"], torch.zeros(12, 2, dtype=torch.float64))
     costs = costs + cross_entropy(e_logits, e, reduction="none")
-    predicted = torch.nn.Linear.forward(decoders["y"], q_zx[0])
+    predicted = decoders["y"].layer(q_zx[0])
     information = (known * cross_entropy(predicted, y, reduction="none")).mean()
     stability = 0.0
     for environment in (0, 1):
