@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pyzoo.checks import as_device, require_count, require_kind, require_number, require_shape, require_tensor
 from pyzoo.errors import UsageError
@@ -121,7 +122,7 @@ def tetrominoes(
 
     Raises:
         ValueError: a number is out of range, or the relation is none of these.
-        UsageError: the pieces do not fit into the image, or so rarely that it was given up.
+        UsageError: the pieces fit into the image so rarely that it was given up.
 
     Example:
         >>> scenes = tetrominoes(2, torch.Generator().manual_seed(0))
@@ -136,37 +137,39 @@ def tetrominoes(
     bitmaps = _bitmaps().to(device)
     extents = unit * torch.stack([bitmaps.any(2).sum(1), bitmaps.any(1).sum(1)], 1)  # down and right
 
-    def drawn(number: int, num_pieces: int = num_pieces) -> tuple[Tensor, Tensor, Tensor]:
+    def drawn(number: int, num_pieces: int = num_pieces) -> tuple[Tensor, Tensor]:
+        """Shapes and corners."""
         shapes = torch.randint(len(bitmaps), (number, num_pieces), generator=generator, device=device)
-        sizes = extents[shapes]
-        corners = _corners(sizes, image_size, relation, generator)
-        return shapes, (corners + sizes / 2) / image_size, _covered(bitmaps, shapes, corners, unit, image_size)
+        return shapes, _corners(extents[shapes], image_size, relation, generator)
 
-    def placed(number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """As drawn, but piece by piece: each where the ones before leave room, if there is room at one of its places."""
-        found = []
-        taken = torch.zeros(number, image_size, image_size, dtype=torch.bool, device=device)
+    def placed(number: int) -> tuple[Tensor, Tensor]:
+        """The same, piece by piece: each where the ones before leave room, if there is room at one of its places."""
+        found, taken = [], torch.zeros(number, image_size, image_size, device=device)
         for _ in range(num_pieces):
-            tries = [part.unflatten(0, (number, _PLACES)).squeeze(2) for part in drawn(number * _PLACES, 1)]
-            free = ~(tries[2] & taken.unsqueeze(1)).flatten(2).any(2)
-            chosen = torch.arange(number, device=device), free.long().argmax(1)  # the first that is free
-            found.append([part[chosen] for part in tries])
-            taken = taken | found[-1][2]
-        shapes, places, covered = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
-        return shapes, places, covered
+            shapes, corners = (part.unflatten(0, (number, _PLACES)).squeeze(2) for part in drawn(number * _PLACES, 1))
+            first = (_taken(taken, bitmaps[shapes], corners, unit) == 0).long().argmax(1)
+            chosen = torch.arange(number, device=device), first
+            found.append((shapes[chosen], corners[chosen]))
+            shapes, corners = (part.unsqueeze(1) for part in found[-1])
+            taken = taken + _covered(bitmaps, shapes, corners, unit, image_size).squeeze(1)
+        shapes, corners = (torch.stack(parts, 1) for parts in zip(*found, strict=True))
+        return shapes, corners
 
-    shapes, places, covered = drawn(count)
     draw = drawn
-    for number in range(2 * _ROUNDS):
-        overlap = (covered.sum(1) > 1).flatten(1).any(1)
-        if not overlap.any():
+    shapes, corners = draw(count)
+    covered = _covered(bitmaps, shapes, corners, unit, image_size)
+    for number in range(2 * _ROUNDS + 1):
+        again = (covered.sum(1) > 1).flatten(1).any(1).nonzero().squeeze(1)
+        if not len(again):
             break
+        if number == 2 * _ROUNDS:
+            raise UsageError(f"{num_pieces} pieces hardly fit into images of {image_size} x {image_size} pixels: take fewer")
         # Many pieces at once hardly ever fit. At mirrored places they cannot be placed one by one.
-        is_crowded = number == _ROUNDS or (number == _ROUNDS // 10 and overlap.double().mean() > 0.5)
+        is_crowded = number == _ROUNDS or (number == _ROUNDS // 10 and 2 * len(again) > count)
         draw = placed if is_crowded and relation != "place" else draw
-        shapes[overlap], places[overlap], covered[overlap] = draw(int(overlap.sum()))
-    else:
-        raise UsageError(f"{num_pieces} pieces do not fit into images of {image_size} x {image_size} pixels: take fewer")
+        shapes[again], corners[again] = draw(len(again))
+        covered[again] = _covered(bitmaps, shapes[again], corners[again], unit, image_size)
+    places = (corners + extents[shapes] / 2) / image_size
     colors = COLORS.to(device)[_hues(count, num_pieces, relation, generator)]
     return _scenes(covered, colors, places, shapes, torch.zeros(count, 3, device=device))
 
@@ -211,6 +214,23 @@ def _covered(bitmaps: Tensor, shapes: Tensor, corners: Tensor, unit: int, image_
     cells = bitmaps[shapes].flatten(2)  # (scenes, pieces, 16)
     index = 4 * down.clamp(0, 3).unsqueeze(-1) + right.clamp(0, 3).unsqueeze(-2)
     return cells.gather(2, index.flatten(2)).view_as(index) & inside
+
+
+def _taken(taken: Tensor, bitmaps: Tensor, corners: Tensor, unit: int) -> Tensor:
+    """How many pixels that are taken, (scenes, height, width), pieces would cover, (scenes, places); from a table of sums.
+
+    Args:
+        taken: 1 where a pixel is.
+        bitmaps: of the pieces, (scenes, places, 4, 4), boolean.
+        corners: (scenes, places, 2).
+        unit: pixels on a side of a square.
+    """
+    sums = pad(taken.cumsum(1).cumsum(2), (1, 0, 1, 0))  # of all pixels above and to the left
+    side = sums.shape[1]
+    edges = (corners.unsqueeze(-1) + unit * torch.arange(5, device=corners.device)).clamp_max(side - 1)
+    index = side * edges[:, :, 0, :, None] + edges[:, :, 1, None, :]  # (scenes, places, 5, 5)
+    at = sums.flatten(1).gather(1, index.flatten(1)).view_as(index)
+    return ((at[..., 1:, 1:] - at[..., :-1, 1:] - at[..., 1:, :-1] + at[..., :-1, :-1]) * bitmaps).sum((2, 3))
 
 
 # Sprites --------------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_bad_arguments(draw, message):
 
 def test_pieces_that_do_not_fit(monkeypatch):
     monkeypatch.setattr("pyzoo.data.scenes._ROUNDS", 1)
-    with pytest.raises(UsageError, match="6 pieces do not fit into images of 14 x 14 pixels"):
+    with pytest.raises(UsageError, match="6 pieces hardly fit into images of 14 x 14 pixels"):
         tetrominoes(20, seeded(0), image_size=14, num_pieces=6)
 
 
