@@ -260,7 +260,8 @@ MODELS = {
         commit="996023a",
         about="Genesis with the message passing prior on scenes of sprites, whose slots are related by one latent of the scene.",
         use="to compare with genesis-sprites, which has the same networks",
-        limits="as genesis-sprites, which it separates as well; its sprites are not related, so that there is nothing to impute",
+        limits="as genesis-sprites: sprites are separated in part, and no better; they are not related, so that there is "
+        "nothing to impute",
         differs="as genesis-sprites, and the prior's scales and weights are learned",
         data=GENERATED + "`pyzoo.data.scenes`, after Multi-dSprites",
         metrics=SEPARATION,

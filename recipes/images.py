@@ -139,7 +139,8 @@ class ImageRecipe(Recipe):
         if self.data in self.named_data:
             return self
         if self.train_size < self.fewest_examples:
-            raise UsageError(f"{self.data} has {self.train_size} image to train on, and batch norm needs {self.fewest_examples}")
+            images = "1 image" if self.train_size == 1 else f"{self.train_size} images"
+            raise UsageError(f"{self.data} has {images} to train on, and batch norm needs {self.fewest_examples}")
         if "batch_size" in given or self.batch_size <= self.train_size:
             return self
         return changed(self, {"batch_size": self.train_size})

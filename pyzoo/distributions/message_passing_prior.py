@@ -16,6 +16,7 @@ from pyzoo.checks import (
     is_validation_enabled,
     require_broadcast,
     require_count,
+    require_finite,
     require_floating,
     require_number,
     require_same_type,
@@ -55,9 +56,9 @@ class MessagePassingPrior(nn.Module):
     the line before it and is left out here: it would draw the messages of all components together, related or not.
 
     Couplings multiply by positive numbers, so that all f_k have one orientation: where one entry of a component is minus that of
-    another, and all others are equal, no maps relate the two. (A network that makes the components, as in MPP^M, learns to
-    make them fit.) So components may be turned before their maps, each by a rotation or reflection of its own, which
-    :func:`procrustes_rotations` finds from data; maps are learned faster then, too. The supplement has no such thing.
+    another, and all others are equal, no maps relate the two. So components may be turned before their maps, each by a rotation
+    or reflection of its own, which :func:`procrustes_rotations` finds from data. The supplement has no such thing: its
+    components are latents, and the network that infers them may choose how they lie.
 
     Args:
         num_components: K, at least 2.
@@ -71,7 +72,8 @@ class MessagePassingPrior(nn.Module):
             exp(-2) at least.
         batch_norm: normalize the output of a coupling's network over the batch, as in table 7. In training a map then depends on
             its batch, and its inverse, which sees another batch, is none.
-        rotations: orthogonal matrices by which components are turned before their maps, (K, dim, dim); None leaves them.
+        rotations: orthogonal matrices by which components are turned before their maps, (K, dim, dim); None leaves them. They
+            are saved with the weights: to load these, make a prior with any rotations.
 
     Raises:
         ValueError: an argument is none of these.
@@ -111,7 +113,8 @@ class MessagePassingPrior(nn.Module):
             require_floating(rotations, "rotations")
             if not torch.allclose(rotations @ rotations.mT, torch.eye(dim).to(rotations), atol=1e-4):
                 raise ValueError("rotations must be orthogonal matrices: their inverses are their transposes.")
-            rotations = rotations.detach().to(torch.get_default_dtype())
+            left, _, right = torch.linalg.svd(rotations.detach().double())  # the nearest that is orthogonal to the last digit
+            rotations = (left @ right).to(torch.get_default_dtype())
         self.register_buffer("rotations", rotations)
         self.maps: nn.ModuleList = nn.ModuleList(
             InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
@@ -187,7 +190,7 @@ class MessagePassingPrior(nn.Module):
         """A lower bound of log p(y) with one draw of h, differentiable, batch shape (appendix E.1).
 
         Args:
-            y: components, (..., K, dim); also what is absent is finite.
+            y: components, (..., K, dim); absent ones must be finite too, since all are scored.
             present: which of them h is inferred from, boolean, (..., K); by default all. All are scored in any case: from a
                 subset this is a lower bound too, and asks of h what the subset tells of the others.
         """
@@ -265,7 +268,7 @@ def _turned(rotations: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
-    """Rotations, or reflections, after which components lie as near to each other as they can without being stretched.
+    """Rotations, or reflections, after which components lie near to each other: a local minimum of their squared distances.
 
     What only a nonlinear relation tells, they do not see. Components should be of one scale, and are centered here.
 
@@ -276,10 +279,10 @@ def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
         rounds: how often each component is turned toward the others.
 
     Returns:
-        Orthogonal matrices, (K, dim, dim), that of the first component among them.
+        Orthogonal matrices, (K, dim, dim); the first component is turned too.
 
     Raises:
-        ValueError: the shape is another, or there are fewer than two components.
+        ValueError: the shape is another, there are fewer than two components, or they are not finite.
 
     Example:
         >>> a = torch.randn(100, 2)
@@ -291,14 +294,16 @@ def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
     require_floating(y, "y")
     require_count(y.shape[1], "the number of components", 2)
     require_count(rounds, "rounds")
-    y = y - y.mean(0)
+    require_finite(y=y)
+    kind = y.dtype
+    y = (y - y.mean(0)).double()
     rotations = torch.eye(y.shape[2]).to(y).repeat(y.shape[1], 1, 1)
     for _ in range(rounds):
         for k, component in enumerate(y.unbind(1)):
             turned = _turned(rotations, y)
             left, _, right = torch.linalg.svd((turned.sum(1) - turned[:, k]).mT @ component)
             rotations[k] = left @ right
-    return rotations
+    return rotations.to(kind)
 
 
 class InvertibleMap(nn.Module):

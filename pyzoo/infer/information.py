@@ -29,6 +29,7 @@ from pyzoo.checks import (
     require_tensor,
 )
 from pyzoo.infer.mmd import kernel_matrix
+from pyzoo.nn import Head
 from pyzoo.settings import cut
 
 __all__ = [
@@ -270,7 +271,7 @@ class MINE(nn.Module):
         self.z_dim = z_dim
         self.u_dim = u_dim
         self.network: nn.Sequential = nn.Sequential(
-            nn.Linear(z_dim + u_dim, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), nn.Linear(width, 1)
+            nn.Linear(z_dim + u_dim, width), nn.ELU(), nn.Linear(width, width), nn.ELU(), Head(nn.Linear(width, 1))
         )
 
     def forward(self, z: Tensor, u: Tensor) -> Tensor:

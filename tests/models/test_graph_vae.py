@@ -490,6 +490,13 @@ def test_low_temperature_gates_are_nearly_binary():
     assert torch.isfinite(edges).all()
 
 
+def test_gray_images_have_full_precision_in_bfloat16():
+    decoder = GaussianDecoder(4, (1, 4, 4), (6,))
+    with torch.autocast("cpu", torch.bfloat16):
+        p_x = decoder(torch.randn(3, 4)).base_dist
+    assert {p_x.loc.dtype, p_x.scale.dtype} == {torch.float32}
+
+
 def test_batch_norm_takes_each_particle_as_a_batch():
     x = torch.randn(4, 7, 7) + torch.arange(4.0).view(-1, 1, 1)
     one, other = BatchNorm(7), BatchNorm(7)
