@@ -297,12 +297,12 @@ def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
     require_finite(y=y)
     kind = y.dtype
     y = (y - y.mean(0)).double()
-    rotations = torch.eye(y.shape[2]).to(y).repeat(y.shape[1], 1, 1)
+    rotations, turned = torch.eye(y.shape[2]).to(y).repeat(y.shape[1], 1, 1), y.clone()
     for _ in range(rounds):
         for k, component in enumerate(y.unbind(1)):
-            turned = _turned(rotations, y)
             left, _, right = torch.linalg.svd((turned.sum(1) - turned[:, k]).mT @ component)
             rotations[k] = left @ right
+            turned[:, k] = component @ rotations[k].mT
     return rotations.to(kind)
 
 
