@@ -160,6 +160,18 @@ def test_batch_normalization_as_in_the_table():
     torch.testing.assert_close(prior.maps[0].inverse(prior.maps[0](y[:, 0])), y[:, 0])
 
 
+def fit(prior, y, steps, learning_rate):
+    """Trains a prior on components, (rows, K, dim)."""
+    optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-prior.elbo(y[torch.randint(len(y), (256,))]).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
+        optimizer.step()
+        scheduler.step()
+
+
 def test_planted_relations_are_found():
     """Each of three components tells the two others, and neither tells a fourth, nor does it tell them."""
 
@@ -175,15 +187,8 @@ def test_planted_relations_are_found():
     mean, deviation = train.mean(0), train.std(0)
     train, test = (train - mean) / deviation, (test - mean) / deviation
     torch.manual_seed(0)
-    prior, steps = MessagePassingPrior(4, 4), 700
-    optimizer = torch.optim.Adam(prior.parameters(), lr=4e-3)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (-prior.elbo(train[torch.randint(len(train), (256,))]).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
-        optimizer.step()
-        scheduler.step()
+    prior = MessagePassingPrior(4, 4)
+    fit(prior, train, steps=700, learning_rate=4e-3)
     with torch.no_grad():
         found = []
         for missing in range(4):
@@ -215,15 +220,8 @@ def test_components_the_other_way_round_need_rotations():
     y = torch.stack([a, torch.stack([a[:, 0] + 0.5 * a[:, 1].sin(), -a[:, 1]], 1)], 1)
     found = {}
     for name, rotations in (("none", None), ("found", procrustes_rotations(y))):
-        prior, steps = MessagePassingPrior(2, 2, hidden_dims=(32,), rotations=rotations), 300
-        optimizer = torch.optim.Adam(prior.parameters(), lr=1e-2)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            (-prior.elbo(y[torch.randint(len(y), (256,))]).mean()).backward()
-            torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
-            optimizer.step()
-            scheduler.step()
+        prior = MessagePassingPrior(2, 2, hidden_dims=(32,), rotations=rotations)
+        fit(prior, y, steps=300, learning_rate=1e-2)
         with torch.no_grad():
             error = (prior.impute(y, torch.tensor([True, False])) - y)[:, 1].square().mean(0)
         found[name] = (1 - error / y[:, 1].var(0)).min().item()

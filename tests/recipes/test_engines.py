@@ -12,12 +12,17 @@ from pyzoo.training.steps import Compiled, Eager, make_step
 from tiny import tiny
 
 
+def prepared(name, **changes):
+    """A recipe of tiny size, with its data."""
+    recipe = find_recipe(name).preset(None, **{**tiny(name), **changes})
+    recipe.prepare()
+    return recipe.sized()
+
+
 @pytest.mark.filterwarnings("error:The step")
 @pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
 def test_every_recipe_can_be_traced(name):
-    recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
-    recipe.prepare()
-    recipe = recipe.sized()
+    recipe = prepared(name, steps=10)
     objectives = list(recipe.objectives(recipe.programs()))
     batch = recipe.source(torch.device("cpu")).batch(0, recipe.batch_size)
     with pyro.validation_enabled(False):
@@ -35,9 +40,7 @@ def test_every_recipe_can_be_traced(name):
 )
 def test_distributions_have_full_precision_in_bfloat16(name, changes):
     """Under autocast, as on a CPU with convolutions and always on a GPU: a log-variance in bfloat16 has three digits."""
-    recipe = find_recipe(name).preset(None, **{**tiny(name), **changes})
-    recipe.prepare()
-    recipe = recipe.sized()
+    recipe = prepared(name, **changes)
     pair, batch = recipe.programs(), recipe.source(torch.device("cpu")).batch(0, recipe.batch_size)
     with torch.autocast("cpu", torch.bfloat16):
         guide = pyro.poutine.trace(pair.guide).get_trace(**batch)
@@ -64,9 +67,7 @@ def parameters(distribution):
 @pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
 def test_compiled_steps_are_eager_ones(name, precision):
     """The losses of the same steps by the same noise."""
-    recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
-    recipe.prepare()
-    recipe = recipe.sized()
+    recipe = prepared(name, steps=10)
     losses = {}
     for engine in ("eager", "compiled"):
         torch.manual_seed(0)
@@ -91,9 +92,7 @@ def test_compiled_steps_are_eager_ones(name, precision):
 @pytest.mark.parametrize("name", sorted(entries("pyzoo.recipes")))
 def test_steps_on_a_gpu(name, engine):
     """Every recipe takes steps, which stay finite, and the first of which has the loss of a CPU's but for its noise."""
-    recipe = find_recipe(name).preset(None, **{**tiny(name), "steps": 10})
-    recipe.prepare()
-    recipe = recipe.sized()
+    recipe = prepared(name, steps=10)
     first = {}
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
