@@ -1,10 +1,12 @@
 """The arithmetic of a function as a graph: recorded once, repeated without the function's Python, and compiled."""
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -97,6 +99,24 @@ def _sums_once() -> Any:
     return SumsOnce()
 
 
+@functools.cache
+def _prepare_compiler() -> threading.Thread:
+    """Does beside the tracing what the first compilation on a machine would wait for, some 15 seconds: it finds out the CPU's
+    instructions and compiles torch's headers, into torch's cache on the disk."""
+
+    def prepare() -> None:
+        try:
+            from torch._inductor.codecache import CppWrapperCodeCache
+
+            CppWrapperCodeCache.load_async("", device_type="cpu")  # an empty program, of which only the headers are compiled
+        except Exception as error:  # without it compiling takes longer; what is wrong with the compiler is told when it is called
+            logging.getLogger(__name__).debug("not prepared: %s", error)
+
+    thread = threading.Thread(target=prepare, daemon=True)
+    thread.start()
+    return thread
+
+
 def traced(
     function: Callable,
     inputs: tuple[Any, ...],
@@ -118,6 +138,8 @@ def traced(
     """
     leaves, given = tree_flatten(inputs)
     returned = None
+    if for_compiler and all(x.device.type == "cpu" for x in leaves if isinstance(x, Tensor)):
+        _prepare_compiler()
 
     def flat(*tensors: Tensor) -> list[Any]:
         nonlocal returned

@@ -1,4 +1,5 @@
 import copy
+import logging
 import math
 import re
 from functools import partial
@@ -10,7 +11,7 @@ from torch.distributions import Distribution
 
 import pyzoo.infer.traced
 from pyzoo.infer import NegativeELBO, TracedStep, compile_step
-from pyzoo.infer.graph import _expm1, _log1p, traced
+from pyzoo.infer.graph import _expm1, _log1p, _prepare_compiler, traced
 from tiny import sines
 
 
@@ -310,6 +311,13 @@ def test_what_torch_fails_to_repeat_runs_as_it_stands(compiled):
     expected.backward()
     assert loss == expected
     assert all(parameter.grad.equal(gradient) for parameter, gradient in zip(module.parameters(), gradients, strict=True))
+
+
+def test_the_compiler_is_prepared_by_this_release_of_torch(caplog):
+    caplog.set_level(logging.DEBUG, "pyzoo.infer.graph")
+    _prepare_compiler.cache_clear()
+    _prepare_compiler().join()
+    assert not caplog.records
 
 
 def test_without_a_compiler_the_traced_graph_runs(monkeypatch):
