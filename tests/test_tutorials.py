@@ -1,6 +1,4 @@
-import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import jupytext
@@ -13,10 +11,10 @@ TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_tutorial_runs_in_short(path, tmp_path):
-    environment = {**os.environ, "PYZOO_TUTORIAL_STEPS": "3"}
-    done = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_tutorial_runs_in_short(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYZOO_TUTORIAL_STEPS", "3")
+    runpy.run_path(str(path), run_name="__main__")
     assert list(tmp_path.glob("*/*.png"))
 
 
