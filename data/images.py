@@ -14,7 +14,7 @@ import gzip
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -48,16 +48,19 @@ __all__ = [
 ]
 
 Split = Literal["train", "test"]
-ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "cifar10", "digits"]
+ImageSetName = Literal["mnist", "fashion-mnist", "omniglot", "omniglot-drawers", "cifar10", "digits"]
 
 _NOTES = {
     "omniglot": "Trained on Omniglot's background alphabets, tested on the others: not the split of the likelihood papers.",
+    "omniglot-drawers": "Trained on the first 15 drawings of each of Omniglot's characters, tested on the last 5: as many as the "
+    "likelihood papers train on, but their file has other drawings among these, and resampled them otherwise.",
     "digits": "scikit-learn's 8x8 digits enlarged, not MNIST.",
 }
 _CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CLASSES = {"mnist": tuple("0123456789"), "digits": tuple("0123456789"), "fashion-mnist": _CLOTHES, "cifar10": _OBJECTS}
-_DRAWINGS = {"train": 19_280, "test": 13_180}  # of Omniglot
+_DRAWINGS = {"train": 19_280, "test": 13_180}  # of Omniglot's two groups of alphabets, 20 of each character
+_TRAINED_DRAWERS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,7 @@ IMAGE_SETS = {
     "mnist": ImageSet((1, 28, 28), 60_000, 10_000),
     "fashion-mnist": ImageSet((1, 28, 28), 60_000, 10_000),
     "omniglot": ImageSet((1, 28, 28), _DRAWINGS["train"], _DRAWINGS["test"], _NOTES["omniglot"]),
+    "omniglot-drawers": ImageSet((1, 28, 28), 1623 * 15, 1623 * 5, _NOTES["omniglot-drawers"]),
     "cifar10": ImageSet((3, 32, 32), 50_000, 10_000),
     "digits": ImageSet((1, 28, 28), 1437, 360, _NOTES["digits"]),
 }
@@ -209,8 +213,8 @@ def load_image_data(
     """Reads images to train on and to test on: a set that is known by name, or the user's own.
 
     Args:
-        data: one of "mnist", "fashion-mnist", "omniglot", "cifar10" and "digits"; "torchvision:NAME", a class of
-            ``torchvision.datasets``, see :func:`~pyzoo.data.torchvision_sets.read_torchvision`; a folder of image files, see
+        data: one of "mnist", "fashion-mnist", "omniglot", "omniglot-drawers", "cifar10" and "digits"; "torchvision:NAME", a class
+            of ``torchvision.datasets``, see :func:`~pyzoo.data.torchvision_sets.read_torchvision`; a folder of image files, see
             :func:`~pyzoo.data.files.read_folder`; or a file of arrays, ``.npz``, ``.npy`` or ``.pt``, see
             :func:`~pyzoo.data.files.read_arrays`. A :class:`~pathlib.Path` is always a folder or a file.
         folder: where to look first for the files of named sets; then as in :mod:`pyzoo.data.places`.
@@ -256,13 +260,8 @@ def load_image_data(
 
 def _named(name: str, folder: str | Path | None) -> ImageData:
     check_folder(folder)
-    if name == "omniglot":
-        parts = [_read_omniglot(split, folder) for split in ("train", "test")]
-        characters = [[names[label] for label in labels.tolist()] for _, labels, names in parts]
-        classes = sorted({*characters[0], *characters[1]})  # the same from both kinds of files
-        place = {character: index for index, character in enumerate(classes)}
-        train, test = (torch.tensor([place[character] for character in part]) for part in characters)
-        return ImageData(name, parts[0][0], parts[1][0], train, test, tuple(classes), _NOTES[name])
+    if name.startswith("omniglot"):
+        return _split_omniglot(name, folder)
     (train, train_labels), (test, test_labels) = (load_images(name, split, folder) for split in ("train", "test"))
     return ImageData(name, train, test, train_labels, test_labels, _CLASSES[name], _NOTES.get(name, ""))
 
@@ -271,7 +270,7 @@ def load_images(name: str, split: Split, folder: str | Path | None = None) -> tu
     """Reads one split of a set that is known by name.
 
     Args:
-        name: "mnist", "fashion-mnist", "omniglot", "cifar10" or "digits".
+        name: "mnist", "fashion-mnist", "omniglot", "omniglot-drawers", "cifar10" or "digits".
         split: "train" or "test".
         folder: where to look first; then as in :mod:`pyzoo.data.places`.
 
@@ -290,8 +289,9 @@ def load_images(name: str, split: Split, folder: str | Path | None = None) -> tu
         return _digits(split)
     if name == "cifar10":
         return _read_cifar10(split, folder)
-    if name == "omniglot":
-        return _read_omniglot(split, folder)[:2]
+    if name.startswith("omniglot"):
+        data = _split_omniglot(name, folder)
+        return (data.train, data.train_labels) if split == "train" else (data.test, data.test_labels)
     return _read_mnist("MNIST" if name == "mnist" else "FashionMNIST", split, folder)
 
 
@@ -326,8 +326,36 @@ def _read_idx(kind: str, name: str, folder: str | Path | None, header: int) -> T
 _OMNIGLOT_SHA256 = "7651afc13770c6b3074b3a46693cf2ebe50a43fc2cdca4d96c83ca0b8cb864e4"
 
 
-def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor, Mapping[int, str]]:
-    """Drawings, their labels, and the character that each label denotes.
+@dataclasses.dataclass(frozen=True)
+class _Drawings:
+    images: Tensor
+    """(drawings, 1, 28, 28), uint8."""
+    characters: Sequence[str]
+    """What each drawing shows, such as "Latin/character01"."""
+    drawers: Tensor
+    """Who of 20 drew it, from 1, (drawings,)."""
+
+    def labels(self, classes: Sequence[str]) -> Tensor:
+        """The place of each drawing's character in a list, (drawings,), int64."""
+        place = {character: index for index, character in enumerate(classes)}
+        return torch.tensor([place[character] for character in self.characters])
+
+
+def _split_omniglot(name: str, folder: str | Path | None) -> ImageData:
+    """All drawings, split by their alphabets, or by who drew them."""
+    parts = [_read_omniglot(split, folder) for split in ("train", "test")]
+    classes = tuple(sorted({*parts[0].characters, *parts[1].characters}))
+    images, labels = [part.images for part in parts], [part.labels(classes) for part in parts]
+    if name == "omniglot-drawers":
+        trained = torch.cat([part.drawers for part in parts]) <= _TRAINED_DRAWERS
+        order = torch.randperm(len(trained), generator=seeded(0))  # so that the first and the last are of all alphabets
+        rows = [order[kept[order]] for kept in (trained, ~trained)]
+        images, labels = ([torch.cat(both)[row] for row in rows] for both in (images, labels))
+    return ImageData(name, *images, *labels, classes, _NOTES[name])
+
+
+def _read_omniglot(split: Split, folder: str | Path | None) -> _Drawings:
+    """The drawings of one group of alphabets.
 
     They come from a file with all drawings at 28x28 if there is one, else from the official ones, which are reduced here.
     """
@@ -338,13 +366,14 @@ def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Ten
             raise UsageError(f"{path} is damaged: its SHA-256 sum is wrong; remove it, or replace it")
         with np.load(io.BytesIO(content)) as arrays:
             keep = arrays["evaluation"] == (split == "test")
-            images, characters, alphabets = (arrays[key][keep] for key in ("images", "character", "alphabet"))
+            images, numbers, alphabets, drawers = (arrays[key][keep] for key in ("images", "character", "alphabet", "drawer"))
             alphabet_names = arrays["alphabet_names"]
         names = {}
         for alphabet in np.unique(alphabets):
-            numbers = np.unique(characters[alphabets == alphabet]).tolist()
-            names |= {number: f"{alphabet_names[alphabet]}/character{index:02d}" for index, number in enumerate(numbers, start=1)}
-        return torch.from_numpy(images).unsqueeze(1), torch.from_numpy(characters.astype(np.int64)), names
+            known = np.unique(numbers[alphabets == alphabet]).tolist()
+            names |= {number: f"{alphabet_names[alphabet]}/character{index:02d}" for index, number in enumerate(known, start=1)}
+        characters = [names[number] for number in numbers.tolist()]
+        return _Drawings(torch.from_numpy(images).unsqueeze(1), characters, torch.from_numpy(drawers.astype(np.int64)))
     name = "images_background" if split == "train" else "images_evaluation"
     path = find_file(Path("omniglot-py", name), folder)
     if not path.exists():
@@ -353,18 +382,17 @@ def _read_omniglot(split: Split, folder: str | Path | None) -> tuple[Tensor, Ten
     return _read_drawings(path, _DRAWINGS[split])
 
 
-def _read_drawings(path: Path, count: int) -> tuple[Tensor, Tensor, Mapping[int, str]]:
-    """Omniglot's PNG files, 105x105 with black ink, as 28x28 with white ink; a label for each character, and its name."""
+def _read_drawings(path: Path, count: int) -> _Drawings:
+    """Omniglot's PNG files, ALPHABET/CHARACTER/NUMBER_DRAWER.png, 105x105 with black ink, as 28x28 with white ink."""
     from PIL import Image, ImageOps
 
-    files = sorted(path.glob("*/*/*.png"))
+    files = sorted(path.glob("*/*/*_*.png"))
     if len(files) != count:
         raise UsageError(f"{path} has {len(files)} drawings and should have {count}: remove the folder, or unpack it again")
-    characters = sorted({file.parent for file in files})
-    labels = torch.tensor([characters.index(file.parent) for file in files])
     pixels = np.stack([np.asarray(ImageOps.invert(Image.open(file).convert("L")).resize((28, 28), Image.BOX)) for file in files])
-    names = {label: f"{character.parent.name}/{character.name}" for label, character in enumerate(characters)}
-    return torch.from_numpy(pixels).unsqueeze(1), labels, names
+    characters = [f"{file.parent.parent.name}/{file.parent.name}" for file in files]
+    drawers = torch.tensor([int(file.stem.rpartition("_")[2]) for file in files])
+    return _Drawings(torch.from_numpy(pixels).unsqueeze(1), characters, drawers)
 
 
 def _read_cifar10(split: Split, folder: str | Path | None) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,8 @@ class ImageRecipe(Recipe):
     """Data that are known by name; a folder or file of such a name is not meant."""
 
     data: str = "mnist"
-    """Images to train on: mnist, fashion-mnist, omniglot, cifar10, digits; torchvision:NAME, such as torchvision:KMNIST; or your
-    own, a folder with one subfolder per class, a flat folder, or a file .npz, .npy or .pt."""
+    """Images to train on: mnist, fashion-mnist, omniglot, omniglot-drawers, cifar10, digits; torchvision:NAME, such as
+    torchvision:KMNIST; or your own, a folder with one subfolder per class, a flat folder, or a file .npz, .npy or .pt."""
     data_dir: Path | None = None
     """Folder in which named sets are looked for first; then in $PYZOO_DATA and in a cache, into which they are downloaded."""
     image_size: Annotated[int, AtLeast(1), AtMost(4096)] | None = None

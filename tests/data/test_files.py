@@ -703,9 +703,8 @@ def test_a_named_set():
 
 def test_unknown_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    forms = (
-        "--data takes mnist, fashion-mnist, omniglot, cifar10, digits, torchvision:NAME, a folder of images, or a file that ends"
-    )
+    forms = "--data takes mnist, fashion-mnist, omniglot, omniglot-drawers, cifar10, digits, torchvision:NAME, a folder of "
+    forms += "images, or a file that ends"
     for data in ("cats", ""):
         assert error(data).startswith(f"there are no images '{data}': {forms}")
     for data in ("./cats", "cats.npz", "some/where", "~/nowhere-at-all", tmp_path / "cats", Path("digits")):

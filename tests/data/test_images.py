@@ -171,16 +171,20 @@ def test_omniglot_drawings_become_small_and_white_on_black(nowhere, monkeypatch)
 
     ink = np.zeros((105, 105), bool)
     ink[:15, :30] = True  # 4 x 8 of the small pixels
-    for index in range(2):
-        path = nowhere / "data" / "omniglot-py" / "images_background" / "Alphabet" / f"character{index}" / "1.png"
-        path.parent.mkdir(parents=True)
-        Image.fromarray(~ink).save(path)
-    monkeypatch.setitem(module._DRAWINGS, "train", 2)
+    for alphabet, group in (("Latin", "background"), ("Aurek", "evaluation")):
+        for drawer in (3, 17):
+            path = nowhere / "data" / "omniglot-py" / f"images_{group}" / alphabet / "character01" / f"0001_{drawer:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(~ink).save(path)
+    monkeypatch.setattr(module, "_DRAWINGS", {"train": 2, "test": 2})
     images, labels = load_images("omniglot", "train", nowhere / "data")
-    assert labels.tolist() == [0, 1]
+    assert labels.tolist() == [1, 1]
     expected = torch.zeros(28, 28, dtype=torch.uint8)
     expected[:4, :8] = 255
     assert torch.equal(images[0, 0], expected)
+    data = load_image_data("omniglot-drawers", nowhere / "data")  # each of two characters by the third drawer, and the 17th
+    assert data.classes == ("Aurek/character01", "Latin/character01")
+    assert sorted(data.train_labels.tolist()) == sorted(data.test_labels.tolist()) == [0, 1]
     monkeypatch.setitem(module._DRAWINGS, "train", 3)
     with pytest.raises(UsageError, match="has 2 drawings and should have 3"):
         load_images("omniglot", "train", nowhere / "data")
@@ -240,7 +244,7 @@ def test_digits_need_no_file(nowhere):
 
 
 @pytest.mark.skipif("PYZOO_DATA" not in os.environ, reason="no real files: PYZOO_DATA is not set")
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "omniglot"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "omniglot", "omniglot-drawers"])
 def test_real_files(name):
     known = IMAGE_SETS[name]
     for split in ("train", "test"):
@@ -262,9 +266,9 @@ def test_omniglot_from_its_drawings_is_that_of_the_array(tmp_path):
         file.extractall(tmp_path / "omniglot-py")
     drawn = module._read_drawings(tmp_path / "omniglot-py" / "images_evaluation", module._DRAWINGS["test"])
     array = module._read_omniglot("test", None)
-    rows = [  # the orders differ, and so do the numbers of the characters
-        sorted((names[label], bytes(image)) for image, label in zip(images.flatten(1).numpy(), labels.tolist(), strict=True))
-        for images, labels, names in (drawn, array)
+    rows = [  # the orders differ
+        sorted(zip(each.characters, each.drawers.tolist(), map(bytes, each.images.flatten(1).numpy()), strict=True))
+        for each in (drawn, array)
     ]
     assert rows[0] == rows[1]
 
@@ -277,6 +281,12 @@ def test_real_data():
     assert data.train_labels.bincount(minlength=1623).tolist() == [
         20 * (count == 0) for count in data.test_labels.bincount(minlength=1623).tolist()
     ]
+    by_drawer = load_image_data("omniglot-drawers")
+    assert by_drawer.classes == data.classes
+    assert by_drawer.train_labels.bincount().tolist() == [15] * 1623
+    assert by_drawer.test_labels.bincount().tolist() == [5] * 1623
+    both = [torch.cat([each.train, each.test]).flatten(1).numpy() for each in (data, by_drawer)]
+    assert sorted(map(bytes, both[0])) == sorted(map(bytes, both[1]))
     data = load_image_data("fashion-mnist", image_size=32)
     assert data.shape == (1, 32, 32)
     assert torch.equal(data.test_labels, load_images("fashion-mnist", "test")[1])

@@ -60,11 +60,15 @@ def test_the_papers_preset_is_the_papers_setting(images_are):
 
 
 @pytest.mark.parametrize(
-    ("data", "epochs", "images"), [("omniglot", 2000, blank(19_280)), ("cifar10", 3000, blank(50_000, (3, 32, 32)))]
+    ("preset", "data", "epochs", "images"),
+    [
+        ("paper-omniglot", "omniglot-drawers", 2000, blank(24_345)),
+        ("paper-cifar10", "cifar10", 3000, blank(50_000, (3, 32, 32))),
+    ],
 )
-def test_the_papers_presets_for_other_images(images_are, data, epochs, images):
+def test_the_papers_presets_for_other_images(images_are, preset, data, epochs, images):
     images_are(images)
-    recipe = GraphVAERecipe.preset(f"paper-{data}")
+    recipe = GraphVAERecipe.preset(preset)
     assert (recipe.data, recipe.batch_size, recipe.epoch(recipe.steps)) == (data, 64, epochs)
     assert GraphVAERecipe.preset("paper", data=data) == recipe
     row = next(row for row in GraphVAETable1(preset="paper", data=("mnist", data)).rows() if data in row.label)
