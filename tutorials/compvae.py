@@ -181,8 +181,8 @@ show(figure, OUT / "2_composition.png")
 #
 # Infer w from a curve, keep some parts, decode. Means first, then samples. A sampled part carries noise that another
 # part's noise cancels; leave that other part out and the noise is laid bare. (It is small here: section 7
-# prints how much R2 it costs, which is as much with independent normals.) It is what the correlation is for. So for
-# taking things apart use means, and for asking how certain they are, samples.
+# prints how much R2 it costs, which is as much with independent normals.) That the noise of all parts cancels in their sum
+# is what the correlation is for. So for taking things apart use means, and for asking how certain they are, samples.
 
 
 # %%

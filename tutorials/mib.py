@@ -90,11 +90,14 @@ print(from_label)
 print(from_digit)
 
 # %% [markdown]
+# `projection` prints the distance as one information, I(digit; label | z). By the chain rule, and but for I(digit; label),
+# which is the data's own, that is I(z; digit | label) - I(digit; z): these can be bounded, and make the first penalty.
+#
 # `I(z; digit | label)` is the information that the digit adds about z when the label is known. Its upper bound is
 # KL(q(z | digit, label) || q(z | label)), where both sides come from the same two encoders: q(z | digit, label) is a
 # product of experts, one for each view, and an absent view just takes no part. The other term is bounded from below
-# by zero. An upper and a lower bound make the whole an upper bound, and the penalty says so. With both penalties, z can
-# hold only what *either* view determines: the class.
+# by zero. An upper and a lower bound make the whole an upper bound, and the penalty says so. Both penalties push z towards
+# what *either* view determines, the class; section 5 shows how far they get.
 #
 # One more target. Nothing so far keeps the class out of u. Let z and u be independent:
 

@@ -95,7 +95,7 @@ print(f"masks sum to {masks.sum(1).min():.4f} at least, {masks.sum(1).max():.4f}
 # %% [markdown]
 # ## 3. Training
 #
-# What decides whether slots come to mean pieces is when the decoder learns shapes. As long as it knows none, a slot may take any
+# What decides how soon slots come to mean pieces is when the decoder learns shapes. As long as it knows none, a slot may take any
 # pixels for free. `mask_balance=10` lets the divergence of the masks move the decoder ten times as strongly as the attention. The
 # loss is the same; the decoder only learns shapes sooner, and a slot with two pieces becomes harder to explain than two slots
 # with one each. The maps of the prior relate what slots mean, and that changes at first. They are trained most at the end, when
@@ -184,8 +184,9 @@ print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, de
 # ## 7. Change one thing: balance
 #
 # The same model with `mask_balance=1`, as MONet has it, for half as many steps. Compare the columns that are printed, and the
-# picture with that of section 4: pieces are told apart later, but in the end just as well. Where pieces share colors the
-# balance decides more (docs/results/message-passing-prior.md).
+# picture with that of section 4: pieces are told apart later, but as well in the end, and with a balance of 10 separation even
+# falls a little again as training goes on. Where pieces share colors the balance decides more
+# (docs/results/message-passing-prior.md).
 
 # %%
 plain = train(*pair(mask_balance=1.0), steps=max(1, STEPS // 2))

@@ -96,14 +96,15 @@ print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if
 # ## 3. The objective, term by term
 #
 # The guide encodes each of the three images, and from the latents of the two views alone it draws z and infers T. So
-# there are two stories about z_1: that it is the code of f(x), and that it is z + T. Eq. 3 asks for coherence, that
-# the two agree. Here is each term, in nats per image:
+# there are two stories about z_1: that it is the code of f(x), and that it is z + T; and the like about z_2, which is
+# z - T. Eq. 3 asks for coherence, that they agree. Here are the terms, in nats per image:
 #
 # - `x`, `x_1`, `x_2`: the cost of decoding the three images from their codes.
 # - `z_0`: the KL of the code of x, as in any VAE.
 # - `penalty/indirect/x`: the cost of x when it is decoded from z, which has only seen the views.
 # - `penalty/coherence/z_1`: how far z_1 is from z + T. Neither density is known, but there are samples, and a kernel
 #   compares them: the maximum mean discrepancy. It is not in nats; its weight is in nats.
+# - `penalty/coherence/z`: likewise, how far the z of a batch are from draws of N(0, I), z's prior.
 
 # %%
 settings = {"coherence": "conditional", "coherence_weight": 100.0, "prior_weight": 1.0}

@@ -8,8 +8,8 @@ _MINUTES = {"small": 10, "digits": 1, "long": 150, "paper": None, "paper-omniglo
 
 ABOUT = {
     "graph-vae": About(_PAPER, "which latent depends on which, learned with the networks", _DATA, _MINUTES),
-    "fc-vae": About(_PAPER, "each latent depends on all above it: Graph VAE's first baseline", _DATA, _MINUTES),
-    "ladder-vae": About(_PAPER, "latents in a chain: Graph VAE's second baseline", _DATA, _MINUTES),
+    "fc-vae": About(_PAPER, "each latent depends on all above it: a baseline of Graph VAE's", _DATA, _MINUTES),
+    "ladder-vae": About(_PAPER, "latents in a chain: a baseline of Graph VAE's", _DATA, _MINUTES),
     "vae": About(_PAPER, "independent latents: a baseline of Graph VAE's", _DATA, _MINUTES),
     "graph-vae-table1": About(_PAPER, "VAE, Ladder VAE, FC-VAE and Graph VAE by their likelihoods"),
     "graph-vae-gates": About(_PAPER, "what closes gates: ways to train them, and a cost for each edge"),

@@ -34,7 +34,7 @@ def figures(report: "TVAEReport", history: Sequence[Mapping[str, float]]) -> Ite
         if sources:
             others = x[10:19] if len(x) >= 19 else x[sources:][:9]
             yield "figure3_transfer", transfer(report.pair, x[:sources], others, angle=20.0)
-        yield "figure4_interpolation", interpolation(x[:10], views, {"half way": report.pair})
+        yield "figure4_interpolation", interpolation(x[:10], views, {"halfway": report.pair})
     again = model.likelihoods(guide.posteriors(x[:10])[0].mean)[0].mean
     yield (
         "reconstructions",
@@ -95,9 +95,9 @@ def interpolation(
     x: Tensor,
     views: Sequence[Tensor],
     pairs: Mapping[str, Pair],
-    title: str = "From half way between two views' latents",
+    title: str = "From halfway between two views' latents",
 ) -> Figure:
-    """Figure 4: images, their two views, and for each model what it decodes from half way between the views' latents."""
+    """Figure 4: images, their two views, and for each model what it decodes from halfway between the views' latents."""
     rows = {"x": x, "view 1": views[0], "view 2": views[1]}
     for label, pair in pairs.items():
         with evaluating(nn.ModuleList(pair)):

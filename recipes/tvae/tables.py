@@ -97,7 +97,7 @@ class TVAETable1(Table):
         for trained_on, (recipe, pairs) in groups.items():
             x = recipe.measured_images()[0][:10] / 255
             name = "figure4_" + trained_on.replace(", ", "_").replace(" ", "")
-            title = f"Images decoded from half way between two views' latents; {trained_on}"
+            title = f"Images decoded from halfway between two views' latents; {trained_on}"
             yield name, interpolation(x, fixed_views("affine", x, 2), pairs, title)
 
 
