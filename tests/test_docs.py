@@ -18,10 +18,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "pyzoo" / "trained").glob("*/README.md")])
 
 
-@pytest.mark.parametrize("page", ["how-to/write-your-own-penalty.md"])
+@pytest.mark.parametrize("page", ["how-to/use-a-trained-model.md", "how-to/write-your-own-penalty.md"])
 def test_a_page_prints_what_it_says(page, capsys):
-    blocks = re.findall(r"```(python)?\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    code = "".join(text for language, text in blocks if language)
+    blocks = re.findall(r"```(\w*)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    code = "".join(text for language, text in blocks if language == "python")
     said = "".join(text for language, text in blocks if not language)
     exec(compile(code, page, "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == said
