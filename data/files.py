@@ -155,8 +155,10 @@ def image_data(
     check_options(image_size, test_share)
     require_kind(name, "name", str)
     source = "a tensor"
-    (pixels,), note = to_bytes({"images": _array(images)}, source)
-    part = Part(pixels, None if labels is None else _labels(_array(labels), len(pixels), "labels", source))
+    array = _array(images)
+    (pixels,), note = to_bytes({"images": array}, source)
+    known = None if labels is None else _labels(_array(labels), len(pixels), "labels", source)
+    part = Part(pixels, known, deep=array.dtype.kind == "f")
     return assemble(name, source, whitened([part]), image_size=image_size, test_share=test_share, note=note)
 
 
@@ -188,7 +190,9 @@ class Part:
     resized: bool = False
     """Whether any image was resized."""
     deep: bool = False
-    """Whether any image had more than 256 levels."""
+    """Whether any image had more than 256 levels, as floats have."""
+    white: bool = False
+    """Whether all pixels were 0 or 1, as in masks, and are 255 times that now; of images that had to be resized."""
 
     def shuffled(self) -> "Part":
         """The same in a fixed pseudo-random order. Files are sorted by class, and the last images may be held out."""
@@ -244,10 +248,15 @@ def assemble(
 
 
 def whitened(parts: Sequence[Part]) -> list[Part]:
-    """The same, but with 1 as white if every pixel of every part is 0 or 1, and was before it became a byte."""
-    if any(part.deep for part in parts) or max(int(part.images.max()) for part in parts) != 1:
-        return list(parts)
-    return [dataclasses.replace(part, images=255 * part.images) for part in parts]
+    """The same, but with 1 as white if every pixel of every part is 0 or 1, and was before it became a byte or was resized."""
+    if all(part.white or (not part.deep and int(part.images.max()) <= 1) for part in parts):
+        return [part if part.white else dataclasses.replace(part, images=255 * part.images) for part in parts]
+    return [dataclasses.replace(part, images=_dark(part.images)) if part.white else part for part in parts]
+
+
+def _dark(images: Tensor) -> Tensor:
+    """Images of 0 and 255, and what resizing makes of them, as 0 and 1."""
+    return (images >= 128).to(torch.uint8)
 
 
 def _order(count: int) -> Tensor:
@@ -509,6 +518,7 @@ def stack(images: Iterable[tuple[str, np.ndarray]], source: str, image_size: int
         UsageError: There are none, or they differ in size; names two.
     """
     found: list[Tensor | None] = []
+    black_and_white = []
     first, shape, channels, resized, deep = "", torch.Size(), 1, False, False
     for name, pixels in images:
         if 0 in pixels.shape:
@@ -518,7 +528,8 @@ def stack(images: Iterable[tuple[str, np.ndarray]], source: str, image_size: int
         image = torch.from_numpy(np.array(pixels.reshape(1, *pixels.shape[:2], -1).transpose(0, 3, 1, 2)))
         if image_size is not None:
             resized |= image.shape[2:] != (image_size, image_size)
-            image = fit(image, image_size)
+            black_and_white.append(pixels.max() <= 1)
+            image = fit(255 * image if black_and_white[-1] else image, image_size)  # between 0 and 1 there is no byte
         if not found:
             first, shape = name, image.shape[2:]
         elif image.shape[2:] != shape:
@@ -530,11 +541,14 @@ def stack(images: Iterable[tuple[str, np.ndarray]], source: str, image_size: int
         channels = max(channels, image.shape[1])
     if not found:
         raise UsageError(f"{source} has no images")
+    white = bool(black_and_white) and all(black_and_white) and not deep
     stacked = torch.empty(len(found), channels, *shape, dtype=torch.uint8)
     for index, image in enumerate(found):
         stacked[index] = image  # type: ignore[assignment]
+        if black_and_white and black_and_white[index] and not white:
+            stacked[index] = _dark(stacked[index])
         found[index] = None  # so that memory holds them once
-    return Part(stacked, None, resized, deep)
+    return Part(stacked, None, resized, deep, white)
 
 
 # Files of arrays ------------------------------------------------------------------------------------------------------
@@ -564,10 +578,12 @@ def read_arrays(path: Path, image_size: int | None = None, test_share: float = 0
     source = str(path)
     images, labels = _find(arrays, refused, source)
     pixels, note = to_bytes({name: arrays[name] for name in images}, source)
-    parts = [
-        Part(pixel, None if label is None else _labels(arrays[label], len(pixel), label, source))
+    known = [
+        None if label is None else _labels(arrays[label], len(pixel), label, source)
         for pixel, label in zip(pixels, labels, strict=True)
     ]
+    deep = [arrays[name].dtype.kind == "f" for name in images]
+    parts = [Part(*part[:2], deep=part[2]) for part in zip(pixels, known, deep, strict=True)]
     classes = next((arrays[name].tolist() for name in _class_names(arrays)), ())
     own = {key: str(arrays[key]) for key in ("name", "note") if key in arrays and arrays[key].shape == ()}
     if len(own) == 2:  # write_npz wrote the file

@@ -201,5 +201,5 @@ def _labeled(parts: Sequence[Part], classes: Any) -> tuple[list[Part], Sequence[
     used = np.unique(np.concatenate(known)) if known else np.array([], int)
     if not len(used) or used[0] < 0 or used[-1] >= len(names):
         return list(parts), ()
-    relabeled = [Part(p.images, None if p.labels is None else np.searchsorted(used, p.labels), p.resized) for p in parts]
+    relabeled = [p if p.labels is None else dataclasses.replace(p, labels=np.searchsorted(used, p.labels)) for p in parts]
     return relabeled, [names[index] for index in used]

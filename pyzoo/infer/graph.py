@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -18,6 +18,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from pyzoo.errors import one_line
@@ -103,12 +104,12 @@ def _sums_once() -> Any:
 def _prepare_compiler() -> threading.Thread:
     """Does beside the tracing what the first compilation on a machine would wait for, some 15 seconds: it finds out the CPU's
     instructions and compiles torch's headers, into torch's cache on the disk."""
+    # Not imported by the thread: a process that is forked meanwhile would wait for the import's lock for ever.
+    import torch._inductor.codecache
 
     def prepare() -> None:
-        try:
-            from torch._inductor.codecache import CppWrapperCodeCache
-
-            CppWrapperCodeCache.load_async("", device_type="cpu")  # an empty program, of which only the headers are compiled
+        try:  # an empty program, of which only the headers are compiled
+            torch._inductor.codecache.CppWrapperCodeCache.load_async("", device_type="cpu")
         except Exception as error:  # without it compiling takes longer; what is wrong with the compiler is told when it is called
             logging.getLogger(__name__).debug("not prepared: %s", error)
 
@@ -147,7 +148,8 @@ def traced(
         return found
 
     try:
-        with context(), torch.random.fork_rng(), pyro.validation_enabled(False), _shared_fakes():  # validation reads values
+        # Validation reads values.
+        with context(), torch.random.fork_rng(), pyro.validation_enabled(False), _shared_fakes(), _RefusesReading():
             graph = make_fx(flat, decomposition_table=_faster() if for_compiler else None)(*leaves)
     except RuntimeError as error:
         if "tracing tensor" not in str(error):  # so torch says that a value is read
@@ -158,6 +160,19 @@ def traced(
     for node in graph.graph.find_nodes(op="placeholder"):
         node.meta.pop("val", None)  # a fake tensor of another mode than the compiler's own, which torch 2.8 does not take
     return Graph(graph, returned)
+
+
+class _RefusesReading(TorchFunctionMode):
+    """Raises what torch raises for ``item()`` where values are read in other ways, which it would take for constants."""
+
+    reading = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in self.reading:
+            raise RuntimeError("tracing tensor: its values are read")
+        return func(*args, **(kwargs or {}))
 
 
 def _shared_fakes() -> contextlib.AbstractContextManager:

@@ -1,6 +1,7 @@
 """What a paper's table is: a list of recipe runs, with the paper's numbers beside ours."""
 
 import dataclasses
+import math
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,12 +156,10 @@ class Table(Settings):
     def _below(self, entries: Sequence[Entry]) -> str:
         """What the numbers are of."""
         recipes = [self.recipe(row, self.seeds[0]) for row in self.rows()]
-        steps = sorted({recipe.steps for recipe in recipes})
+        presets = " or ".join(dict.fromkeys(row.preset or self.preset for row in self.rows()))
+        steps = " or ".join(f"{count:,}" for count in sorted({recipe.steps for recipe in recipes}))
         seeds = ", ".join(map(str, self.seeds))
-        said = (
-            f"Ours: preset {self.preset}, {' or '.join(f'{count:,}' for count in steps)} steps, seeds {seeds}; mean ± standard "
-        )
-        said += "deviation over the runs."
+        said = f"Ours: preset {presets}, {steps} steps, seeds {seeds}; mean ± standard deviation over the runs."
         if any(entry.paper for entry in entries):
             said += " The paper's runs are its own, with its own budget."
         return " ".join([said, *([self.note] if self.note else []), *dict.fromkeys(r.note for r in recipes if r.note)])
@@ -174,10 +173,12 @@ def reference_entries(references: References) -> list[Entry]:
 
 def _mean_and_spread(values: Sequence[float], runs: int) -> str:
     """Mean and standard deviation; counts whole, small numbers to four digits; how many values if not every run has one."""
+    values = [value for value in values if math.isfinite(value)]
     if not values:
         return "-"
     mean = statistics.fmean(values)
-    digits = 0 if all(float(value).is_integer() for value in values) else 4 if abs(mean) < 0.01 else 2
+    whole = all(float(value).is_integer() for value in values) and (len(set(values)) == 1 or mean >= 10)
+    digits = 0 if whole else 4 if abs(mean) < 0.01 else 2
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 and (digits or len(set(values)) > 1) else ""
     return f"{mean:,.{digits}f}" + spread + (f" (n = {len(values)})" if len(values) < runs else "")
 

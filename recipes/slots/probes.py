@@ -22,7 +22,8 @@ def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomp
     """Scenes with one slot of each as the model expects it from the other slots.
 
     In MPP^M and MPP^G the slot's global latent is imputed, and its local one is the prior's mean; in MONet and Genesis all of it
-    is the prior's mean. In Genesis and MPP^G the masks stay: what is imputed is what the slot looks like there.
+    is the prior's mean, which in Genesis follows from the latents of the masks. In Genesis and MPP^G the masks stay: what is
+    imputed is what the slot looks like there.
 
     Args:
         model: which took the scenes apart.
@@ -34,13 +35,17 @@ def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomp
     """
     missing = _chosen(model, decomposed, slots)
     local, related = _split(model, decomposed.latents)
-    expected = torch.zeros_like(decomposed.latents)
-    if model.has_mask_latents:
-        expected = model.component_prior(decomposed.mask_latents).chunk(2, -1)[0]
-    parts = [torch.where(missing.unsqueeze(-1), _split(model, expected)[0], local)]
+    parts = [torch.where(missing.unsqueeze(-1), _split(model, _expected(model, decomposed))[0], local)]
     if model.relations is not None:
         parts.append(model.relations.impute(related, ~missing))
     return put_together(model, torch.cat(parts, -1), decomposed.mask_latents)
+
+
+def _expected(model: Any, decomposed: Decomposition) -> Tensor:
+    """The mean of the prior of what slots look like, (images, slots, z_dim)."""
+    if model.has_mask_latents:
+        return model.component_prior(decomposed.mask_latents).chunk(2, -1)[0]
+    return torch.zeros_like(decomposed.latents)
 
 
 @torch.no_grad()
@@ -78,9 +83,11 @@ def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation:
     every other scene. It then reads them from the latent as it is imputed, in the scenes between. Pictures would not do: the
     background leaves out where a piece was, and so does what a second piece leaves of the image.
 
-    In MPP^M and MPP^G it is the global latent, in MONet and Genesis the whole one, which is imputed the same in all scenes: it
-    explains at most 0. The variance is about each slot's own mean, so that to know where a slot's pieces are on average is worth
-    nothing. Only pieces count that a slot shows, see :func:`share_shown`. nan where no slot shows pieces.
+    In MPP^M and MPP^G it is the global latent. In MONet it is the whole one, which is imputed the same in all scenes: it explains
+    at most 0. In Genesis it is the whole one too, and what is imputed follows from the latents of the masks, the slot's own among
+    them, which was inferred with the piece in sight. The variance is about each slot's own mean, so that to know where a slot's
+    pieces are on average is worth nothing. Only pieces count that a slot shows, see :func:`share_shown`. nan where no slot shows
+    pieces.
 
     A slot's encoder sees the whole image, and so the others may tell of a piece that they do not show. With a guide they are
     encoded again, from images in which the imputed slot's pixels have been painted over by the background.
@@ -108,12 +115,13 @@ def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation:
         scene, piece = (shown_by == slot).nonzero().unbind(1)
         if len(scene) < FEWEST_SCENES:
             continue
-        local, related = _split(model, decomposed.latents[scene])
-        inferred, imputed = local[:, slot], torch.zeros_like(local[:, slot])
+        chosen = decomposed.of(scene)
+        local, related = _split(model, chosen.latents)
+        inferred, imputed = local[:, slot], _expected(model, chosen)[:, slot]
         if model.relations is not None:
             inferred = related[:, slot]
             if guide is not None:
-                x = _painted_over(decomposed.of(scene), scenes.images[scene.cpu()], slot)
+                x = _painted_over(chosen, scenes.images[scene.cpu()], slot)
                 related = _split(model, guide.slots(x, decomposed.masks[scene].log())[0])[1]
             present = torch.arange(model.num_slots, device=related.device).expand(len(scene), -1) != slot
             imputed = model.relations.impute(related, present)[:, slot]

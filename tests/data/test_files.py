@@ -452,6 +452,24 @@ def test_masks_of_zeros_and_ones(tmp_path):
     assert data.test.max() == 0
 
 
+def test_masks_are_resized_alike_from_files_and_from_a_tensor(tmp_path):
+    masks = (torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).to(torch.uint8)
+    for number, mask in enumerate(masks):
+        save(tmp_path / f"{number}.png", mask[0].numpy())
+    found = load_image_data(tmp_path, image_size=4)
+    expected = image_data(masks, image_size=4)
+    for split in ("train", "test"):
+        assert torch.equal(getattr(found, split), getattr(expected, split))
+    save(tmp_path / "5.png", np.full((8, 8), 7, np.uint8))  # then the others are nearly black
+    levels = torch.cat([*(getattr(load_image_data(tmp_path, image_size=4), split) for split in ("train", "test"))])
+    assert set(levels.unique().tolist()) == {0, 1, 7}
+
+
+def test_dark_floats_are_no_masks():
+    assert image_data(torch.rand(4, 1, 8, 8) / 255).train.max() <= 1
+    assert image_data(torch.ones(4, 1, 8, 8)).train.max() == 255
+
+
 def test_dark_images_of_16_bits_are_no_masks(tmp_path):
     for number in range(4):
         Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 4 + number).save(tmp_path / f"{number}.png")

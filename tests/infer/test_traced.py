@@ -4,6 +4,7 @@ import math
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -285,6 +286,9 @@ def test_what_is_sized_by_values_is_no_graph():
     x, places = torch.randn(5), torch.tensor([3, 1])
     assert traced(lambda x: x[x > 0].sum(), (x,)) is None
     assert traced(lambda x: x.nonzero().sum(), (x,)) is None
+    assert traced(lambda x, places: x[: places.tolist()[0]].sum(), (x, places)) is None
+    assert traced(lambda x, places: x[: places.numpy()[0]].sum(), (x, places)) is None
+    assert traced(lambda x, places: x[: np.asarray(places)[0]].sum(), (x, places)) is None
     graph = traced(lambda x, places: x[places].sum() + x[x.argsort()][0], (x, places))
     assert graph(x, places) == x[places].sum() + x.min()
 

@@ -121,3 +121,7 @@ def test_small_numbers_of_a_table_keep_their_digits():
     assert _mean_and_spread([0.0013, 0.0025], 2) == "0.0019 ± 0.0008"
     assert _mean_and_spread([0.934, 0.711], 3) == "0.82 ± 0.16 (n = 2)"
     assert _mean_and_spread([4148.0, 4150.0], 2) == "4,149 ± 1"
+    assert _mean_and_spread([1.0, 1.0, 1.0, 0.0], 4) == "0.75 ± 0.50"  # shares of successes
+    assert _mean_and_spread([10.0, 10.0], 2) == "10"
+    assert _mean_and_spread([0.5, float("nan"), 0.7], 3) == "0.60 ± 0.14 (n = 2)"
+    assert _mean_and_spread([float("inf")], 1) == "-"

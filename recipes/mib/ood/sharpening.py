@@ -11,6 +11,8 @@ inference for invariant learning", who infer groups where there are no environme
 "Predict then interpolate", who group by errors of one environment's predictor in another.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -74,4 +76,5 @@ def sharpened_environments(images: Tensor, labels: Tensor, environments: Tensor,
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).log()
     with torch.no_grad():
         logits = torch.cat([network(block) for block in features.split(_BATCH)])
-    return (logits.log_softmax(-1) - shares[labels]).argmax(-1)
+    scores = logits.log_softmax(-1) - shares[labels]
+    return scores.masked_fill(counts[labels] == 0, -math.inf).argmax(-1)  # no label goes where it never is
