@@ -16,11 +16,11 @@ import torch
 from pyzoo.checks import require_kind, require_switch
 from pyzoo.errors import UsageError
 from pyzoo.files import absolute, expanded, require_file, resume_command
-from pyzoo.settings import changed, cut, difference, flat, walk
+from pyzoo.settings import changed, cut, difference, flat, restored, walk
 from pyzoo.threads import SPIN_COUNT, is_first_process, spins_freely
 from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device
-from pyzoo.training.recipe import Recipe, deciding_settings, require_held_out
+from pyzoo.training.recipe import Pair, Recipe, deciding_settings, require_held_out
 from pyzoo.training.run_folder import OWN_DATA, RunFolder
 from pyzoo.training.sizes import naming_sizes
 from pyzoo.training.surroundings import own_surroundings
@@ -78,6 +78,7 @@ class Run(TrainedModel):
     def __init__(self, path: str | Path, say: Callable[[str], None] | None = None) -> None:
         super().__init__(path, say)
         self._is_new = False  # made here, and without a step yet
+        self._loaded_at = 0
         if "weights" in self.config:
             raise UsageError(f"{self.path} is a trained model without the checkpoints that a run goes on from")
 
@@ -168,7 +169,8 @@ class Run(TrainedModel):
     def _train(self, hardware: Hardware, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
         from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Trainer
 
-        self.config = self._read_config()  # another process may have made the run longer
+        self.config = self._read_config()  # another process may have made the run longer, and chosen threads and engine
+        self.hardware = restored(Hardware, self.config["hardware"])
         recipe = self.recipe
         if not self._is_new:
             self._require_same_data(recipe)
@@ -284,6 +286,12 @@ class Run(TrainedModel):
         settings = {**self.config["settings"], **self.config["networks"]}
         require_same_run(state, self.config["recipe"], settings, self.path)
         return {"model": state["model"], "guide": state["guide"], "step": state["step"]}
+
+    def _load(self, device: str) -> tuple[Pair, int]:
+        if self._loaded_at != self.trained:  # another process may have trained it further
+            self._loaded.clear()
+            self._loaded_at = self.trained
+        return super()._load(device)
 
     @property
     def trained(self) -> int:

@@ -429,3 +429,12 @@ def test_paths_that_are_none():
     for path in (None, 5, b"x", []):
         with pytest.raises(UsageError, match="a run's folder must be a path"):
             pyzoo.load(path)
+
+
+def test_what_another_process_has_trained_further_is_measured_anew(tmp_path):
+    begun = Run.create(sines(steps=2), "small", CPU, tmp_path / "run").train(**QUICK)
+    begun.pair()
+    other = Run(tmp_path / "run")
+    other.extend(6)
+    other.train(**QUICK)
+    assert begun.measure() == Run(tmp_path / "run").measure()
