@@ -99,3 +99,10 @@ def test_views_are_one_hot():
 def test_bad_input(call, kind, message):
     with pytest.raises(kind, match=message):
         call(*pictures(20))
+
+
+def test_each_part_of_a_batch_has_images_of_all_environments():
+    colored = colored_images(*pictures(120, side=2), 10, color_flips=(0.2, 0.1))
+    batch = EnvironmentSource(colored, seed=0).batch(0, 21)
+    for part in batch["e"].tensor_split(3):
+        assert (part.sum(0) >= 3).all()
