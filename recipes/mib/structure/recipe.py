@@ -242,6 +242,10 @@ class LearnedStructureRecipe(StructuredRecipe):
         """Views to measure on, by name, which training does not see."""
         return PlantedSource(self.planted("test"), seed=self.seed, split="test", device=device).batch(0, count)
 
+    def held_out_views(self, device: torch.device, count: int = 2000) -> dict[str, torch.Tensor]:
+        """Views to choose checkpoints by, drawn of the training images where there are images."""
+        return PlantedSource(self.planted("train"), seed=self.seed, split="held_out", device=device).batch(0, count)
+
     @property
     def views(self) -> tuple[str, ...]:
         return self.planted_structure.variables.observed

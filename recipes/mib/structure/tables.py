@@ -31,7 +31,7 @@ class MIBStructures(Table):
     columns: ClassVar[Mapping[str, str]] = {
         "structure_found": "structures found, share",
         "edges_correct": "edges right, share",
-        "held_out_elbo": "ELBO of test examples, nats",
+        "test_elbo": "ELBO of test examples, nats",
     }
     note: ClassVar[str] = (
         "Another structure for each seed. Edges are right up to the order of the latents. Settings were chosen by structures of "
