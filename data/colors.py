@@ -113,7 +113,7 @@ class Colors:
         self.device: torch.device = as_device(device)
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The training batch of a step: parts, (size, parts), positions, (size, parts, 2), and x, (size, 3, 32, 32)."""
+        """The training batch of a step: parts, (size, parts), positions, (size, parts, 2), and x, (size, 3, side, side)."""
         seed = derive_seed(self.seed, self.split, step)
         largest = self.max_parts(step)
         require_count(largest, "max_parts")

@@ -110,7 +110,8 @@ class ImagePartner(Partner):
         num_classes: number of classes.
 
     Raises:
-        ValueError: A class has no image, or images and labels are not as above.
+        UsageError: A class has no image.
+        ValueError: Images and labels are not as above.
     """
 
     def __init__(self, name: str, images: Tensor, labels: Tensor, offset: int = 0, num_classes: int = NUM_CLASSES) -> None:
@@ -124,7 +125,8 @@ class ImagePartner(Partner):
         self.labels: Tensor = labels
         self.counts: Tensor = labels.bincount(minlength=num_classes)
         if not self.counts.all():
-            raise ValueError(f"The classes {(self.counts == 0).nonzero().flatten().tolist()} have no image of '{name}'.")
+            missing = ", ".join(map(str, (self.counts == 0).nonzero().flatten().tolist()))
+            raise UsageError(f"each class needs an image of '{name}', and these have none: {missing}; take more images")
         self.by_class: Tensor = labels.argsort(stable=True)
         self.first: Tensor = self.counts.cumsum(0) - self.counts
 

@@ -324,7 +324,7 @@ class PlantedImages(_Planted):
             raise UsageError(f"there is no image of class {(self.counts == 0).nonzero()[0].item()}, of {num_classes} classes")
         self.starts: Tensor = torch.cat([self.counts.new_zeros(1), self.counts.cumsum(0)[:-1]])
         self.images: Tensor = images[labels.argsort(stable=True)]
-        self.places: int = max(1, *(len(self.causes_of(view)) for view in self.views))
+        self.places: int = max([1, *(len(self.causes_of(view)) for view in self.views)])
 
     def to(self, device: torch.device | str) -> "PlantedImages":
         """Moves the images to a device; returns the same object."""

@@ -303,7 +303,7 @@ def _table(name: str, frame: "pd.DataFrame", target: str, sensitive: str, favora
     notes = [f"{int(missing.sum())} rows without target or sensitive attribute are left out."] if missing.any() else []
     frame = frame[~missing].reset_index(drop=True)
     y, outcomes = _two_values(name, frame[target], "target", favorable)
-    notes += [] if favorable else [f"Of '{target}', {outcomes[1]!r} is favorable."]
+    notes += [] if favorable in outcomes else [f"Of '{target}', {outcomes[1]!r} is favorable."]
     a, groups = _two_values(name, frame[sensitive], "sensitive attribute")
     features = _as_numbers(name, frame.drop(columns=[target, sensitive]))
     if not features.shape[1]:

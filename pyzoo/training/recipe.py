@@ -90,7 +90,7 @@ class Recipe(Settings):
     seed: int = 0
     """All randomness of the run follows from it."""
     validate_every: Annotated[int, AtLeast(0)] = 0
-    """Steps between measurements on held-out examples; 0 takes a tenth of the run."""
+    """Steps between measurements on held-out examples; 0 takes a tenth of the run, or what suits the recipe."""
     keep_best: bool = False
     """Keep the checkpoint that is best on held-out examples beside the newest ones, and evaluate and load it."""
     patience: Annotated[int, AtLeast(0)] = 0
@@ -124,11 +124,6 @@ class Recipe(Settings):
         for field in (field for _, field in walk(cls()) if field.name in changes and not field.has_flag):
             raise UsageError(f"{flag(field.name)} is decided by the recipe and its data, and can't be set")
         return changed(cls(), {**cls.presets[name], **changes})
-
-    def changes_to(self, other: "Recipe") -> dict[str, Any]:
-        """The values that differ from another's, by flat names."""
-        theirs = flat(other)
-        return {name: value for name, value in flat(self).items() if name not in theirs or theirs[name] != value}
 
     @property
     def note(self) -> str:

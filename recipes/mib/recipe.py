@@ -60,8 +60,9 @@ class MIBRecipe(ImageRecipe, StructuredRecipe):
 
     @property
     def has_classes(self) -> bool:
-        """Whether the images have labels."""
-        return self.dataset.train_labels is not None and self.dataset.test_labels is not None
+        """Whether the images have labels, of two classes or more."""
+        labeled = self.dataset.train_labels is not None and self.dataset.test_labels is not None
+        return labeled and len(self.dataset.classes) >= 2
 
     def view_sizes(self) -> dict[str, Any]:
         return {"x_shape": self.dataset.shape, "num_classes": max(1, len(self.dataset.classes))}

@@ -330,7 +330,7 @@ class RelatedSlotsRecipe(SlotsRecipe):
 
     relation_speed: Positive = 4.0
     """Final learning rate of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
-    networks' falls."""
+    networks' falls; with --decay-after 1 neither changes."""
 
     def _groups(self, module: nn.Module, pair: Pair) -> tuple[list[dict[str, Any]], list[Rate]]:
         # The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to

@@ -70,10 +70,10 @@ class TVAEReport(ImageReport):
         return found | {"parameters": self.pair.num_parameters}
 
     def _accuracies(self) -> dict[str, float]:
-        """k-NN accuracies in percent; of images without labels there are none."""
+        """k-NN accuracies in percent; there are none of images without labels, or with a class that training has not seen."""
         recipe = self.recipe
         training, measured = recipe.training_images(), recipe.measured_images()
-        if training[1] is None or measured[1] is None:
+        if training[1] is None or measured[1] is None or not set(measured[1].tolist()) <= set(training[1].tolist()):
             return {}
 
         def classify(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:

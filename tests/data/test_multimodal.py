@@ -31,7 +31,7 @@ def test_partners_are_of_the_right_class_and_all_of_them_occur(offset):
 
 def test_a_class_without_an_image_is_named():
     images, labels = class_images()
-    with pytest.raises(ValueError, match=r"classes \[4\] have no image of 'next'"):
+    with pytest.raises(UsageError, match="an image of 'next', and these have none: 4"):
         ImagePartner("next", images[labels != 4], labels[labels != 4])
 
 

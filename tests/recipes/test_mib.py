@@ -602,13 +602,16 @@ class Known:
             cls = (cls + latents["u_digit"][:, 0].long()) % NUM_CLASSES
         x = torch.zeros(len(cls), 1, 28, 28)
         x[torch.arange(len(cls)), 0, 0, cls] = 1.0
+        if not self.u_tells_class:
+            x[:, 0, 1, 0] = latents["u_digit"][:, 0]
         return _Mean(x)
 
     def posteriors(self, given):
         if "label" in given:
             return {"z": _Mean(given["label"]), "u_digit": _Mean(torch.zeros(len(given["label"]), 1))}
         z = given["digit"][:, 0, 0, :NUM_CLASSES]
-        return {"z": _Mean(z), "u_digit": _Mean(z.argmax(1, keepdim=True).float())}
+        u = z.argmax(1).float() if self.u_tells_class else given["digit"][:, 0, 1, 0]
+        return {"z": _Mean(z), "u_digit": _Mean(u.unsqueeze(1))}
 
 
 class _Mean:
@@ -623,13 +626,15 @@ def test_separation_and_crossing_of_a_known_model():
     labels = torch.arange(50) % NUM_CLASSES
     x = torch.zeros(50, 1, 28, 28)
     x[torch.arange(50), 0, 0, labels] = 1.0
+    x[:, 0, 1, 0] = 0.25 * (torch.arange(50) // NUM_CLASSES)  # the brightness, another one for each image of a class
     views = {"digit": x, "label": torch.nn.functional.one_hot(labels, NUM_CLASSES).float()}
     classes = {"digit": labels, "label": labels}
     judges = {"digit": lambda images: images[:, 0, 0, :NUM_CLASSES], "label": lambda label: label}
     model = Known()
     found = metrics.separation(model, model, views, classes, judges)
     assert (found["z_keeps_class"], found["u_changes_class"], found["z_brings_class"]) == (1.0, 0.0, 1.0)
-    assert found["u_changes_style"] == 0.0 or math.isnan(found["u_changes_style"])
+    # Exchanged with the image before, brightness changes by 0.25 four times and once by 1; within a class by 0.25 each time.
+    assert found["u_changes_style"] == pytest.approx((4 * 0.25 + 1) / 50 / 0.25)
     crossed = metrics.cross_accuracies(model, model, views, classes, judges)
     assert crossed == {"cross_accuracy/digit_to_label": 1.0, "cross_accuracy/label_to_digit": 1.0}
     wrong = metrics.cross_accuracies(model, model, views, {**classes, "digit": (labels + 1) % NUM_CLASSES}, judges)

@@ -15,6 +15,7 @@ from pyzoo.data.files import image_data, write_npz
 from pyzoo.errors import UsageError
 from pyzoo.recipes.mib.ood.recipe import OODRecipe
 from pyzoo.recipes.mib.ood.report import environment_information
+from pyzoo.recipes.mib.ood.sharpening import sharpened_environments
 from pyzoo.recipes.mib.ood.tables import MIBTable4
 from pyzoo.training import Hardware, Run
 from tiny import OOD, flags, ood, tiny, trained_state
@@ -165,6 +166,13 @@ def test_sharpened_environments_are_where_color_and_label_agree():
     assert torch.equal(train.environments.bincount(), torch.tensor([len(train) // 2 + len(train) % 2, len(train) // 2]))
 
 
+def test_no_label_is_sharpened_into_an_environment_where_it_never_is():
+    labels = torch.cat([torch.zeros(100), torch.ones(200)]).long()
+    environments = torch.cat([torch.ones(100), torch.zeros(200)]).long()
+    images = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sharpened_environments(images, labels, environments), environments)
+
+
 def test_a_group_too_small_for_its_share_of_a_batch():
     with pytest.raises(UsageError, match="--sharpen: the smallest group of images has"):
         ood(sharpen=True, batch_size=1000).prepare()
@@ -242,10 +250,11 @@ def test_data_that_do_not_serve(images_are):
 def test_the_table(tmp_path):
     table = MIBTable4(preset="digits", seeds=(0,), steps=4)
     labels = [row.label for row in table.rows()]
-    ours = ["OURS, environments as they are", "OURS, without the penalty", "OURS", "OURS, half the labels"]
+    as_they_are = ["OURS, environments as they are", "OURS, as they are, half the labels"]
+    ours = [*as_they_are, "OURS, without the penalty", "OURS", "OURS, half the labels"]
     assert labels == ["Oracle (grayscale)", "ERM", "IRM", *ours]
-    assert [table.recipe(row, 0).sharpen for row in table.rows()] == [False] * 4 + [True] * 3
-    assert [table.recipe(row, 0).steps for row in table.rows()] == [4] * 7
+    assert [table.recipe(row, 0).sharpen for row in table.rows()] == [False] * 5 + [True] * 3
+    assert [table.recipe(row, 0).steps for row in table.rows()] == [4] * 8
     runs = {}
     for row in table.rows()[:2]:
         recipe = OODRecipe.preset("digits", **{**OOD, **row.fields, "steps": 4, "log_every": 2})

@@ -56,13 +56,6 @@ def test_of_two_recipes_of_one_name_ours_is_meant(monkeypatch):
         assert entries("pyzoo.recipes") == {"vae": ours}
 
 
-def test_what_differs_between_recipes():
-    recipe = sines(w_dim=9, steps=7)
-    assert recipe.changes_to(sines()) == {"w_dim": 9, "steps": 7}
-    assert recipe.changes_to(recipe) == {}
-    assert "w_dim" in recipe.changes_to(graph())
-
-
 @pytest.mark.parametrize(
     ("settings", "interval"),
     [

@@ -69,6 +69,24 @@ def test_relations_are_measured_where_they_were_planted(kind, relation):
     assert all(torch.tensor(value).isfinite() for value in found.values())
 
 
+def test_relations_learn_faster_as_the_networks_settle():
+    recipe = slots(MPPMONetRecipe, steps=10, decay_after=0.5, relation_speed=4.0, learning_rate=1e-3)
+    pair = recipe.programs()
+    [objective] = recipe.objectives(pair)
+    optimizer = objective.optimizer(objective.groups)
+    scheduler = objective.scheduler(optimizer)
+    networks, related = optimizer.param_groups
+    assert {id(p) for p in related["params"]} == {id(p) for p in pair.model.relations.parameters()}
+    rates = []
+    for _ in range(10):
+        rates.append((networks["lr"], related["lr"]))
+        optimizer.step()
+        scheduler.step()
+    assert rates[:5] == [(1e-3, 1e-3)] * 5
+    assert networks["lr"] == pytest.approx(0, abs=1e-9)
+    assert related["lr"] == pytest.approx(4e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [MONetRecipe, MPPMONetRecipe, GenesisRecipe, MPPGenesisRecipe])
 def test_traced_steps_learn_what_eager_ones_learn(tmp_path, kind):

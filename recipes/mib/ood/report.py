@@ -3,8 +3,8 @@
 - ``accuracy_train_envs``: on the training images, of all training environments; ``accuracy_held_out`` on the held-out ones.
 - ``accuracy_test_env``: on test images in the colors of the test environment.
 - ``environment_information``: an estimate of I(z; e | y), in nats: what z still tells of the environment when the label is known;
-  how much better than its mean a logistic regression predicts e from y, z and their products, on held-out images. Of the color
-  alone it would be 0.010 (for shares 0.2 and 0.1).
+  how much better a logistic regression predicts e from y, z and their products than from y alone, on held-out images. Of the
+  color alone it would be 0.010 (for shares 0.2 and 0.1).
 - ``held_out_elbo``: of image, label and environment, of held-out images; in nats.
 - ``parameters``: of model and guide.
 
