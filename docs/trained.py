@@ -235,7 +235,7 @@ MODELS = {
         commands=("figures", "explore"),
     ),
     "mpp-monet-tetrominoes": Shipped(
-        command="pyzoo train mpp-monet --relation place --num-pieces 2 --num-slots 3 --seed 1 --precision bf16",
+        command="pyzoo train mpp-monet --relation place --num-pieces 2 --num-slots 3 --global-dim 12 --seed 1 --precision bf16",
         commit="d67733d",
         about="MONet with the message passing prior on two tetrominoes at mirrored places, a relation that it has learned.",
         use="to impute a slot from the others, and as an example of the prior",

@@ -262,7 +262,6 @@ _LONG = {  # the networks of the paper's tables, at 32 x 32
     "attention_channels": (32, 32, 64, 64),
     "decoder_channels": (32, 32, 32, 32),
 }
-_RELATED = {"global_dim": 12}  # with as many local dimensions as global ones, a slot's place is in the local ones
 _PAPER = {"steps": 1_000_000, "batch_size": 64, "image_size": 64, "num_slots": 5}
 _AS_PUBLISHED = {"coupling": "sigmoid", "learn_relation_scales": False, "relation_scale": 1.0, "scene_scale": 1.0}
 _SMALL_GENESIS = {
@@ -357,8 +356,8 @@ class MPPMONetRecipe(MONetRecipe, RelatedSlotsRecipe):
     name: ClassVar[str] = "mpp-monet"
     about: ClassVar[About] = ABOUT["mpp-monet"]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {**_SMALL, **_RELATED},
-        "long": {**_LONG, **_RELATED},
+        "small": _SMALL,
+        "long": _LONG,
         "paper": {**_PAPER, **_AS_PUBLISHED},
     }
 

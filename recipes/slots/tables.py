@@ -41,12 +41,16 @@ def _scenes(relation: Relation, recipe: type[SlotsRecipe], preset: str) -> dict[
     """The fields of scenes with a relation.
 
     Of more than two pieces at mirrored places it is not said which slot is which. Where there is a piece fewer there is a slot
-    fewer: two slots with nothing else to show share one piece.
+    fewer: two slots with nothing else to show share one piece. Three quarters of a slot's latent are global: with half of it, its
+    place may be in the local part, which nothing relates.
     """
     if relation != "place":
         return {"relation": relation}
     usual = recipe.preset(preset)
-    return {"relation": relation, "num_pieces": 2, "num_slots": usual.networks.num_slots - (usual.num_pieces - 2)}
+    fields = {"relation": relation, "num_pieces": 2, "num_slots": usual.networks.num_slots - (usual.num_pieces - 2)}
+    if issubclass(recipe, MPPMONetRecipe):
+        fields["global_dim"] = 3 * usual.networks.z_dim // 4
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +122,7 @@ class MPPAblations(Table):
     def rows(self) -> Sequence[Row]:
         shared = {**_scenes(self.relation, MPPMONetRecipe, self.preset), "data_dir": self.data_dir}
         rows = [Row("MPP^M", MPPMONetRecipe, shared)]
-        usual = MPPMONetRecipe.preset(self.preset).networks
+        usual = MPPMONetRecipe.preset(self.preset, **shared).networks
         for count in self.num_couplings:
             if count != usual.num_couplings:
                 name = "coupling" if count == 1 else "couplings"
