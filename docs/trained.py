@@ -94,12 +94,27 @@ MODELS = {
         use="to see what a sum of correlated latents does, and to take curves of the generator apart",
         limits="curves of the generator alone, of up to four parts; with six, subsets are a little worse",
         differs="smaller networks, up to four parts in place of 16, and settings of ours (docs/results/compvae.md)",
-        data=GENERATED + "`pyzoo.data.sines`, after section 5.1 of the paper",
+        data=GENERATED + "`pyzoo.data.sines`, after section 4.2 of the paper",
         metrics={
             "reconstruction_r2": "share of the variance of curves of four parts that reconstructions explain",
             "subset_r2": "the same of the curve without some of its parts",
             "subset_r2/K6": "the same for six parts, two more than in training",
         },
+    ),
+    "compvae-colors": Shipped(
+        command="pyzoo train compvae-colors --encoder-width 192",
+        commit="edbf869",
+        about="CompVAE on images of one to four colored sites: takes an image apart, and makes images of chosen places and colors.",
+        use="to draw images from a list of places and colors, and to leave some of them out of an image",
+        limits="images of the generator alone, of up to four sites; soft borders, and black that is not quite black",
+        differs="smaller networks, up to four sites in place of 16, and settings of ours (docs/results/compvae.md)",
+        data=GENERATED + "`pyzoo.data.colors`, after section 4.2 and appendix B.2 of the paper",
+        metrics={
+            "reconstruction_r2": "share of the variance of images of four sites that reconstructions explain",
+            "subset_r2": "the same of the image without some of its sites",
+            "label_r2": "the same of images drawn from the sites' places and colors alone",
+        },
+        bits=8,
     ),
     "graph-vae-mnist": Shipped(
         command="pyzoo train graph-vae --preset long --steps 160000",
