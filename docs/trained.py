@@ -104,7 +104,7 @@ MODELS = {
     "compvae-colors": Shipped(
         command="pyzoo train compvae-colors --encoder-width 192",
         commit="edbf869",
-        about="CompVAE on images of one to four colored sites: takes an image apart, and makes images of chosen places and colors.",
+        about="CompVAE on images of one to four colored sites: leaves some out, and makes images of chosen places and colors.",
         use="to draw images from a list of places and colors, and to leave some of them out of an image",
         limits="images of the generator alone, of up to four sites; soft borders, and black that is not quite black",
         differs="smaller networks, up to four sites in place of 16, and settings of ours (docs/results/compvae.md)",
