@@ -267,7 +267,7 @@ def _named(name: str, folder: str | Path | None) -> ImageData:
 
 
 def load_images(name: str, split: Split, folder: str | Path | None = None) -> tuple[Tensor, Tensor]:
-    """Reads one split of a set that is known by name.
+    """Reads one split of a set that is known by name. Of Omniglot both are read, since labels count the characters of both.
 
     Args:
         name: "mnist", "fashion-mnist", "omniglot", "omniglot-drawers", "cifar10" or "digits".

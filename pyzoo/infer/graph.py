@@ -165,7 +165,7 @@ def traced(
 class _RefusesReading(TorchFunctionMode):
     """Raises what torch raises for ``item()`` where values are read in other ways, which it would take for constants."""
 
-    reading = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+    reading = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
 
     def __torch_function__(
         self, func: Callable, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -149,11 +149,12 @@ class Run(TrainedModel):
         """
         from pyzoo.training.trainer import NonFiniteLoss
 
+        self._require_folder()
+        self._read_anew()
         hardware = hardware or self.hardware
         require_kind(hardware, "hardware", Hardware)
         for name, value in (("progress", progress), ("evaluate", evaluate), ("figures", figures), ("full", full)):
             require_switch(value, name)
-        self._require_folder()
         if not is_first_process(hardware.processes):
             return self._train(hardware, progress, evaluate, figures, full)
         with self.folder.lock():  # also while a folder is removed, so that nobody goes on with it meanwhile
@@ -169,8 +170,7 @@ class Run(TrainedModel):
     def _train(self, hardware: Hardware, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
         from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Trainer
 
-        self.config = self._read_config()  # another process may have made the run longer, and chosen threads and engine
-        self.hardware = restored(Hardware, self.config["hardware"])
+        self._read_anew()
         recipe = self.recipe
         if not self._is_new:
             self._require_same_data(recipe)
@@ -242,6 +242,7 @@ class Run(TrainedModel):
         if type(steps) is not int:
             raise UsageError(f"--steps must be a whole number, got {steps!r}")
         with self.folder.lock():
+            self._read_anew()
             self._require_readable(self.recipe)
             trained = self.folder.checkpoints.newest_step()
             if steps < max(1, trained):
@@ -289,9 +290,16 @@ class Run(TrainedModel):
 
     def _load(self, device: str) -> tuple[Pair, int]:
         if self._loaded_at != self.trained:  # another process may have trained it further
+            self._require_folder()
+            self._read_anew()
             self._loaded.clear()
             self._loaded_at = self.trained
         return super()._load(device)
+
+    def _read_anew(self) -> None:
+        """Takes up what another process may have changed: how long the run is to be, its threads and its engine."""
+        self.config = self._read_config()
+        self.hardware = restored(Hardware, self.config["hardware"])
 
     @property
     def trained(self) -> int:

@@ -4,7 +4,8 @@ from pyzoo.about import About
 
 _PAPER = "He et al. 2019"
 _DATA = "MNIST, Fashion-MNIST, Omniglot, CIFAR-10, digits, own images"
-_MINUTES = {"small": 10, "digits": 1, "long": 150, "paper": None, "paper-omniglot": None, "paper-cifar10": None}
+_ON_A_GPU = dict.fromkeys(("paper", "paper-omniglot", "paper-omniglot-drawers", "paper-cifar10"))
+_MINUTES = {"small": 10, "digits": 1, "long": 150, **_ON_A_GPU}
 
 ABOUT = {
     "graph-vae": About(_PAPER, "which latent depends on which, learned with the networks", _DATA, _MINUTES),

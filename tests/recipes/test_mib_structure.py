@@ -189,6 +189,16 @@ def test_a_planted_structure_is_found(tmp_path):
     assert run.metrics["edges_correct"] == 1
 
 
+def test_checkpoints_are_chosen_by_other_views_than_are_measured():
+    recipe = structure()
+    report = recipe.report(recipe.programs(), torch.device("cpu"))
+    assert not torch.equal(report.views["x1"], report.held_out_views["x1"])
+    report.held_out_views = report.views
+    same = report.validate(0)["held_out_elbo"]
+    del report.held_out_views
+    assert report.validate(0)["held_out_elbo"] != pytest.approx(same, rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["small", "digits"])
 def test_presets_find_structures(tmp_path, preset):

@@ -108,6 +108,13 @@ def test_independent_slots_do_not(scenes):
     assert related_after_swap(model, decomposed, scenes, "color") < 0.5
 
 
+def test_without_relations_the_mean_of_the_prior_is_imputed_which_may_follow_from_the_masks(scenes):
+    model, decomposed = knows(scenes, related=False)
+    model.has_mask_latents = True
+    model.component_prior = lambda z_m: torch.cat([z_m, torch.zeros_like(z_m)], -1)
+    assert relation_r2(model, decomposed._replace(mask_latents=model.latents()), scenes, "color") > 0.95
+
+
 def test_a_relation_that_is_another_one_explains_nothing(scenes):
     model, decomposed = knows(scenes, related=True)
     wrong = model.relations.decode

@@ -438,3 +438,9 @@ def test_what_another_process_has_trained_further_is_measured_anew(tmp_path):
     other.extend(6)
     other.train(**QUICK)
     assert begun.measure() == Run(tmp_path / "run").measure()
+    assert (begun.folder.results()["steps"], begun.is_finished) == (6, True)
+    Run(tmp_path / "run")._keep_hardware(threads=1, engine="traced")
+    other.extend(7)
+    begun.train(**QUICK)
+    assert (begun.hardware.threads, begun.hardware.engine) == (1, "traced")
+    assert RunFolder.open(tmp_path / "run").checkpoints.load()["step"] == 7
