@@ -225,7 +225,7 @@ MODELS = {
     ),
     "mib-structure": Shipped(
         command="pyzoo train mib-structure",
-        commit=LATEST,
+        commit="aca0ae5",
         about="MIB's learned structure: which of several views depends on which latent, on data whose structure is known.",
         use="to look at learned masks, by `pyzoo figures`",
         limits="generated data of a few views",
