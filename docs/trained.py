@@ -100,6 +100,7 @@ MODELS = {
             "subset_r2": "the same of the curve without some of its parts",
             "subset_r2/K6": "the same for six parts, two more than in training",
         },
+        bits=8,
     ),
     "compvae-colors": Shipped(
         command="pyzoo train compvae-colors --encoder-width 192",
