@@ -177,8 +177,6 @@ class EnvironmentSource:
         rows = torch.cat(
             [place[epochs.rows(step, share)] for place, epochs, share in zip(self.places, self.epochs, shares, strict=True)]
         )
-        # The environments by turns, so that each of several processes has rows of all.
-        rows = rows[torch.cat([torch.arange(share) for share in shares]).argsort(stable=True).to(rows.device)]
         part = self.colored.rows(rows)
         batch = views_of(part, self.num_environments)
         return batch if self.present is None else {**batch, "present": self.present[rows]}

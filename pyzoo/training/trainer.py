@@ -331,9 +331,9 @@ class Trainer:
         self._values = {name: list(values.to(self.device)) for name, values in state["values"].items()}
 
     def _slice(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This process's share of the global batch."""
+        """This process's share of the global batch; by turns, since a source may sort its rows, by environment for example."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        return batch if world == 1 else {key: value.tensor_split(world)[rank] for key, value in batch.items()}
+        return batch if world == 1 else {key: value[rank::world] for key, value in batch.items()}
 
     def _keep(self, objective: Objective, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
         for name, value in {"loss": loss, **terms}.items():

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pyzoo.data.environments import EnvironmentSource, colored_images, views_of
 from pyzoo.errors import UsageError
+from pyzoo.training.trainer import Trainer
 
 
 def pictures(count=4000, channels=1, side=28):
@@ -101,8 +104,11 @@ def test_bad_input(call, kind, message):
         call(*pictures(20))
 
 
-def test_each_part_of_a_batch_has_images_of_all_environments():
+def test_each_process_has_images_of_all_environments():
     colored = colored_images(*pictures(120, side=2), 10, color_flips=(0.2, 0.1))
     batch = EnvironmentSource(colored, seed=0).batch(0, 21)
-    for part in batch["e"].tensor_split(3):
+    for rank in range(3):
+        process = SimpleNamespace(fabric=SimpleNamespace(global_rank=rank, world_size=3))
+        part = Trainer._slice(process, batch)["e"]
+        assert len(part) == 7
         assert (part.sum(0) >= 3).all()
