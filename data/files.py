@@ -578,12 +578,14 @@ def read_arrays(path: Path, image_size: int | None = None, test_share: float = 0
     source = str(path)
     images, labels = _find(arrays, refused, source)
     pixels, note = to_bytes({name: arrays[name] for name in images}, source)
-    known = [
-        None if label is None else _labels(arrays[label], len(pixel), label, source)
-        for pixel, label in zip(pixels, labels, strict=True)
+    parts = [
+        Part(
+            pixel,
+            None if label is None else _labels(arrays[label], len(pixel), label, source),
+            deep=arrays[name].dtype.kind == "f",
+        )
+        for name, pixel, label in zip(images, pixels, labels, strict=True)
     ]
-    deep = [arrays[name].dtype.kind == "f" for name in images]
-    parts = [Part(*part[:2], deep=part[2]) for part in zip(pixels, known, deep, strict=True)]
     classes = next((arrays[name].tolist() for name in _class_names(arrays)), ())
     own = {key: str(arrays[key]) for key in ("name", "note") if key in arrays and arrays[key].shape == ()}
     if len(own) == 2:  # write_npz wrote the file

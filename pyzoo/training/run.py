@@ -149,7 +149,6 @@ class Run(TrainedModel):
         """
         from pyzoo.training.trainer import NonFiniteLoss
 
-        self._require_folder()
         self._read_anew()
         hardware = hardware or self.hardware
         require_kind(hardware, "hardware", Hardware)
@@ -290,7 +289,6 @@ class Run(TrainedModel):
 
     def _load(self, device: str) -> tuple[Pair, int]:
         if self._loaded_at != self.trained:  # another process may have trained it further
-            self._require_folder()
             self._read_anew()
             self._loaded.clear()
             self._loaded_at = self.trained
@@ -298,6 +296,7 @@ class Run(TrainedModel):
 
     def _read_anew(self) -> None:
         """Takes up what another process may have changed: how long the run is to be, its threads and its engine."""
+        self._require_folder()
         self.config = self._read_config()
         self.hardware = restored(Hardware, self.config["hardware"])
 
