@@ -20,6 +20,7 @@ from pyzoo.recipes.graph_vae.recipe import FCVAE, GraphVAERecipe, LadderVAE
 from pyzoo.recipes.graph_vae.recipe import PlainVAE as PlainGraphVAE
 from pyzoo.recipes.graph_vae.report import GraphVAEReport
 from pyzoo.recipes.graph_vae.tables import GraphVAETable1
+from pyzoo.recipes.mib.report import MIBReport
 from pyzoo.recipes.tvae.recipe import PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae.report import TVAEReport
 from pyzoo.recipes.tvae.tables import TVAETable1
@@ -58,8 +59,10 @@ def quick():
     """What judges of MIB's images say is not looked at here, nor are likelihoods and pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pyzoo.recipes.mib.metrics.JUDGE_STEPS", 20)
+        patch.setattr(MIBReport, "quick_examples", 50)
         for report in (GraphVAEReport, TVAEReport):
             patch.setattr(report, "quick_images", 50)
+        for report in (GraphVAEReport, TVAEReport, MIBReport):
             patch.setattr(report, "quick_samples", 20)
         patch.setattr("sklearn.manifold.TSNE", functools.partial(TSNE, max_iter=250))
         patch.setattr("pyzoo.files.DPI", 40)
@@ -742,7 +745,7 @@ def test_bad_run_folders(capsys, tmp_path, command):
 @pytest.mark.parametrize("command", ["resume", "evaluate", "figures", "sample"])
 def test_bad_checkpoints(capsys, tmp_path, command):
     run = tmp_path / "run"
-    assert train("compvae-sines", run, steps=2) == 0
+    assert train("compvae-sines", run, "--no-evaluate", "--no-figures", steps=2) == 0
     (checkpoint,) = (run / "checkpoints").iterdir()
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: len(content) // 2])
@@ -755,13 +758,13 @@ def test_bad_checkpoints(capsys, tmp_path, command):
         assert "no checkpoint yet" in bad(capsys, command, run)
 
 
-def test_a_run_of_a_gpu_can_go_on_without_one(trained, tmp_path):
+def test_a_run_of_a_gpu_can_go_on_without_one(tmp_path):
     run = tmp_path / "run"
-    assert train("compvae-sines", run, steps=2) == 0
+    assert train("compvae-sines", run, "--no-evaluate", "--no-figures", steps=2) == 0
     config = json.loads((run / "config.json").read_text())
     config["hardware"]["device"] = "cuda"
     (run / "config.json").write_text(json.dumps(config))
-    assert cli.main(["resume", str(run), "--device", "cpu", "--no-progress"]) == 0
+    assert cli.main(["resume", str(run), "--device", "cpu", "--no-progress", "--no-figures"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -871,7 +874,8 @@ def wait_for(path, process):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_says_how_to_resume(tmp_path, number):
     run = tmp_path / "run"
-    process = start("train", "compvae-sines", *flags({**SINES, "steps": 100_000}), "--no-progress", "--out", run)
+    fields = flags({**SINES, "steps": 100_000})  # so many that another engine would be compiled first
+    process = start("train", "compvae-sines", *fields, "--engine", "eager", "--no-progress", "--out", run)
     wait_for(run, process)
     process.send_signal(number)
     output = process.communicate(timeout=60)[0]

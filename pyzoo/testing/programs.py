@@ -51,14 +51,14 @@ def check_elbo(
     assert_no_conflict(model, guide)
     # Not a set, whose order is another one in each process.
     parameters = list(dict.fromkeys(p for program in (model, guide) for _, p in named_parameters(program) if p.requires_grad))
-    directions = [[torch.randn_like(p) for p in parameters] for _ in range(8)]
+    directions = [torch.cat([torch.randn_like(p).flatten() for p in parameters]) for _ in range(8)]
     names = ["value", *(f"gradient along direction {i}" for i in range(len(directions)))]
 
     def draw(elbo: ELBO) -> Tensor:
         loss = elbo.differentiable_loss(model, guide, **batch)
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        pairs = [[(g * v).sum() for g, v in zip(gradients, d, strict=True) if g is not None] for d in directions]
-        return torch.stack([loss.detach(), *(torch.stack(pair).sum() for pair in pairs)]).double()
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        gradient = torch.cat([g.flatten() for g in gradients])
+        return torch.stack([loss.detach(), *((gradient * direction).sum() for direction in directions)]).double()
 
     elbos = (TraceKL_ELBO() if elbo is None else elbo, Trace_ELBO())
     ours, theirs = (torch.stack([draw(each) for _ in range(num_samples)]) for each in elbos)

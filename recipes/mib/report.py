@@ -30,7 +30,7 @@ labels, what needs a judge is left out.
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,9 @@ _ROWS = 1000  # examples in a call
 
 class MIBReport(ImageReport):
     """The report of all methods."""
+
+    quick_examples: ClassVar[int] = 500
+    quick_samples: ClassVar[int] = 100
 
     @functools.cached_property
     def pairs(self) -> PairSet:
@@ -122,11 +125,12 @@ class MIBReport(ImageReport):
             return mean_log_likelihood(*self.pair, {name: views[name][:examples] for name in names}, samples, max_rows=2000)
 
         name = f"{split}_log_likelihood"
-        found[name] = mean(views, 500, 100)
+        quick = (self.quick_examples, self.quick_samples)
+        found[name] = mean(views, *quick)
         if len(views) == 1:
             found[f"{name}/{self.recipe.first_view}"] = found[name]
         else:
-            found |= {f"{name}/{view}": mean([view], 500, 100) for view in views}
+            found |= {f"{name}/{view}": mean([view], *quick) for view in views}
             first, second = views
             found |= {f"{name}/{a}_given_{b}": found[name] - found[f"{name}/{b}"] for a, b in ((first, second), (second, first))}
         if full:

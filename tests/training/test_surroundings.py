@@ -15,7 +15,7 @@ from pyzoo.recipes.mib.fair.recipe import FairRecipe
 from pyzoo.training.trainer import NonFiniteLoss
 from tiny import FAIR
 
-SETTINGS = {**FAIR, "steps": 6, "progress": False, "figures": False, "device": "cpu"}
+SETTINGS = {**FAIR, "steps": 6, "progress": False, "evaluate": False, "figures": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +64,7 @@ def state(run):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     run = trained(tmp_path_factory.mktemp("plain") / "run")
+    run.measure()
     return run, state(run)
 
 
@@ -116,6 +117,7 @@ def test_a_run_is_found_after_a_change_of_folder(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     run = trained("relative")
+    run.measure()
     loaded = pyzoo.load("relative")
     monkeypatch.chdir(tmp_path / "elsewhere")
     for one in (run, loaded):
