@@ -16,7 +16,7 @@ import torch
 from pyzoo.checks import require_kind, require_switch
 from pyzoo.errors import UsageError
 from pyzoo.files import absolute, expanded, require_file, resume_command
-from pyzoo.settings import changed, cut, difference, flat, restored, walk
+from pyzoo.settings import changed, cut, difference, flat, walk
 from pyzoo.threads import SPIN_COUNT, is_first_process, spins_freely
 from pyzoo.training.checkpoint import require_same_run
 from pyzoo.training.hardware import Hardware, find_device
@@ -149,7 +149,7 @@ class Run(TrainedModel):
         """
         from pyzoo.training.trainer import NonFiniteLoss
 
-        self._read_anew()
+        self._read_config()
         hardware = hardware or self.hardware
         require_kind(hardware, "hardware", Hardware)
         for name, value in (("progress", progress), ("evaluate", evaluate), ("figures", figures), ("full", full)):
@@ -169,7 +169,7 @@ class Run(TrainedModel):
     def _train(self, hardware: Hardware, progress: bool, evaluate: bool, figures: bool, full: bool) -> "Run":
         from pyzoo.training.trainer import LostProcess, NonFiniteLoss, Trainer
 
-        self._read_anew()
+        self._read_config()
         recipe = self.recipe
         if not self._is_new:
             self._require_same_data(recipe)
@@ -241,7 +241,7 @@ class Run(TrainedModel):
         if type(steps) is not int:
             raise UsageError(f"--steps must be a whole number, got {steps!r}")
         with self.folder.lock():
-            self._read_anew()
+            self._read_config()
             self._require_readable(self.recipe)
             trained = self.folder.checkpoints.newest_step()
             if steps < max(1, trained):
@@ -289,16 +289,10 @@ class Run(TrainedModel):
 
     def _load(self, device: str) -> tuple[Pair, int]:
         if self._loaded_at != self.trained:  # another process may have trained it further
-            self._read_anew()
+            self._read_config()
             self._loaded.clear()
             self._loaded_at = self.trained
         return super()._load(device)
-
-    def _read_anew(self) -> None:
-        """Takes up what another process may have changed: how long the run is to be, its threads and its engine."""
-        self._require_folder()
-        self.config = self._read_config()
-        self.hardware = restored(Hardware, self.config["hardware"])
 
     @property
     def trained(self) -> int:

@@ -89,27 +89,28 @@ class TrainedModel:
         self.folder: RunFolder = RunFolder.open(Path(path))
         self._say = say
         self._loaded: dict[str, tuple[Pair, int]] = {}
-        self.config: dict[str, Any] = self._read_config()
-        config = self.config
-        file = self.folder.path / "config.json"
-        self.preset: str = config["preset"]
-        part = "hardware"
-        try:
-            self.hardware: Hardware = restored(Hardware, config[part])
-            part = "networks"
-            self.networks: Networks = Networks.restored(config[part])
-        except UsageError as error:
-            raise UsageError(f"{file} does not describe a run: in '{part}' {error}") from error
+        self._read_config()
 
-    def _read_config(self) -> dict[str, Any]:
-        config = self.folder.config()
-        file = self.folder.path / "config.json"
+    def _read_config(self) -> None:
+        """Takes up what config.json says, which another process may have changed."""
+        self._require_folder()
+        config, file = self.folder.config(), self.path / "config.json"
         if "recipe" not in config:
             raise UsageError(f"{file} does not describe a run: it has no 'recipe'")
         if config.get("format") != FORMAT:
             raise UsageError(f"{file} is of format {config.get('format', 1)}, this version reads format {FORMAT}: train it again")
         require_entries(config, Config, str(file))
-        return config
+        part = "hardware"
+        try:
+            hardware = restored(Hardware, config[part])
+            part = "networks"
+            networks = Networks.restored(config[part])
+        except UsageError as error:
+            raise UsageError(f"{file} does not describe a run: in '{part}' {error}") from error
+        self.config: dict[str, Any] = config
+        self.preset: str = config["preset"]
+        self.hardware: Hardware = hardware
+        self.networks: Networks = networks
 
     @property
     def path(self) -> Path:
