@@ -8,7 +8,8 @@ The attention network is asked once for each slot what of the image's scope s_k,
 last slot takes the rest. In MPP^M the latent of the scene, z^0, is inferred from the slots' global latents.
 
 Source: as the model's; the U-Net is that of Burgess et al. (2019), appendix B.2, with sizes for smaller images. The supplement's
-figure 11 has 1 - m_k where MONet, and this, have 1 - alpha_k: with m_k masks would not sum to 1.
+figure 11 has 1 - m_k where MONet, and this, have 1 - alpha_k: with m_k masks would not sum to 1. The encoder sees the image
+beside m_k, as in the supplement; in Burgess et al. it is beside log m_k.
 """
 
 import itertools

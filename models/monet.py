@@ -5,11 +5,12 @@ r"""MONet: a scene as a mixture of components, one for each slot; and the messag
 Each pixel i belongs to one of K slots, slot k with probability m_ki. All slots share one decoder, which makes of z_k an image and
 a mask of its own. What is minimized, with the guide's masks m and the decoder's, is
 
-.. math:: \mathcal{L} = \mathbb{E}_q [-\log p(x \mid z, m)] + \beta\, \mathrm{KL}(q(z \mid x, m) \,\|\, p(z)) +
-    \gamma\, \mathrm{KL}(m \,\|\, \hat m(z))
+.. math:: \mathcal{L} = \mathbb{E}_q \bigl[-\log p(x \mid z, m) + \gamma\, \mathrm{KL}(m \,\|\, \hat m(z))\bigr] +
+    \beta\, \mathrm{KL}(q(z \mid x, m) \,\|\, p(z))
 
 In MONet the z_k are independent. In MPP^M each splits into a local part and a global one,
-z_k = (z_k^c, z_k^g), and the global parts are related by one latent of the scene, z^0, through invertible maps.
+z_k = (z_k^c, z_k^g), and the global parts are related by one latent of the scene, z^0, through invertible maps; z is then all
+three.
 
 Source: Burgess et al. (2019), "MONet: Unsupervised Scene Decomposition and Representation"; Ren et al. (2023), "Learning Latent
 Structural Relations with Message Passing Prior", supplement, sections B, D and F, tables 8 and 9. How we read them:
@@ -26,8 +27,9 @@ Structural Relations with Message Passing Prior", supplement, sections B, D and 
 - MONet is no model of scenes without an image: it draws components independently, whose masks do not fit each other. MPP^M
   draws components that are related.
 - Decoders learn masks slowly where the likelihood's gradient is a hundred times that of gamma KL, and until they have learned
-  them the attention loses nothing by giving a slot all that has one color. ``mask_balance`` lets the divergence move what decodes
-  more strongly than what attends, as DreamerV2 does with its KL (Hafner et al. 2021); at 1 it is MONet's.
+  them the attention loses nothing by giving a slot all that has one color. ``mask_balance`` multiplies the divergence's gradient
+  where it goes through the decoder's masks, to the decoder and by the latents to the encoder, but not where it goes through the
+  attention's masks, as DreamerV2 does with the two sides of its KL (Hafner et al. 2021); at 1 it is MONet's.
 - The ReLU that table 9 prints behind the last layer would keep a mask's logits positive: there is none.
 """
 
@@ -75,7 +77,7 @@ class MONet(PyroModule):
         scale: sigma of the other slots.
         mask_weight: gamma, of the divergence of the attention's masks from the decoder's.
         likelihood: "mixture" or "weighted", see above.
-        mask_balance: how many times as strongly that divergence moves the decoder as it moves the attention.
+        mask_balance: how many times as strongly that divergence moves the decoder's masks as it moves the attention's.
 
     Raises:
         ValueError: an argument is none of these, or the relations are among another number of slots, or not of fewer dimensions.
@@ -307,7 +309,7 @@ class MONetNetworks(Networks):
     mask_weight: Annotated[float, AtLeast(0)] = 0.5
     """Weight of the divergence of the attention's masks from the decoder's."""
     mask_balance: Annotated[float, AtLeast(0)] = 1.0
-    """How many times as strongly that divergence moves the decoder as it moves the attention; 1 in the paper."""
+    """How many times as strongly that divergence moves the decoder's masks as it moves the attention's; 1 in the paper."""
     likelihood: Likelihood = "mixture"
     """One mixture for each pixel, or each slot's likelihood weighted by its mask."""
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)

@@ -141,7 +141,7 @@ show(figure, OUT / "1_filled_in.png")
 
 # %%
 with torch.no_grad():
-    drawn = prior.decode(prior.latent((1000,)).sample())
+    drawn = prior.components(prior.latent((1000,)).sample()).sample()
 figure, [axes] = figure_grid(1, 2, "Rows from the data, and rows from the prior", cell=(2.8, 2.6))
 for cell, (title, y) in zip(axes, {"data": test, "drawn": drawn}.items(), strict=True):
     cell.scatter(y[:, 0, 3], y[:, 1, 3], s=3)
@@ -152,7 +152,8 @@ show(figure, OUT / "2_drawn.png")
 # %% [markdown]
 # ## 6. Your turn
 #
-# Train with `learn=False` and `posterior_scale=1.0`, as the paper has it: then D counts as much as the others. How well are A,
-# B and C filled in? Then leave D out of the data. Or hide components while you train: `prior.elbo(y, present)` infers h from
-# some of them and scores all. Or turn round the sign of one number of A: the maps can't follow, since couplings keep the
-# orientation. They can with `rotations=procrustes_rotations(train)`, from `pyzoo.distributions`.
+# Train with `learn=False, scale=1.0, posterior_scale=1.0, coupling="sigmoid"`, as the paper has it: then D counts as much as the
+# others. How well are A, B and C filled in? Then leave D out of the data. Or hide components while you train:
+# `prior.elbo(y, present)` infers h from some of them and scores all. Or turn round the sign of one number of A: the maps can't
+# follow, since couplings keep the orientation. They can with `rotations=procrustes_rotations(train)`, from
+# `pyzoo.distributions`.

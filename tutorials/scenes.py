@@ -96,10 +96,10 @@ print(f"masks sum to {masks.sum(1).min():.4f} at least, {masks.sum(1).max():.4f}
 # ## 3. Training
 #
 # What decides how soon slots come to mean pieces is when the decoder learns shapes. As long as it knows none, a slot may take any
-# pixels for free. `mask_balance=10` lets the divergence of the masks move the decoder ten times as strongly as the attention. The
-# loss is the same; the decoder only learns shapes sooner, and a slot with two pieces becomes harder to explain than two slots
-# with one each. The maps of the prior relate what slots mean, and that changes at first. They are trained most at the end, when
-# the networks' learning rate falls and slots no longer change: their own then rises to four times what it was.
+# pixels for free. `mask_balance=10` lets the divergence of the masks move the decoder's masks ten times as strongly as the
+# attention's. The loss is the same; the decoder only learns shapes sooner, and a slot with two pieces becomes harder to explain
+# than two slots with one each. The maps of the prior relate what slots mean, and that changes at first. They are trained most at
+# the end, when the networks' learning rate falls and slots no longer change: their own then rises to four times what it was.
 #
 # `TracedStep` records a step's arithmetic once and repeats it; autocast computes convolutions in bfloat16.
 

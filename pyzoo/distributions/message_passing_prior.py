@@ -50,10 +50,11 @@ class MessagePassingPrior(nn.Module):
         h = pyro.sample("h", prior.posterior(y))              # guide
 
     Source: Ren et al. (2023), "Learning Latent Structural Relations with Message Passing Prior", supplement, sections B, D, E and
-    F. There messages have equal weights and the scales are fixed, s at 1 (``learn=False``, ``posterior_scale=1``). Then one
-    component that is unrelated to all others spoils the mean; learned weights leave it out, and its learned scale says that h
-    does not explain it. The ELBO of E.1 is printed with one more term, -1/2 sum_k ||h - f_k(y_k)||^2, which does not follow from
-    the line before it and is left out here: it would draw the messages of all components together, related or not.
+    F. There messages have equal weights, the scales are fixed at 1, and couplings multiply by sigmoids (``learn=False, scale=1,
+    posterior_scale=1, coupling="sigmoid"``). Then one component that is unrelated to all others spoils the mean; learned weights
+    leave it out, and its learned scale says that h does not explain it. The ELBO of E.1 is printed with one more term,
+    -1/(2 s^2) sum_k ||h - f_k(y_k)||^2, which does not follow from the line before it and is left out here: it would draw the
+    messages of all components together, related or not.
 
     Couplings multiply by positive numbers, so that all f_k have one orientation: where one entry of a component is minus that of
     another, and all others are equal, no maps relate the two. So components may be turned before their maps, each by a rotation

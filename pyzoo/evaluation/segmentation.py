@@ -77,7 +77,7 @@ def mean_segmentation_covering(predicted: Tensor, target: Tensor) -> Tensor:
 
     Each piece counts the same, however large. An image without pieces has nan.
 
-    Source: Engelcke, Kosiorek, Parker Jones and Posner (2020), "GENESIS", section 5: mSC, on the foreground.
+    Source: Engelcke, Kosiorek, Parker Jones and Posner (2020), "GENESIS": mSC, on the foreground.
 
     Args:
         predicted: segment of each pixel, (images, height, width), integers.

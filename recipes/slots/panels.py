@@ -37,7 +37,7 @@ def panels(report: "SlotsReport") -> list[Panel]:
     else:
         how = "The whole scene is decoded anew, with its masks."
     if related:
-        how = f"Only the part of its latent that is related to the others is replaced. {how}"
+        how = f"Where it is exchanged, the part of its latent that is not related to the others stays. {how}"
     expected = "as the message passing prior expects it from the others" if related else "to its mean under the prior"
     follow = ", and the others follow by the prior" if related else ""
     return [

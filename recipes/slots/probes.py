@@ -9,6 +9,7 @@ from torch.nn.functional import one_hot
 from pyzoo.checks import as_indices, require_shape
 from pyzoo.data.scenes import Relation, Scenes, are_related
 from pyzoo.evaluation import match_slots, pieces_of_slots, pixels_of_slots
+from pyzoo.infer import evaluating
 from pyzoo.recipes.slots.decomposition import Decomposition, put_together
 
 __all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "share_shown", "swap_slots"]
@@ -17,7 +18,6 @@ FEWEST_SCENES = 20
 """Scenes in which a slot shows a piece, for what it shows to be read from its latent."""
 
 
-@torch.no_grad()
 def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomposition:
     """Scenes with one slot of each as the model expects it from the other slots.
 
@@ -35,9 +35,10 @@ def impute_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomp
     """
     missing = _chosen(model, decomposed, slots)
     local, related = _split(model, decomposed.latents)
-    parts = [torch.where(missing.unsqueeze(-1), _split(model, _expected(model, decomposed))[0], local)]
-    if model.relations is not None:
-        parts.append(model.relations.impute(related, ~missing))
+    with evaluating(model):
+        parts = [torch.where(missing.unsqueeze(-1), _split(model, _expected(model, decomposed))[0], local)]
+        if model.relations is not None:
+            parts.append(model.relations.impute(related, ~missing))
     return put_together(model, torch.cat(parts, -1), decomposed.mask_latents)
 
 
@@ -48,7 +49,6 @@ def _expected(model: Any, decomposed: Decomposition) -> Tensor:
     return torch.zeros_like(decomposed.latents)
 
 
-@torch.no_grad()
 def swap_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomposition:
     """Scenes with one slot of each exchanged for that of the next scene; the others follow it where slots are related.
 
@@ -71,11 +71,11 @@ def swap_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decompos
     if model.relations is None:
         latents = torch.where(swapped.unsqueeze(-1), local.roll(-1, 0), local)
     else:
-        latents = torch.cat([local, model.relations.impute(related.roll(-1, 0), swapped)], -1)
+        with evaluating(model):
+            latents = torch.cat([local, model.relations.impute(related.roll(-1, 0), swapped)], -1)
     return put_together(model, latents, decomposed.mask_latents)
 
 
-@torch.no_grad()
 def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation: Relation, guide: Any = None) -> float:
     """Share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the others.
 
@@ -84,7 +84,8 @@ def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation:
     background leaves out where a piece was, and so does what a second piece leaves of the image.
 
     In MPP^M and MPP^G it is the global latent. In MONet it is the whole one, which is imputed the same in all scenes: it explains
-    at most 0. In Genesis it is the whole one too, and what is imputed follows from the latents of the masks, the slot's own among
+    at most 0, and less as far as that one latent is from those that the regression was fitted on. In Genesis it is the whole one
+    too, and what is imputed follows from the latents of the masks, the slot's own among
     them, which was inferred with the piece in sight. The variance is about each slot's own mean, so that to know where a slot's
     pieces are on average is worth nothing. Only pieces count that a slot shows, see :func:`share_shown`. nan where no slot shows
     pieces.
@@ -115,34 +116,57 @@ def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation:
         scene, piece = (shown_by == slot).nonzero().unbind(1)
         if len(scene) < FEWEST_SCENES:
             continue
-        chosen = decomposed.of(scene)
-        local, related = _split(model, chosen.latents)
-        inferred, imputed = local[:, slot], _expected(model, chosen)[:, slot]
-        if model.relations is not None:
-            inferred = related[:, slot]
-            if guide is not None:
-                x = _painted_over(chosen, scenes.images[scene.cpu()], slot)
-                related = _split(model, guide.slots(x, decomposed.masks[scene].log())[0])[1]
-            present = torch.arange(model.num_slots, device=related.device).expand(len(scene), -1) != slot
-            imputed = model.relations.impute(related, present)[:, slot]
-        true, inferred, imputed = target[scene.cpu(), piece.cpu()], inferred.double().cpu(), imputed.double().cpu()
+        images = scenes.images[scene.cpu()]
+        inferred, imputed = _inferred_and_imputed(model, decomposed.of(scene), slot, None if guide is None else (guide, images))
+        true = target[scene.cpu(), piece.cpu()]
+        mean = true[::2].mean(0)  # which is read where a latent is far from those that the regression was fitted on
         kernel = KernelRidge(kernel="rbf", alpha=0.1, gamma=0.3 / inferred.shape[1])
-        read = make_pipeline(StandardScaler(), kernel).fit(inferred[::2].numpy(), true[::2].numpy())
-        found = torch.from_numpy(read.predict(imputed[1::2].numpy()))
+        read = make_pipeline(StandardScaler(), kernel).fit(inferred[::2].numpy(), (true[::2] - mean).numpy())
+        found = mean + torch.from_numpy(read.predict(imputed[1::2].numpy()))
         error += (true[1::2] - found).square().sum().item()
         variance += (true[1::2] - true[1::2].mean(0)).square().sum().item()
     return 1 - error / variance if variance else float("nan")
 
 
+def _inferred_and_imputed(
+    model: Any, decomposed: Decomposition, slot: int, unseen: tuple[Any, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """A slot's latents as they were inferred, and as they are imputed from the others, (images, dimensions) each, float64.
+
+    Args:
+        model: which took the scenes apart.
+        decomposed: scenes taken apart.
+        slot: the slot.
+        unseen: the guide and the scenes' images, (images, channels, height, width), uint8, from which it encodes the others
+            without the slot's pixels; None takes their latents as they are.
+    """
+    local, related = _split(model, decomposed.latents)
+    with evaluating(model):
+        if model.relations is None:
+            inferred, imputed = local[:, slot], _expected(model, decomposed)[:, slot]
+        else:
+            inferred = related[:, slot]
+            if unseen is not None:
+                guide, images = unseen
+                x = _painted_over(decomposed, images, slot)
+                with evaluating(guide):
+                    related = _split(model, guide.slots(x, decomposed.masks.log())[0])[1]
+            present = torch.arange(model.num_slots, device=related.device).expand(len(related), -1) != slot
+            imputed = model.relations.impute(related, present)[:, slot]
+    return inferred.double().cpu(), imputed.double().cpu()
+
+
 def _painted_over(decomposed: Decomposition, images: Tensor, slot: int) -> Tensor:
     """Images, from 0 to 1, in which the pixels of a slot are painted over by the component of the slot with most pixels."""
     largest = pixels_of_slots(decomposed.masks).sum((2, 3)).argmax(1)
-    background = decomposed.components[torch.arange(len(largest), device=largest.device), largest]
+    background = decomposed.components[torch.arange(len(largest), device=largest.device), largest].clamp(0, 1)
     return torch.lerp(images.to(background) / 255, background, decomposed.masks[:, slot].unsqueeze(1))
 
 
 def share_shown(decomposed: Decomposition, scenes: Scenes) -> float:
     """Share of the pieces that a slot of their own shows: those of which the probes tell.
+
+    A sprite that others hide is a piece too, which no slot can show.
 
     Args:
         decomposed: the scenes, taken apart.

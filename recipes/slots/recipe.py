@@ -1,7 +1,8 @@
 """Training of MONet, Genesis, MPP^M and MPP^G on scenes of several pieces.
 
-Source: Burgess et al. (2019), appendix B, and Ren et al. (2023), supplement. ``paper`` has their sizes, and the weights of MONet
-and Genesis for the models with the message passing prior too; Burgess et al. train with RMSprop, here it is Adam.
+Source: Burgess et al. (2019), appendix B; Engelcke et al. (2020); Ren et al. (2023), supplement. ``paper`` has their widths,
+steps and image sizes, and the weights of MONet and Genesis for the models with the message passing prior too. Burgess et al.
+train with RMSprop, here it is Adam.
 """
 
 import dataclasses
@@ -279,7 +280,7 @@ _SMALL_GENESIS = {
     # nothing (mask_logit).
     "z_dim": 8,
     "initial_beta": 0.12,
-    "min_beta": 0.12,
+    "min_beta": 0.12,  # beta stays there until reconstructions are at the goal, which they are not after these steps
     "mask_kl_weight": 0.1,
     "mask_logit": -2.0,
     "decoder_reach": 0.1,
@@ -288,7 +289,7 @@ _SMALL_GENESIS = {
     "channels": (16, 32, 32),
     "decoder_channels": (32, 32, 32),
 }
-_LONG_GENESIS = {  # the widths of Genesis's networks, at 32 x 32
+_LONG_GENESIS = {  # the paper's widths, at 32 x 32
     **_SMALL_GENESIS,
     "steps": 100_000,
     "mask_dim": 64,
@@ -375,7 +376,8 @@ class MPPMONetRecipe(MONetRecipe, RelatedSlotsRecipe):
 class GenesisRecipe(SlotsRecipe):
     """Genesis: a scene drawn slot by slot, first where each piece is, then what it looks like.
 
-    Reconstructions have a goal, and the weight of the latents' divergence follows from how far they are from it (GECO).
+    Reconstructions have a goal, and the weight of the latents' divergence follows from how far they are from it (GECO). In
+    ``small`` and ``long`` that weight begins at the smallest that it may be: it rises once the goal is reached.
     """
 
     name: ClassVar[str] = "genesis"

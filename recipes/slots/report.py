@@ -2,20 +2,21 @@
 
 - ``ari_fg``: adjusted Rand index of the pixels that belong to a piece, mean over scenes; 1 is a perfect separation.
 - ``ari_fg_elsewhere``: the same, if each scene had the slots of the next one. Slots that share out the places, whatever is
-  there, have as much there as at home, 0.3 to 0.5 with a few pieces; slots that follow the pieces have next to nothing.
+  there, have as much there as at home, 0.3 to 0.45 with a few pieces; slots that follow the pieces have next to nothing.
 - ``msc_fg``: mean segmentation covering of the pieces, mean over scenes.
 - ``reconstruction_mse``: mean squared error of the reconstructions, by pixel and channel, from latents' means.
 - ``relation_r2``: share of the variance of pieces' colors or places that is explained where a slot's latent is imputed from the
-  others; at most 0 if slots are independent.
+  others; 0 or less if slots are independent.
 - ``relation_r2_unseen``: the same, where the others' encoders did not see the imputed slot's pixels, which were painted over by
   the background. Such images are new to them.
 - ``share_shown``: share of the pieces that have a slot of their own, of which ``relation_r2`` tells.
 - ``related_after_swap``: share of scenes whose pieces are related after a slot was exchanged for another scene's.
 - ``related_drawn``: share of drawn scenes whose pieces are related. Of the data that is all scenes of tetrominoes, and nine in
-  ten or more of sprites, which hide each other. By chance it is one scene in twenty of two pieces by place, and by color one in
-  three of tetrominoes, and next to none of sprites.
+  ten or more of sprites, which hide each other. By chance it is, of two pieces by place, one scene in fifteen; by color one in
+  three of two tetrominoes, one in six of three, and next to none of sprites.
 - ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum. In MONet and MPP^M the
-  divergence of the masks is one of them, with its weight: the sum is their objective, and no bound of log p(x).
+  divergence of the masks is one of them, with its weight: so ``test_elbo`` is no bound of log p(x) there, nor is it what they are
+  trained by, which halves the latents' divergence (``--latent-weight``).
 - ``parameters``: of model and guide.
 
 Of images without masks there are neither ``ari_fg`` nor ``msc_fg``. What is said of relations is measured where one was planted.

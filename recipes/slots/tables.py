@@ -33,7 +33,7 @@ _COLUMNS = {
     "share_shown": "pieces shown, share",
     "related_after_swap": "related after a swap, share",
     "related_drawn": "related where drawn, share",
-    "test_elbo": "objective, nats",
+    "test_elbo": "ELBO, less the masks' divergence in MONet and MPP^M, nats",
 }
 
 

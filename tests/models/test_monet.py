@@ -104,8 +104,8 @@ def test_the_objective_by_hand(at_mean, kind, likelihood):
 
 
 @pytest.mark.parametrize("likelihood", ["mixture", "weighted"])
-def test_mask_balance_changes_the_decoders_gradient_alone(at_mean, likelihood):
-    """The decoder's as if the divergence had another weight, the loss and the last attention map's not at all."""
+def test_mask_balance_changes_the_gradient_through_the_decoders_masks_alone(at_mean, likelihood):
+    """Decoder's and encoder's are as if the divergence had another weight; the loss and the attention's masks' do not change."""
     x = torch.rand(4, 3, 8, 8, dtype=torch.float64)
 
     def loss_and_gradients(**more):
@@ -114,14 +114,16 @@ def test_mask_balance_changes_the_decoders_gradient_alone(at_mean, likelihood):
         guide.attention.register_forward_hook(lambda module, inputs, output: masks.append(output))
         guide.encoder.register_forward_pre_hook(lambda module, inputs: (inputs[0].detach(),))  # else masks move by latents too
         loss, _ = NegativeELBO(model, guide)(x=x)
-        return [loss, *torch.autograd.grad(loss, [model.decoder.rest[-1].layer.weight, masks[0]])]
+        encoder = next(p for p in reversed(list(guide.encoder.parameters())) if p.dim() > 1)
+        return [loss, *torch.autograd.grad(loss, [model.decoder.rest[-1].layer.weight, encoder, masks[0]])]
 
     plain, balanced = loss_and_gradients(mask_weight=0.5), loss_and_gradients(mask_weight=0.5, mask_balance=10.0)
     heavy = loss_and_gradients(mask_weight=5.0)
     torch.testing.assert_close(balanced[0], plain[0], rtol=1e-12, atol=0)
-    torch.testing.assert_close(balanced[1], heavy[1], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(balanced[2], plain[2], rtol=1e-10, atol=1e-12)
-    assert not torch.allclose(balanced[1], plain[1])
+    for ours, theirs, before in zip(balanced[1:3], heavy[1:3], plain[1:3], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+        assert not torch.allclose(ours, before)
+    torch.testing.assert_close(balanced[3], plain[3], rtol=1e-10, atol=1e-12)
 
 
 def test_masks_share_out_every_pixel():

@@ -8,7 +8,7 @@ import torch
 from pyzoo.data.scenes import COLORS, tetrominoes
 from pyzoo.distributions import MessagePassingPrior
 from pyzoo.models.genesis import GenesisNetworks
-from pyzoo.models.monet import MONetNetworks
+from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks
 from pyzoo.recipes.slots.decomposition import decompose, draw_scenes, put_together
 from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, share_shown, swap_slots
 
@@ -79,7 +79,7 @@ def test_others_are_encoded_without_the_piece(scenes):
     model, decomposed = knows(scenes, related=True)
     seen = []
 
-    class Guide:
+    class Guide(torch.nn.Module):
         def slots(self, x, log_masks):
             seen.append(x)
             return model.latents(), None
@@ -90,6 +90,28 @@ def test_others_are_encoded_without_the_piece(scenes):
     for piece, x in enumerate(seen, 1):
         shown = (scenes.segments == piece).unsqueeze(1)
         torch.testing.assert_close(x, torch.where(shown, 0.0, scenes.images / 255), rtol=0, atol=1e-6)
+
+
+def test_components_beyond_an_images_range_are_painted_within_it():
+    """MONet's have no bound, and a guide takes pixels from 0 to 1 alone; and the probes leave a pair as it was."""
+    torch.manual_seed(0)
+    sizes = {"num_slots": 3, "z_dim": 6, "global_dim": 2, "batch_norm": True}
+    shapes = {"decoder_channels": (8,), "x_shape": (3, 16, 16), "attention_channels": (4, 4), "encoder_channels": (4,)}
+    networks = MPPMONetNetworks(**sizes, **shapes)
+    model = networks.model()
+    guide = networks.guide(model)
+    scenes = tetrominoes(60, torch.Generator().manual_seed(0), 16, 2, relation="place")
+    decomposed = decompose(model, guide, scenes.images / 255)
+    decomposed.components[:, :, 0] = 1.5
+    decomposed = decomposed._replace(masks=(scenes.segments.unsqueeze(1) == torch.arange(3)[:, None, None]).float())
+    before = {name: value.clone() for name, value in (*model.state_dict().items(), *guide.state_dict().items())}
+    assert math.isfinite(relation_r2(model, decomposed, scenes, "place", guide))
+    impute_slots(model, decomposed, torch.ones(60, dtype=torch.int64))
+    swap_slots(model, decomposed, torch.ones(60, dtype=torch.int64))
+    for name, value in (*model.state_dict().items(), *guide.state_dict().items()):
+        assert torch.equal(value, before[name]), name
+    assert model.training
+    assert guide.training
 
 
 def test_pieces_that_are_shown_are_counted(scenes):
@@ -113,6 +135,14 @@ def test_without_relations_the_mean_of_the_prior_is_imputed_which_may_follow_fro
     model.has_mask_latents = True
     model.component_prior = lambda z_m: torch.cat([z_m, torch.zeros_like(z_m)], -1)
     assert relation_r2(model, decomposed._replace(mask_latents=model.latents()), scenes, "color") > 0.95
+
+
+def test_far_from_all_latents_the_mean_is_read(scenes):
+    model, decomposed = knows(scenes, related=False)
+    model.has_mask_latents = True
+    model.component_prior = lambda z_m: torch.cat([z_m + 1e4, torch.zeros_like(z_m)], -1)
+    found = relation_r2(model, decomposed._replace(mask_latents=model.latents()), scenes, "color")
+    assert found == pytest.approx(0, abs=0.05)
 
 
 def test_a_relation_that_is_another_one_explains_nothing(scenes):
