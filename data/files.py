@@ -121,7 +121,7 @@ class ImageData:
         if self.shape[1:] == (image_size, image_size):
             return self
         train, test = (fit(images, image_size) for images in (self.train, self.test))
-        return dataclasses.replace(self, train=train, test=test, note=f"{self.note} {_resized_note(image_size)}".strip())
+        return dataclasses.replace(self, train=train, test=test, note=f"{self.note} {resized_note(image_size)}".strip())
 
 
 def image_data(
@@ -241,7 +241,7 @@ def assemble(
         images = [images[0][row] for row in rows]
         labels = [None if labels[0] is None else labels[0][row] for row in rows]
     if image_size is not None and any(part.resized for part in parts):
-        note = f"{note} {_resized_note(image_size)}"
+        note = f"{note} {resized_note(image_size)}"
     start = f"Images from {source}: {len(images[0]):,} to train on, {len(images[1]):,} to test on."
     (train, test), (train_labels, test_labels) = images, labels
     return ImageData(name, train, test, train_labels, test_labels, tuple(classes), f"{start} {note.strip()}".strip())
@@ -268,7 +268,7 @@ def _size(shape: Sequence[int]) -> str:
     return f"{shape[1]}x{shape[0]}"
 
 
-def _resized_note(image_size: int) -> str:
+def resized_note(image_size: int) -> str:
     return f"Resized to {image_size}x{image_size}."
 
 

@@ -60,7 +60,7 @@ def downloading(
     name: str,
     where: Path | None,
     folder: str | Path | None,
-    instead: str = "train on digits, which need none (--preset digits, or --data digits)",
+    instead: str = "train on digits, which need none (--data digits)",
 ) -> Iterator[Any]:
     """Gives torchvision for a download, and turns every failure into one line.
 

@@ -35,6 +35,9 @@ among them, the first piece's coming first, so that it can be seen which is whic
 COLORS = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
 """The colors of tetrominoes, (6, 3), around the color circle: red, yellow, green, cyan, blue, magenta."""
 
+MOST_SPRITES = 100
+"""Pieces that a scene of sprites can have: each takes an image's memory while the scene is made."""
+
 _PIECES = ("1111", "11|11", "010|111", "011|110", "110|011", "100|111", "001|111")  # I, O, T, S, Z, J, L
 _ROUNDS = 300  # of drawing scenes again in which pieces overlap
 _PLACES = 32  # that a piece is tried at where pieces are placed one by one
@@ -250,7 +253,7 @@ def sprites(
         count: number of scenes.
         generator: of all draws; scenes are made on its device.
         image_size: pixels on a side.
-        num_pieces: most pieces in a scene.
+        num_pieces: most pieces in a scene, at most 100.
         fewest_pieces: fewest pieces in a scene; the number is drawn evenly.
         relation: what of each piece follows from the first; with "place" there are at most 4 pieces.
 
@@ -264,6 +267,8 @@ def sprites(
     """
     require_kind(generator, "generator", torch.Generator)
     _check(count, image_size, num_pieces, relation, smallest=8)
+    if num_pieces > MOST_SPRITES:
+        raise ValueError(f"num_pieces must be at most {MOST_SPRITES}, got {num_pieces}.")
     require_count(fewest_pieces, "fewest_pieces")
     if fewest_pieces > num_pieces:
         raise ValueError(f"fewest_pieces must be at most num_pieces, {num_pieces}, got {fewest_pieces}.")

@@ -101,9 +101,9 @@ def genesis_guide(networks: GenesisNetworks, model: Genesis) -> GenesisGuide:
     """
     require_kind(networks, "networks", GenesisNetworks)
     require_kind(model, "model", Genesis)
-    if (model.num_slots, model.z_dim) != (networks.num_slots, networks.z_dim):
-        have = f"{model.num_slots} slots of {model.z_dim} dimensions, not {networks.num_slots} of {networks.z_dim}"
-        raise ValueError(f"The model has {have}.")
+    for name in ("num_slots", "mask_dim", "z_dim"):
+        if getattr(model, name) != getattr(networks, name):
+            raise ValueError(f"The model's {name} is {getattr(model, name)}, not {getattr(networks, name)}.")
     channels, height, width = networks.x_shape
     return GenesisGuide(
         model,

@@ -140,6 +140,7 @@ class Attention(nn.Module):
 
     def __init__(self, network: nn.Module, num_slots: int) -> None:
         super().__init__()
+        require_kind(network, "network", nn.Module)
         require_count(num_slots, "num_slots", 2)
         self.network = network
         self.num_slots = num_slots
@@ -178,6 +179,7 @@ class UNet(nn.Module):
         halvings = len(channels) - 1
         if halvings < 0 or any(side % 2**halvings for side in size):
             raise ValueError(f"size must be what {halvings} halvings leave whole, one for each block but the last, got {size}.")
+        self.size: tuple[int, ...] = tuple(size)
         self.down = nn.ModuleList(block(*pair) for pair in zip([in_channels, *channels[:-1]], channels, strict=True))
         last = channels[-1]
         bottom = (last, *(side // 2 ** (len(channels) - 1) for side in size))
@@ -198,6 +200,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         require_input(x, "x", self.down[0][0])
+        require_shape(x, "x", ("rows", "channels", *self.size))
         skips = []
         for place, down in enumerate(self.down):
             x = down(x if place == 0 else x[..., ::2, ::2])  # the nearest neighbor

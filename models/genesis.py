@@ -39,7 +39,15 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from pyzoo.checks import num_rows, require_count, require_number, require_observed, require_shape
+from pyzoo.checks import (
+    num_rows,
+    require_count,
+    require_kind,
+    require_number,
+    require_observed,
+    require_shape,
+    require_sizes,
+)
 from pyzoo.distributions import Deferred, MessagePassingPrior
 from pyzoo.models.monet import (
     RelatedNetworks,
@@ -90,6 +98,10 @@ class Genesis(PyroModule):
         scale: float = 0.7,
     ) -> None:
         super().__init__("model")
+        require_kind(mask_prior, "mask_prior", nn.Module)
+        require_kind(mask_decoder, "mask_decoder", nn.Module)
+        require_kind(component_prior, "component_prior", nn.Module)
+        require_kind(decoder, "decoder", nn.Module)
         require_count(num_slots, "num_slots", 2)
         require_count(mask_dim, "mask_dim")
         require_count(z_dim, "z_dim")
@@ -126,19 +138,20 @@ class Genesis(PyroModule):
                 if slot < self.num_slots:
                     p_z_m, state = self.mask_prior(drawn[-1], state)
             z_m = torch.stack(drawn, 1)
-            log_masks = pyro.sample("m", self._masks(z_m, x).mask(False))
-            p_x = self.likelihood(self._draw_components(z_m), log_masks)
+            means = self.components(self._draw_components(z_m))
+            log_masks = pyro.sample("m", self._masks(z_m, x, means.shape[-2:]).mask(False))
+            p_x = pixel_mixture(means, log_masks, self.scale)
             if x is None:
                 return pyro.sample("x", p_x).movedim(-1, 1)
             height, width, channels = p_x.event_shape
             require_observed(x, "x", size, (channels, height, width))
             return pyro.sample("x", p_x, obs=x.movedim(1, -1)).movedim(-1, 1)
 
-    def _masks(self, z_m: Tensor, x: Tensor | None) -> dist.TorchDistribution:
+    def _masks(self, z_m: Tensor, x: Tensor | None, size: torch.Size) -> dist.TorchDistribution:
         """The masks, as a point; for an image not before they are drawn, since its guide has decoded them already."""
         if x is None:
             return dist.Delta(decoded_masks(self.mask_decoder, z_m), event_dim=3)
-        return Deferred(lambda: decoded_masks(self.mask_decoder, z_m), z_m.shape[:1], (self.num_slots, *x.shape[2:]))
+        return Deferred(lambda: decoded_masks(self.mask_decoder, z_m), z_m.shape[:1], (self.num_slots, *size))
 
     def _draw_components(self, z_m: Tensor) -> Tensor:
         """Draws what the slots look like, (batch, slots, z_dim)."""
@@ -156,10 +169,6 @@ class Genesis(PyroModule):
         """Each slot's image, (batch, slots, channels, height, width), from what it looks like, (batch, slots, z_dim)."""
         require_shape(z, "z", ("batch", self.num_slots, self.z_dim))
         return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]).sigmoid()
-
-    def likelihood(self, z: Tensor, log_masks: Tensor) -> dist.TorchDistribution:
-        """p(x | z, m), one mixture for each pixel; its event is (height, width, channels)."""
-        return pixel_mixture(self.components(z), log_masks, self.scale)
 
 
 def decoded_masks(decoder: nn.Module, z_m: Tensor) -> Tensor:
@@ -184,8 +193,9 @@ def log_shares(logits: Tensor) -> Tensor:
         >>> log_shares(torch.zeros(1, 2, 1)).exp().flatten()
         tensor([0.5000, 0.2500, 0.2500])
     """
-    left = torch.cat([torch.zeros_like(logits[:, :1]), logsigmoid(-logits).cumsum(1)], 1)
-    return left + torch.cat([logsigmoid(logits), torch.zeros_like(logits[:, :1])], 1)
+    zeros = logits.new_zeros(len(logits), 1, *logits.shape[2:])
+    left = torch.cat([zeros, logsigmoid(-logits).cumsum(1)], 1)
+    return left + torch.cat([logsigmoid(logits), zeros], 1)
 
 
 class MaskPrior(nn.Module):
@@ -219,7 +229,7 @@ class MaskDecoder(nn.Module):
     Args:
         mask_dim: dimensions of the latent.
         channels: of the layers, from the smallest image to the largest; each doubles it.
-        size: height and width of the mask.
+        size: height and width of the mask, which can be halved so often.
         logit: added to the logits at the start.
 
     Example:
@@ -229,6 +239,12 @@ class MaskDecoder(nn.Module):
 
     def __init__(self, mask_dim: int, channels: Sequence[int], size: tuple[int, int], logit: float = 0.0) -> None:
         super().__init__()
+        require_count(mask_dim, "mask_dim")
+        require_sizes(channels, "channels")
+        require_sizes(size, "size", 2)
+        if not channels or any(side % 2 ** len(channels) for side in size):
+            raise ValueError(f"size must be what {len(channels)} doublings, at least one, come to, got {size}.")
+        self.mask_dim: int = mask_dim
         smallest = (channels[0], *(side >> len(channels) for side in size))
         layers: list[nn.Module] = [nn.Linear(mask_dim, smallest[0] * smallest[1] * smallest[2]), nn.Unflatten(1, smallest)]
         for one, other in zip(channels, [*channels[1:], channels[-1]], strict=True):
@@ -239,6 +255,7 @@ class MaskDecoder(nn.Module):
         self.network = nn.Sequential(*layers, Head(last))
 
     def forward(self, z_m: Tensor) -> Tensor:
+        require_shape(z_m, "z_m", ("rows", self.mask_dim))
         return self.network(z_m)
 
 
@@ -287,14 +304,11 @@ class GenesisNetworks(Networks):
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
     """Channels, height and width of an image."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_halvings(self.x_shape, len(self.channels))
-
     def model(self) -> Genesis:
         return self._model(None)
 
     def _model(self, relations: MessagePassingPrior | None) -> Genesis:
+        require_halvings(self.x_shape, len(self.channels))  # which is known once there are data
         _, height, width = self.x_shape
         component_prior = nn.Sequential(
             nn.Linear(self.mask_dim, self.hidden_dim),

@@ -315,8 +315,8 @@ class MONetNetworks(Networks):
     x_shape: Annotated[tuple[Count, Count, Count], NoFlag()] = (3, 64, 64)
     """Channels, height and width of an image."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _require_size(self) -> None:
+        """Raises a UsageError unless the networks can halve images of ``x_shape``, which is known once there are data."""
         halvings = max(len(self.attention_channels) - 1, len(self.encoder_channels))
         smallest = 2 ** len(self.attention_channels)  # the U-Net's normalization needs more than one pixel at the bottom
         for side in self.x_shape[1:]:
@@ -331,6 +331,7 @@ class MONetNetworks(Networks):
         return self._model(None)
 
     def _model(self, relations: MessagePassingPrior | None) -> MONet:
+        self._require_size()
         channels, height, width = self.x_shape
         decoder = SpatialBroadcastDecoder(self.z_dim, self.decoder_channels, (channels + 1, height, width))
         scales = (self.background_scale, self.scale)

@@ -530,7 +530,7 @@ def test_missing_images_leave_no_run_behind(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     line = bad(capsys, "train", "graph-vae", "--out", tmp_path / "run")
     assert "MNIST/raw/train-images-idx3-ubyte.gz" in line
-    assert "--preset digits" in line
+    assert "--data digits" in line
     assert not (tmp_path / "run").exists()
 
 

@@ -99,7 +99,7 @@ print(f"masks sum to {masks.sum(1).min():.4f} at least, {masks.sum(1).max():.4f}
 # pixels for free. `mask_balance=10` lets the divergence of the masks move the decoder's masks ten times as strongly as the
 # attention's. The loss is the same; the decoder only learns shapes sooner, and a slot with two pieces becomes harder to explain
 # than two slots with one each. The maps of the prior relate what slots mean, and that changes at first. They are trained most at
-# the end, when the networks' learning rate falls and slots no longer change: their own then rises to four times what it was.
+# the end, when the networks' learning rate falls and slots no longer change: the maps' rate then rises to four times what it was.
 #
 # `TracedStep` records a step's arithmetic once and repeats it; autocast computes convolutions in bfloat16.
 

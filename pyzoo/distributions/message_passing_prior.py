@@ -157,7 +157,7 @@ class MessagePassingPrior(nn.Module):
         if not isinstance(batch_shape, Sequence):
             raise ValueError(f"batch_shape must be a sequence of sizes, got {batch_shape!r}.")
         for size in batch_shape:
-            require_count(size, "each size of batch_shape", 0)
+            require_count(size, "each size of batch_shape")
         zeros = self.log_posterior_scale.new_zeros(*batch_shape, self.dim)
         return dist.Normal(zeros, 1.0).to_event(1)
 
@@ -184,6 +184,8 @@ class MessagePassingPrior(nn.Module):
             self._require_present(present, y)
             log_weights = log_weights.masked_fill(~present.unsqueeze(-1), -math.inf)
             y = torch.where(present.unsqueeze(-1), y, torch.zeros_like(y))
+        self._require(y, "y", (self.num_components, self.dim))
+        require_finite(y=y)
         loc = (log_weights.softmax(-2) * self.encode(y)).sum(-2)
         return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
 
@@ -196,6 +198,8 @@ class MessagePassingPrior(nn.Module):
                 subset this is a lower bound too, and asks of h what the subset tells of the others.
         """
         q = self.posterior(y, present)
+        if present is not None:
+            require_finite(y=y)
         h = q.rsample()
         return self.components(h).log_prob(y) - torch.distributions.kl_divergence(q, self.latent(h.shape[:-1]))
 
@@ -370,7 +374,7 @@ class InvertibleMap(nn.Module):
         _require_event(value, name, (self.dim,))
         require_same_type(value, name, self)
         if self.training and self.batch_norm and value.shape[:-1].numel() < 2:
-            raise ValueError(f"Batch normalization needs two rows or more in training, got {name} of {tuple(value.shape)}.")
+            raise ValueError(f"Batch normalization needs two rows or more in training, got {value.shape[:-1].numel()}.")
 
 
 class _Coupling(AffineCoupling):

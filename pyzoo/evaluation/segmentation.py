@@ -9,9 +9,14 @@ __all__ = ["foreground_ari", "mean_segmentation_covering", "pixels_of_slots", "r
 
 
 def require_masks(masks: Tensor, tolerance: float = 1e-4) -> None:
-    """Raises a ValueError unless these are masks: (images, slots, height, width), not negative, with a sum of 1 at each pixel."""
+    """Raises a ValueError unless these are masks: (images, slots, height, width), not negative, with a sum of 1 at each pixel.
+
+    In half precision the sum may be off by what rounding makes of it.
+    """
     require_shape(masks, "masks", ("images", "slots", "height", "width"))
     require_floating(masks, "masks")
+    tolerance = max(tolerance, torch.finfo(masks.dtype).eps)
+    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
     if not (masks >= -tolerance).all() or not ((masks.sum(1) - 1).abs() <= tolerance).all():
         raise ValueError("masks must not be negative, and must sum to 1 over the slots at each pixel.")
 

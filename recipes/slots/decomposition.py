@@ -7,7 +7,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyzoo.checks import require_count
+from pyzoo.checks import require_count, require_floating, require_shape
 from pyzoo.infer import AtMean, evaluating
 from pyzoo.models.genesis import decoded_masks
 
@@ -49,7 +49,12 @@ def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
         model: a MONet or a Genesis, with relations or without.
         guide: its guide.
         x: images, (images, channels, height, width), from 0 to 1.
+
+    Raises:
+        ValueError: these are no images.
     """
+    require_shape(x, "x", ("images", "channels", "height", "width"))
+    require_floating(x, "x")
     found = []
     latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
     with evaluating(model), evaluating(guide), AtMean(latents):
@@ -65,8 +70,13 @@ def draw_scenes(model: Any, size: int) -> Decomposition:
     Args:
         model: a Genesis, or a MONet with relations.
         size: number of scenes.
+
+    Raises:
+        ValueError: the model draws components that do not fit each other.
     """
     require_count(size, "size")
+    if not model.draws_scenes:
+        raise ValueError("model draws no scenes: its slots are independent, and their masks do not fit.")
     found = []
     with evaluating(model):
         for begin in range(0, size, CHUNK):

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from pyzoo.about import About
-from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, ImageData
+from pyzoo.data.files import FILE_TYPES, SCENE_TYPE, ImageData, resized_note
 from pyzoo.data.images import IMAGE_SETS, ImageSource
 from pyzoo.data.scene_files import SceneFile, read_scenes
 from pyzoo.data.scenes import Relation, Scenes, SceneSource, sprites, tetrominoes
@@ -129,6 +129,8 @@ class SlotsRecipe(ImageRecipe):
         if tested < 1:
             raise UsageError(f"{self.data} has a single scene; training and testing need at least two")
         note = f"Scenes from {self.data}: {len(images) - tested:,} to train on, the last {tested:,} to test on."
+        if self.image_size is not None:
+            note += f" {resized_note(self.image_size)}"
         return ImageData(Path(self.data).stem, images[:-tested], images[-tested:], note=note)
 
     @functools.cached_property
@@ -329,8 +331,8 @@ class RelatedSlotsRecipe(SlotsRecipe):
     """What recipes share whose slots are related by one latent of the scene."""
 
     relation_speed: Positive = 4.0
-    """Final learning rate of the maps that relate the slots, as a multiple of --learning-rate, from which it rises while the
-    networks' falls; with --decay-after 1 neither changes."""
+    """Final learning rate of the maps that relate the slots, as a multiple of --learning-rate. It rises to that while the
+    networks' rate falls, after --decay-after; with --decay-after 1 neither changes."""
 
     def _groups(self, module: nn.Module, pair: Pair) -> tuple[list[dict[str, Any]], list[Rate]]:
         # The relations of slots that still change, or that mean two pieces, are not worth learning fast: slots would be held to

@@ -891,7 +891,7 @@ def test_what_torchvision_cannot_find_or_download(torchvision_folder, tmp_path, 
     cache = tmp_path / "cache" / "pyzoo"
     assert error("torchvision:KMNIST") == (
         f"KMNIST was not found (torchvision looked in {cache}) and could not be downloaded (no network). Copy it to one of these "
-        "folders, name another one with --data-dir, or train on digits, which need none (--preset digits, or --data digits)."
+        "folders, name another one with --data-dir, or train on digits, which need none (--data digits)."
     )
     message = error("torchvision:NoDownload")
     assert message == f"torchvision:NoDownload was not found in {cache}, and torchvision does not download it"

@@ -145,7 +145,7 @@ def test_a_missing_file_says_where_to_put_it_and_what_stands_in(nowhere, name, f
     places = f"{nowhere / 'data'}, {nowhere / 'cache' / 'pyzoo'}"
     assert message == (
         f"{kind} was not found (looked for {file} in {places}) and could not be downloaded (no network). Copy it to one of these "
-        "folders, name another one with --data-dir, or train on digits, which need none (--preset digits, or --data digits)."
+        "folders, name another one with --data-dir, or train on digits, which need none (--data digits)."
     )
 
 

@@ -95,6 +95,7 @@ def test_batches_follow_from_seed_split_and_step():
         (partial(sprites, relation="place"), "at most 4 where places are mirrored"),
         (partial(sprites, fewest_pieces=6), "fewest_pieces must be at most num_pieces, 5"),
         (partial(sprites, num_pieces=0), "num_pieces must be a whole number"),
+        (partial(sprites, num_pieces=101), "num_pieces must be at most 100, got 101"),
     ],
 )
 def test_bad_arguments(draw, message):

@@ -288,3 +288,12 @@ def test_bad_components():
         prior.decode(torch.randn(2, 3))
     with pytest.raises(ValueError, match="num_particles must be"):
         prior.log_prob(y, 0)
+    broken = y.clone()
+    broken[..., 0, :] = torch.nan
+    for ask in (prior.elbo, prior.posterior, prior.log_prob):
+        with pytest.raises(ValueError, match=r"^y must be finite\.$"):
+            ask(broken)
+    rest = torch.tensor([False] + [True] * (K - 1))
+    with pytest.raises(ValueError, match=r"^y must be finite\.$"):
+        prior.elbo(broken, rest)
+    assert prior.impute(broken, rest).isfinite().all()

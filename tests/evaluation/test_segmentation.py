@@ -78,6 +78,8 @@ def test_bad_input():
         mean_segmentation_covering(predicted, target - 1)
     masks = torch.rand(2, 3, 4, 4).softmax(1)
     assert segments_of(masks).shape == (2, 4, 4)
+    for half in (torch.bfloat16, torch.float16):
+        assert segments_of(torch.randn(50, 3, 16, 16).softmax(1).to(half)).shape == (50, 16, 16)
     for bad in (0.9 * masks, masks.argmax(1), masks.int()):
         with pytest.raises(ValueError, match="masks must"):
             segments_of(bad)

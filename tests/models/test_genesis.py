@@ -9,7 +9,7 @@ import torch
 from pyzoo.distributions import Deferred
 from pyzoo.errors import UsageError
 from pyzoo.infer import NegativeELBO
-from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks, decoded_masks, log_shares
+from pyzoo.models.genesis import Genesis, GenesisNetworks, MaskDecoder, MPPGenesisNetworks, decoded_masks, log_shares
 from pyzoo.recipes.slots.decomposition import decompose
 from pyzoo.testing import PairTests
 
@@ -196,7 +196,28 @@ def test_a_deferred_point():
 )
 def test_bad_sizes(changes, message):
     with pytest.raises(UsageError, match=message):
-        GenesisNetworks(**{**SIZES, **changes})
+        GenesisNetworks(**{**SIZES, **changes}).model()
+
+
+def test_bad_networks():
+    model = GenesisNetworks(**SIZES).model()
+    parts = (model.mask_prior, model.mask_decoder, model.component_prior, model.decoder)
+    for place, name in enumerate(("mask_prior", "mask_decoder", "component_prior", "decoder")):
+        with pytest.raises(ValueError, match=f"{name} must be of type Module, got NoneType"):
+            Genesis(*parts[:place], None, *parts[place + 1 :], 3, 2, 5)
+    with pytest.raises(ValueError, match="model's mask_dim is 2, not 4"):
+        GenesisNetworks(**{**SIZES, "mask_dim": 4}).guide(model)
+    for channels, size in (((4, 4), (9, 8)), ((), (8, 8))):
+        with pytest.raises(ValueError, match=r"size must be what . doublings, at least one, come to"):
+            MaskDecoder(4, channels, size)
+    with pytest.raises(ValueError, match=r"z_m must be \(rows, 2\), got \(1, 3\)"):
+        model.mask_decoder(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"x must be \(batch, 3, 8, 8\) with batch 4, got \(4, 3, 12, 12\)"):
+        model(x=torch.rand(4, 3, 12, 12))
+
+
+def test_one_slot_takes_all():
+    torch.testing.assert_close(log_shares(torch.zeros(2, 0, 3)), torch.zeros(2, 1, 3))
 
 
 def test_bad_relations():

@@ -196,7 +196,7 @@ def test_the_related_model_draws_related_slots():
 )
 def test_bad_sizes(changes, message):
     with pytest.raises(UsageError, match=message):
-        MONetNetworks(**{**SIZES, **changes})
+        MONetNetworks(**{**SIZES, **changes}).model()
 
 
 def test_bad_relations():

@@ -180,6 +180,11 @@ def test_odd_arguments_are_named():
     networks = MONetNetworks(num_slots=3, z_dim=4, decoder_channels=(4,), x_shape=(3, 16, 16), attention_channels=(4, 4))
     model = networks.model()
     decomposed = decompose(model, networks.guide(model), torch.rand(2, 3, 16, 16))
+    with pytest.raises(ValueError, match="model draws no scenes"):
+        draw_scenes(model, 2)
+    for x in (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(0, 3, 16, 16), [0.5]):
+        with pytest.raises(ValueError, match=r"^x must"):
+            decompose(model, networks.guide(model), x)
     for probe in (impute_slots, swap_slots):
         for slots, message in (([0, 7], "slots must be"), ([-1, 0], "slots must be"), ([0, 1, 2], "slots must be")):
             with pytest.raises(ValueError, match=message):

@@ -136,7 +136,7 @@ def test_the_learning_rate_falls_at_the_end():
     ("changes", "message"),
     [
         ({"num_slots": 1}, "--num-slots must be at least 2"),
-        ({"image_size": 35}, "can't be halved 2 times: --image-size 36 can"),
+        ({"data": "sprites", "num_pieces": 10**6}, "--num-pieces must be at most 100"),
         ({"held_out": 0.1}, "--held-out and --validation are of your own images"),
         ({"data": "./nowhere"}, "/nowhere': --data takes tetrominoes, sprites"),
         ({"data": "dots"}, "there are no scenes 'dots': --data takes tetrominoes, sprites, mnist"),
@@ -146,6 +146,13 @@ def test_the_learning_rate_falls_at_the_end():
 def test_bad_settings(changes, message):
     with pytest.raises(UsageError, match=message):
         slots(**changes).prepare()
+
+
+def test_networks_are_asked_about_the_images_that_there_are():
+    with pytest.raises(UsageError, match="images of 35 pixels on a side can't be halved 2 times: --image-size 36 can"):
+        slots(image_size=35).programs()
+    deep = slots(image_size=128, attention_channels=(4,) * 7)  # too deep for the 64 pixels that are usual
+    assert deep.programs().model(size=1).shape == (1, 3, 128, 128)
 
 
 def test_pieces_of_ones_own_images_are_as_they_are(tmp_path):
@@ -219,6 +226,7 @@ def test_files_of_scenes_are_trained_on_and_their_masks_measured(tmp_path):
     assert run.recipe.train_size == 12
     assert {"ari_fg", "msc_fg"} <= run.metrics.keys()
     assert any("held_out_ari_fg" in row for row in run.history)
+    assert "the last 4 to test on. Resized to 16x16." in run.recipe.note
     found = run.recipe.measured_images()[0], run.recipe.measured_segments()
     resized = read_scenes(path, image_size=16)
     assert torch.equal(found[0], resized.images[-4:])
