@@ -129,7 +129,7 @@ class CompVAENetworks(Networks):
     relative_guide: bool = False
     """Parameterize q(w | x, z, l) relative to p(w | l), so that the terms of x and z train that prior, and w's KL does not."""
     scale_floor: Annotated[float, AtLeast(1e-30), AtMost(1e30)] = 0.001
-    """Smallest standard deviation of w and z, and of x where x_floor does not say otherwise."""
+    """Smallest standard deviation of p(w) and p(z), and of p(x) where x_floor does not say otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,8 +302,8 @@ class PlaceEmbedding(nn.Module):
     Args:
         num_categories: how many categories there are.
         width: features of the position, and of the category.
-        gain: factor on the initial weights of the position's layer. As torch draws them, its features are a third as large as the
-            category's and nearly linear over [-1, 1], and the network behind both takes long to use them.
+        gain: factor on the initial weights of the position's layer. As torch draws them, its features change by a quarter of what
+            the category's do and are nearly linear over [-1, 1], and the network behind both takes long to use them.
 
     Shape: integers (batch, parts) and positions (batch, parts, 2) to (batch, parts, 2 * width).
 

@@ -99,8 +99,8 @@ print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if
 #
 # $$w_i = \mu_i + \sigma_i \Bigl(\epsilon_i - \rho_i \sum_j \epsilon_j\Bigr)$$
 #
-# As $\sum_i \rho_i$ goes to 1, the noises cancel in the sum. `CorrelatedNormal` is that distribution, and anyone's
-# Pyro program may use it.
+# As $\sum_i \rho_i$ goes to 1, and scales are equal, the noises cancel in the sum. `CorrelatedNormal` is that distribution,
+# and anyone's Pyro program may use it.
 
 # %%
 for logit in (-4.0, 0.0, 4.0):

@@ -19,7 +19,7 @@ _SIZES: dict[str, dict] = {
 SIZES = dict.fromkeys(_SIZES, f"batch {BATCH}, K = {PARTS}")
 
 
-def handwritten_loss(model, guide, parts, x):
+def handwritten_loss(model, guide, parts, x, positions=None):
     """The negative ELBO per set (Berger and Sebag 2019, algorithm 1), with the networks of both programs and nothing else."""
 
     def floored(log_variance, floor=model.scale_floor):
@@ -31,16 +31,18 @@ def handwritten_loss(model, guide, parts, x):
     z_loc, z_log_variance = guide.whole_posterior(features).chunk(2, -1)
     z_noise = torch.randn_like(z_loc)
     z = z_loc + (z_log_variance / 2).exp() * z_noise
-    label = guide.label(parts)
+    label = guide.label(parts, positions)
     label = label + guide.node_noise * torch.randn_like(label)
     nodes = torch.cat([torch.cat([features, z], -1).unsqueeze(1).expand(-1, parts.shape[1], -1), label], -1)
     q_loc, q_log_variance, logits = guide.part_posterior(nodes).chunk(3, -1)  # each (batch, parts, w_dim)
+    p_loc, p_log_variance = model.part_prior(parts, positions).chunk(2, -1)
+    p_log_variance = floored(p_log_variance)
+    if guide.w_prior is not None:  # relative to p(w | l)
+        q_loc, q_log_variance = p_loc + (p_log_variance / 2).exp() * q_loc, p_log_variance + q_log_variance
     shares = log_softmax(torch.cat([logits, torch.zeros_like(logits[:, :1])], 1), 1)
     rho, log_remainder = shares[:, :-1].exp(), shares[:, -1]
     noise = torch.randn(q_loc.mT.shape, device=q_loc.device).mT  # drawn as (batch, w_dim, parts), so that seeds agree
     w = q_loc + (q_log_variance / 2).exp() * (noise - rho * noise.sum(1, keepdim=True))
-    p_loc, p_log_variance = model.part_prior(parts).chunk(2, -1)
-    p_log_variance = floored(p_log_variance)
     count = parts.shape[1]
     ratio = (q_log_variance - p_log_variance).exp() * (1 - 2 * rho + count * rho**2)
     shift = (q_loc - p_loc) ** 2 * (-p_log_variance).exp()

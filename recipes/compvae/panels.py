@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyzoo.data.colors import COLORS
+from pyzoo.errors import UsageError
 from pyzoo.plotting import figure_grid, show_curves, show_image
 from pyzoo.random import derive_seed
 from pyzoo.training import Choices, Panel, Slider
@@ -23,7 +24,12 @@ def taken_apart(report: "CompVAEReport", number: int, kept: Sequence[str]) -> tu
 
     Returns:
         The whole, its parts, (parts,), the truth of those that are kept, the model's mean of them, and five draws of it.
+
+    Raises:
+        UsageError: none is kept.
     """
+    if not kept:
+        raise UsageError("keep at least one part")
     recipe, source = report.recipe, report.recipe.source(report.device)
     truth = report.draw(source, 1, largest(report), derive_seed(recipe.seed, "explore", number))
     keep = torch.tensor([[name in kept for name in _names(truth.parts.shape[1])]], device=report.device)
@@ -83,7 +89,7 @@ def sines_panels(report: "SinesReport") -> list[Panel]:
     def apart(number: float, kept: Sequence[str]) -> Figure:
         whole, parts, truth, mean, draws = taken_apart(report, int(number), kept)
         frequencies = [str(part + 1) for part in parts.tolist()]
-        shown = ", ".join(name for place, name in zip(_names(len(parts)), frequencies, strict=True) if place in kept) or "none"
+        shown = ", ".join(name for place, name in zip(_names(len(parts)), frequencies, strict=True) if place in kept)
         figure, [cells] = figure_grid(1, 2, f"A curve of the frequencies {', '.join(frequencies)}", cell=(4.6, 2.8))
         limit = 1.2 * whole.abs().max().item()
         gray = {"color": "0.6", "linewidth": 2.5}

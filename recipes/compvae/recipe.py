@@ -179,7 +179,7 @@ class CompVAESines(CompVAERecipe):
     """Sizes of the networks."""
     num_frequencies: Count = 10
     """Number of frequencies, which are 1 to this."""
-    nonlinearity: float = 3.0
+    nonlinearity: Positive = 3.0
     """C of section 4.2: how strongly the sum of the sines saturates."""
 
     def source(self, device: torch.device) -> Sines:
@@ -250,11 +250,13 @@ class CompVAEColors(CompVAERecipe):
             "log_every": 500,
             "checkpoint_seconds": 300.0,
         },
-        "paper": {"steps": 500_000, "parts": 8, "checkpoint_seconds": 600.0},
+        "paper": {"steps": 500_000, "checkpoint_seconds": 600.0},
     }
 
     networks: ColorsNetworks = ColorsNetworks()
     """Sizes of the networks."""
+    parts: Count = 8
+    """Largest number of parts in training; the current maximum starts at 2."""
 
     def source(self, device: torch.device) -> Colors:
         return Colors(self.max_parts, seed=self.seed, device=device)

@@ -1,8 +1,9 @@
 """What is measured of a trained CompVAE, drawn, and sampled from it.
 
 All R2 are over fresh sets, pooled over their entries (:func:`pyzoo.evaluation.pooled_r2`), from posterior means unless it says
-otherwise. A name ends in ``/K3`` where the sets have three parts; without that they have the largest trained number (of
-distinct ones, unless it says repeated).
+otherwise. A name ends in ``/K3`` where the sets have three parts; without that they have the largest trained number. Parts are
+distinct, unless the name says repeated. Where more parts were trained than there are frequencies, sets of that many repeat some:
+R2 without a number are then of as many parts as there are frequencies, and all else is of the largest trained number.
 
 - ``reconstruction_r2``: of x, decoded from its parts' w and from z.
 - ``subset_r2``: of the whole that a random subset of the parts makes, decoded from their w alone; ``subset_r2_sampled`` with
@@ -12,12 +13,14 @@ distinct ones, unless it says repeated).
 - ``label_r2``: of x, decoded from what the labels tell of w and z.
 - ``sum_of_parts_gap``: by how much the R2 of decode(sum of w) is above that of the sum of decode(w) (section 4.1): 0 if what the
   decoder makes of a whole is the sum of what it makes of the parts.
-- ``order_gap``: the largest change of a decoded value where the parts are given in another order, which is rounding.
+- ``order_gap``: the largest change of a decoded value where the parts, some of them repeated, are given in another order; it is
+  rounding.
 - ``nats_w``, ``nats_z``, ``nats_x``: terms of the negative ELBO for each set; ``elbo`` is minus their sum.
-- ``scale_floor``, ``x_floor``: the least standard deviations of w, z and x, in their units.
+- ``scale_floor``, ``x_floor``: the least standard deviations of p(w), p(z) and p(x), in their units.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
@@ -104,9 +107,10 @@ class CompVAEReport(PairReport):
         return True  # fresh sets are held out by themselves
 
     def validate(self, step: int) -> dict[str, float]:
-        """The ELBO of 250 fresh sets of the largest number of parts, the same sets each time."""
-        source, seed = self.recipe.source(self.device), derive_seed(self.recipe.seed, "validate")
-        batch = self.draw(source, _CHUNK, self.recipe.parts, seed, repeated=True).batch()
+        """The ELBO of 250 fresh sets of the largest trained number of parts, the same sets each time, as ``elbo`` in the end."""
+        source, parts = self.recipe.source(self.device), self.recipe.trained_parts
+        seed = derive_seed(self.recipe.seed, "validate")
+        batch = self.draw(source, _CHUNK, parts, seed, repeated=not self.can_be_distinct(parts)).batch()
         return {"held_out_elbo": -sum(site_terms(*self.pair, batch).values())}
 
     def metrics(self, full: bool = False) -> dict[str, float]:
@@ -224,10 +228,12 @@ class CompVAEReport(PairReport):
         names = given.pop("parts", None)
         if given:
             raise UsageError(f"there is nothing '{min(given)}' to condition on in {self.recipe.name}: there are parts")
-        if isinstance(names, (str, int)):
-            names = str(names).split(",")
+        if isinstance(names, Tensor):
+            names = names.tolist()
+        if isinstance(names, (str, Number)):
+            names = [name.strip() for name in str(names).split(",")]
         if names is not None:
-            names = names.tolist() if isinstance(names, Tensor) else list(names)
+            names = list(names)
         batch = self.described(count, None if names is None else self.recipe.parse_parts(names), seed)
         x = generate(self.pair.model, batch)["x"]
         if not x.isfinite().all():

@@ -120,16 +120,17 @@ def test_analytic_marks_are_valid(problem, relative):
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5])
-@pytest.mark.parametrize("foreign_scale", [1.0, 0.2])
-def test_sines_elbo_equals_the_hand_written_one(parts, foreign_scale):
-    model, guide = (module.double() for module in sines(foreign_scale=foreign_scale))
-    given = batch("sines", parts=parts)
-    given["x"] = given["x"].double()
+@relative_or_not
+@pytest.mark.parametrize(("problem", "changes"), [("sines", {}), ("sines", {"foreign_scale": 0.2}), ("colors", {})])
+def test_elbo_equals_the_hand_written_one(parts, relative, problem, changes):
+    model, guide = (module.double() for module in PAIRS[problem](relative_guide=relative, **changes))
+    given = batch(problem, parts=parts)
+    given = {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
     module = NegativeELBO(model, guide)
     torch.set_default_dtype(torch.float64)
     try:
         torch.manual_seed(7)
-        expected = handwritten_loss(model, guide, given["parts"], given["x"])
+        expected = handwritten_loss(model, guide, **given)
         torch.manual_seed(7)
         loss, _ = module(**given)
     finally:
@@ -221,6 +222,8 @@ def test_standard_deviations_of_p_have_a_floor(problem):
     for network in (model.part_prior, model.whole_prior, model.decoder):
         for p in network.parameters():
             p.data.mul_(30)  # log-variances far below the floor
+    if problem == "sines":
+        model.part_prior.log_variance.weight.data.fill_(-60.0)
     trace = pyro.poutine.trace(pyro.poutine.replay(model, pyro.poutine.trace(guide).get_trace(**given))).get_trace(**given)
     for name in ("w", "z", "x"):
         assert trace.nodes[name]["fn"].base_dist.scale.min() >= 0.001 * (1 - 1e-5)

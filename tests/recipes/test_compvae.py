@@ -8,6 +8,7 @@ from pyzoo.data.colors import COLORS
 from pyzoo.errors import UsageError
 from pyzoo.evaluation import pooled_r2
 from pyzoo.infer import TraceKL_ELBO
+from pyzoo.recipes.compvae.panels import colors_panels, sines_panels
 from pyzoo.recipes.compvae.recipe import CompVAEColors, CompVAESines
 from pyzoo.recipes.compvae.report import ColorsReport, SinesReport, random_subsets
 from tiny import colors, sines
@@ -81,6 +82,7 @@ def test_floor_of_x_goes_down_geometrically():
         ({"x_floor": 1e31}, "--x-floor must be positive and at most 1e+30, got 1e+31"),
         ({"x_floor_steps": 10}, "--x-floor-steps must be 0 unless --x-floor is given, got 10"),
         ({"parts": 0}, "--parts must be at least 1, got 0"),
+        ({"nonlinearity": 0.0}, "--nonlinearity must be positive, got 0.0"),
         ({"evaluation_sets": 1}, "--evaluation-sets must be at least 2 and at most 1,000,000, got 1"),
     ],
 )
@@ -222,6 +224,7 @@ def test_the_held_out_elbo_is_of_fresh_sets_which_are_the_same_each_time(make):
     draw = report.draw
     report.draw = lambda *arguments, **options: seen.append(draw(*arguments, **options)) or seen[-1]
     report.validate(10)
+    assert len(seen[0].parts[0]) == recipe.trained_parts
     assert not any(torch.equal(x, row) for x in trained_on for row in seen[0].x)
     terms = TraceKL_ELBO().terms(*report.pair, **seen[0].batch())
     assert first["held_out_elbo"] == pytest.approx(-sum(terms.values()).item() / len(seen[0].x), rel=0.2)
@@ -259,3 +262,15 @@ def test_samples_have_what_they_are_made_of(make, parts):
     assert len(report.picture(free).axes) >= 3
     with pytest.raises(UsageError, match="there is nothing 'label' to condition on in compvae-"):
         report.sample(3, seed=0, given={"label": 3})
+
+
+@pytest.mark.parametrize("parts", [[1, 3], "1,3", "1, 3", torch.tensor([1, 3])])
+def test_parts_are_named_in_any_way(parts):
+    assert report_of(sines()).sample(2, seed=0, given={"parts": parts})["parts"].tolist() == [[0, 2]] * 2
+    assert report_of(sines()).sample(1, seed=0, given={"parts": torch.tensor(3)})["parts"].tolist() == [[2]]
+
+
+@pytest.mark.parametrize(("make", "panels"), [(sines, sines_panels), (colors, colors_panels)])
+def test_one_part_at_least_is_kept(make, panels):
+    with pytest.raises(UsageError, match="keep at least one part"):
+        panels(report_of(make()))[0].draw(number=0, kept=())
