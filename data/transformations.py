@@ -354,8 +354,9 @@ FAMILIES: dict[str, Family] = {
     "superpixels": Superpixels(),
 }
 """The families by name. "affine" has the ranges of affNIST, with shifts of at most the margin around MNIST's boxes of 20x20
-pixels. Since MNIST centers digits by their mass, parts of a digit can still leave the image: under "affine", about one of six
-digits of MNIST loses more than a hundredth of its ink, which the inverse cannot restore."""
+pixels; the inverse of such a map may go a little beyond them. Since MNIST centers digits by their mass, parts of a digit can
+still leave the image: under "affine", about one of six digits of MNIST loses more than a hundredth of its ink, and under its
+inverse one of five, which nothing can restore."""
 
 
 # Sources ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ its gaps:
   ``transformation_weight``, which is ours again, the factor ``penalty/prior/T`` scores T by that prior. It is not a KL, since
   the entropy of an implicit q(T) is not known. So it draws T toward 0, the identity, and the latents of an image's views
   toward each other. A weight of 0 is the paper's setting.
+- Where no density is scored nothing rewards entropy: q(z | z_1, z_2) becomes all but a point, and z keeps a spread of its own,
+  smaller than the prior's, wherever the weight of its discrepancy is small beside a likelihood.
 - How weights are drawn is not said: as He et al. (2015) for ReLU, since with torch's defaults five layers learn very slowly.
 - 28x28 images come out with paddings of 1, 1, 1, 1, 2 in the encoder and 0, 0, 1, 2, 1 in the decoder.
 """

@@ -280,7 +280,8 @@ class ImageReport(PairReport):
 
     def sample(self, count: int, seed: int, given: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         if given:
-            raise UsageError(f"there is nothing '{min(given)}' to condition on: {self.recipe.name} has neither views nor parts")
+            name = self.recipe.name
+            raise UsageError(f"there is nothing '{min(given)}' to condition on: {name} draws images without conditions")
         return generate(self.pair.model, size=count)
 
     def picture(self, samples: Mapping[str, Tensor]) -> "Figure":

@@ -102,7 +102,7 @@ print({name: tuple(site["value"].shape) for name, site in trace.nodes.items() if
 # - `x`, `x_1`, `x_2`: the cost of decoding the three images from their codes.
 # - `z_0`: the KL of the code of x, as in any VAE.
 # - `penalty/indirect/x`: the cost of x when it is decoded from z, which has only seen the views.
-# - `penalty/coherence/z_1`: how far z_1 is from z + T. Neither density is known, but there are samples, and a kernel
+# - `penalty/coherence/z_1`: how far z_1 is from z + T. The density of z + T is not known, but there are samples, and a kernel
 #   compares them: the maximum mean discrepancy. It is not in nats; its weight is in nats.
 # - `penalty/coherence/z`: likewise, how far the z of a batch are from draws of N(0, I), z's prior.
 
@@ -115,8 +115,8 @@ for name, term in terms.items():
 # %% [markdown]
 # `coherence` deserves a word. As "marginal", all z_1 of a batch are compared with all z + T, as two clouds of points: the
 # clouds may agree while no image's z + T is anywhere near its own z_1, and then T means nothing. As "conditional" each
-# image's z_1 is compared with its own z + T. The paper can be read either way. Section 5 measures what it does to T:
-# here next to nothing, and on MNIST much (docs/results/tvae.md).
+# image's z_1 is compared with its own z + T, which is ours. Section 5 measures what it does to T: here next to nothing, and on
+# Fashion-MNIST much, by single runs (docs/results/tvae.md).
 #
 # ## 4. Training, beside two VAEs
 #
@@ -150,8 +150,8 @@ trained = {
 
 # %% [markdown]
 # Is the embedding of use for digits that are moved in the same ways, and elsewhere? A k-NN classifier works on the means
-# of q(z | x): of the digits themselves, and of digits like affNIST's, which lie anywhere in a larger image. (That they
-# score lower is because the whole larger image was made smaller: the digits in it are smaller than any in training.)
+# of q(z | x): of the digits themselves, and of digits like affNIST's, which lie anywhere in a larger image. (They score lower
+# mostly because they are moved. Besides, the whole larger image was made smaller, and so are most digits in it.)
 
 # %%
 affnist = [load_affnist(split, origin="digits") for split in ("train", "test")]

@@ -22,7 +22,7 @@ def handwritten_mmd(first, second):
     return mean(first, first) + mean(second, second) - 2 * mean(first, second)
 
 
-def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
+def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0), conditional=False):
     """The loss per image of eq. 3 with the indirect coherence term, without Pyro.
 
     Args:
@@ -32,6 +32,7 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
         views: f(x) and f^-1(x), (batch, 2, 1, 28, 28); None for a VAE.
         noise: standard normal draws for z_0, z_1, z_2 and z, (batch, z_dim) each.
         weights: of the discrepancies of z_1 and z_2, of that of z, and of T's prior.
+        conditional: compare each z_1 with its own z + T, and not all with all.
     """
 
     def encode(image, epsilon):
@@ -51,7 +52,12 @@ def handwritten_loss(model, guide, x, views, noise, weights=(1.0, 1.0, 0.0)):
     z = loc + (log_variance / 2).exp() * noise[3]
     T = guide.transformation(together)
     loss = loss + cost(x, z) + cost(views[:, 0], z_1) + cost(views[:, 1], z_2)
-    loss = loss + weights[0] * (handwritten_mmd(z_1, z + T) + handwritten_mmd(z_2, z - T))
+    pairs = ((z_1, z + T), (z_2, z - T))
+    if conditional:
+        apart = [2 - 2 * torch.exp(-((a - b) ** 2).sum(1) / (2 * z.shape[1])).mean() for a, b in pairs]
+    else:
+        apart = [handwritten_mmd(a, b) for a, b in pairs]
+    loss = loss + weights[0] * sum(apart)
     loss = loss + weights[2] * 0.5 * (T**2).sum() / len(x)
     d = z.shape[1]
     to_normal = (d / (1 + d)) ** (d / 2) * torch.exp(-(z**2).sum(1) / (2 * (1 + d))).mean()

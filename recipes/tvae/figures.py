@@ -79,9 +79,14 @@ def transfer(pair: Pair, sources: Tensor, targets: Tensor, angle: float) -> Figu
                 for cell, image in zip(cells, [left, *images], strict=True):
                     show_image(cell, image)
                     cell.axvline(image.shape[-1] / 2 - 0.5, color="tab:green", linewidth=0.8)
-                cells[0].set_ylabel(("x", "T", "inverse")[line], fontsize=8, rotation=0, ha="right", va="center")
+                cells[0].set_ylabel(("x", *moved_by(pair))[line], fontsize=8, rotation=0, ha="right", va="center")
                 _frame(cells[0])
     return figure
+
+
+def moved_by(pair: Pair) -> tuple[str, str]:
+    """What the two views are moved by: T and its inverse, or each by a T of its own. A VAE's are as T-VAE's."""
+    return ("T", "its inverse") if getattr(pair.model, "inverse_views", True) else ("first T", "second T")
 
 
 def _frame(cell: Axes) -> None:

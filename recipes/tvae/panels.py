@@ -1,5 +1,6 @@
 """What one can play with of a trained T-VAE: its transformation set by hand, and one carried over from another image."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from pyzoo.data.transformations import FAMILIES
 from pyzoo.plotting import image_grid
 from pyzoo.recipes.images import CROPPED, read_own_image
+from pyzoo.recipes.tvae.figures import fixed_views, moved_by
 from pyzoo.recipes.tvae.report import infer_transformation, transferred
 from pyzoo.training import OwnImage, Panel, Slider
 
@@ -22,7 +24,7 @@ _SLIDERS = 10
 
 
 def panels(report: "TVAEReport") -> list[Panel]:
-    """Those of a T-VAE with one transformation for two views; other pairs have none."""
+    """Those of a T-VAE with two views; other pairs have none."""
     model = report.pair.model
     if model.latent_map is None or model.num_views != 2:
         return []
@@ -39,18 +41,29 @@ def panels(report: "TVAEReport") -> list[Panel]:
     )
     if not dims:
         return [rotation]
+    usual = round(_usual_size(report), 1) or 0.1
+    sliders = {f"T_{dim}": Slider(f"T {dim + 1}", -4 * usual, 4 * usual, 0, usual / 10) for dim in range(dims)}
+    sliders["T_0"] = dataclasses.replace(sliders["T_0"], value=2 * usual)
     by_hand = Panel(
         "Set T by hand",
         "Each slider moves one dimension of T, in the space of the latent z. Some dimensions change more than others. The "
         f"images are {what}, the first one replaced by yours if you give one. {CROPPED}",
         {
-            **{f"T_{dim}": Slider(f"T {dim + 1}", -3, 3, 0 if dim else 1.5, 0.1) for dim in range(dims)},
+            **sliders,
             "file": own,
             "seed": Slider("Examples", 0, 50),
         },
         lambda file, seed, **T: set_by_hand(report, list(T.values()), file, int(seed)),
     )
     return [rotation, by_hand]
+
+
+@torch.no_grad()
+def _usual_size(report: "TVAEReport") -> float:
+    """What an entry of T usually comes to, where it is inferred from views that are moved as in training."""
+    x, _ = report.examples
+    views = fixed_views(report.recipe.family, x[:50], 2)
+    return infer_transformation(report.pair, torch.stack(views, dim=1)).square().mean().sqrt().item()
 
 
 def _images(report: "TVAEReport", file: str | None, seed: int, count: int) -> Tensor:
@@ -73,7 +86,7 @@ def carried_over(report: "TVAEReport", angle: float, file: str | None, seed: int
     there, back = transferred(report.pair, T, targets)
     cells = [[left[0], *images] for left, images in ((x, targets), (views[:, 0], there), (views[:, 1], back))]
     title = f"T from the images on the left, turned by {angle:g} degrees either way, applied to the others"
-    return image_grid(cells, title, framed=[(row, 0) for row in range(3)], side=0.9, labels=["image", "T", "its inverse"])
+    return image_grid(cells, title, framed=[(row, 0) for row in range(3)], side=0.9, labels=["image", *moved_by(report.pair)])
 
 
 @torch.no_grad()
@@ -84,7 +97,7 @@ def set_by_hand(report: "TVAEReport", values: list[float], file: str | None, see
     T[: len(values)] = x.new_tensor(values)
     there, back = transferred(report.pair, T, x)
     still, _ = transferred(report.pair, torch.zeros_like(T), x)
-    rows = {"image": x, "decoded": still, "T": there, "its inverse": back}
+    rows = dict(zip(("image", "decoded", *moved_by(report.pair)), (x, still, there, back), strict=True))
     return image_grid(
         [list(images) for images in rows.values()], "T as it was set, applied to images", side=0.9, labels=list(rows)
     )

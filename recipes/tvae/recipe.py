@@ -126,7 +126,8 @@ class EmbeddingRecipe(PlainImageRecipe):
         """affNIST's images, 40x40, and labels: those to classify by, and those to classify."""
         images, labels = load_affnist("train", self.data_dir, self.affnist)
         if self.validation:
-            keep = len(images) - len(images) // 6
+            same_images = self.affnist == self.data  # moved, and in the same order: those that are trained on are not measured
+            keep = len(images) - (self.held_out_size if same_images else len(images) // 6)
             return (images[:keep], labels[:keep]), (images[keep:], labels[keep:])
         return (images, labels), load_affnist("test", self.data_dir, self.affnist)
 

@@ -169,14 +169,17 @@ def test_bad_images():
 # The objective --------------------------------------------------------------------------------------------------------
 
 
-def test_loss_equals_a_handwritten_one():
-    model, guide = (part.double() for part in pair(coherence_weight=30.0, prior_weight=50.0, transformation_weight=7.0))
+@pytest.mark.parametrize("coherence", ["marginal", "conditional"])
+def test_loss_equals_a_handwritten_one(coherence):
+    weights = {"coherence_weight": 30.0, "prior_weight": 50.0, "transformation_weight": 7.0}
+    model, guide = (part.double() for part in pair(coherence=coherence, **weights))
     batch = {name: value.double() for name, value in images().items()}
     torch.manual_seed(3)
     loss, terms = NegativeELBO(model, guide)(**batch)
     torch.manual_seed(3)
     noise = [torch.empty(5, 3, dtype=torch.float64).normal_() for _ in range(4)]  # z_0, z_1, z_2, z
-    expected = handwritten_loss(model, guide, **batch, noise=noise, weights=(30.0, 50.0, 7.0))
+    weighted = (30.0, 50.0, 7.0)
+    expected = handwritten_loss(model, guide, **batch, noise=noise, weights=weighted, conditional=coherence == "conditional")
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     coherence = {f"penalty/coherence/{site}" for site in ("z", "z_1", "z_2")}
     assert set(terms) == {"z_0", "x", "x_1", "x_2", "penalty/indirect/x", "penalty/prior/T", *coherence}

@@ -387,7 +387,7 @@ def test_generated_images_are_drawn_from_their_means(report):
 
 def test_there_is_nothing_to_condition_on(report):
     assert report.sample(3, seed=0)["x"].shape == (3, 1, 28, 28)
-    with pytest.raises(UsageError, match="there is nothing 'label' to condition on: graph-vae has neither views nor parts"):
+    with pytest.raises(UsageError, match="there is nothing 'label' to condition on: graph-vae draws images without conditions"):
         report.sample(3, seed=0, given={"label": 3})
 
 
