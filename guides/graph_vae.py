@@ -20,6 +20,7 @@ import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from pyzoo.checks import require_broadcast, require_kind, require_pair, require_same_type, require_shape
 from pyzoo.infer import analytic
@@ -49,9 +50,9 @@ def fuse(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[T
         require_pair(normal, name, "a mean and a log-variance")
     require_broadcast(first=first[0].shape, second=second[0].shape)
     (first_loc, first_log_variance), (second_loc, second_log_variance) = first, second
-    share = (second_log_variance - first_log_variance).sigmoid()  # of the first in the precision
-    loc = second_loc + share * (first_loc - second_loc)
-    return loc, first_log_variance + share.log()
+    difference = second_log_variance - first_log_variance
+    loc = second_loc + difference.sigmoid() * (first_loc - second_loc)  # the first one's share of the precision
+    return loc, first_log_variance + logsigmoid(difference)
 
 
 class GraphVAEGuide(PyroModule):

@@ -3,21 +3,24 @@ r"""Graph VAE: a VAE that learns which latent depends on which.
 .. math:: p(x, z \mid c) = p(x \mid z) \prod_{n=N}^{1} p(z_n \mid z_{pa(n)}, c_{pa(n), n}), \qquad pa(n) = \{n + 1, \ldots, N\}
 
 A gate c_ij, zero or one, decides whether latent j may depend on latent i. With all gates open this is the fully connected VAE,
-with a chain of them the Ladder VAE, with none the plain VAE: one model, four structures.
+with a chain of them the Ladder VAE, and without possible dependencies the plain VAE: one model, four structures.
 
 What is maximized, with the guide's q (eq. 8):
 
-.. math:: \mathcal{L} = \mathbb{E}_{p(c)\, q(z \mid x, c)} \Bigl[ \log p(x \mid z) - \sum_n \mathrm{KL}\bigl(q(z_n \mid x,
+.. math:: \tilde{\mathcal{L}} = \mathbb{E}_{p(c)\, q(z \mid x, c)} \Bigl[ \log p(x \mid z) - \sum_n \mathrm{KL}\bigl(q(z_n \mid x,
     z_{pa(n)}, c) \,\|\, p(z_n \mid z_{pa(n)}, c)\bigr) \Bigr]
 
 Source: He, Gong, Marino, Mori and Lehrmann (2019), "Variational Autoencoders with Jointly Optimized Latent Dependency
 Structure", section 3 and appendix B. How we read its gaps:
 
-- Gates are drawn from the same p(c) in model and guide and add no term to the ELBO.
-- A node without a possible parent (the root; every node without structure) has the prior N(0, I).
+- Gates are drawn from the same p(c) in model and guide and add no term to the ELBO. Eq. 8 and appendix A print q(z | x), where
+  eq. 7 has q(z | x, c), with which eqs. 14 and 15 do not follow as they stand. That it is a bound does: for each c it is one of
+  log p(x | c), whose mean over p(c) is at most log p(x).
+- A node without a possible parent (the root; every node without structure) has the prior N(0, I). One whose gates are all closed
+  has a normal prior of its own, which is learned.
 - Nothing in eq. 8 charges for an edge: its largest value is never lower with one more. ``edge_cost`` charges, and is ours.
-- The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first". Eqs. 6 and 8
-  have the gates behind its bar, on which it does not depend.
+- The decoder is printed as fed by one node, and written p(x | z) over all: ``decoder_input`` is "all" or "first". The joint of
+  section 3.1 and eqs. 8 and 15 have the gates behind its bar, on which it does not depend.
 """
 
 import dataclasses
@@ -405,7 +408,7 @@ class GraphVAENetworks(Networks):
     """Gates of the guide: the model's, or all open (section 4.3's fully connected encoder)."""
     widths: Widths = (512, 512, 256)
     """Hidden units of the encoder, and in reverse of the decoder. The plain VAE's encoder is widened in proportion, until it has
-    FC-VAE's number of parameters."""
+    FC-VAE's number of parameters. Ladder VAE's is not, though the paper gives all baselines as many parameters or more."""
     hidden_dim: Count = 128
     """Features of x, and hidden units of the networks of the nodes."""
     gate_estimator: Literal["relaxed", "hard"] = "relaxed"

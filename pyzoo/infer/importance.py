@@ -10,7 +10,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import block, replay, trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyzoo.checks import require_batch, require_count, require_kind, require_switch, require_tensor
 from pyzoo.infer.graph import compilers_reason, traced
@@ -41,21 +41,22 @@ def log_likelihood(
     Source: Burda, Grosse and Salakhutdinov (2016), "Importance Weighted Autoencoders", eq. 8.
 
     Args:
-        model: the generative program; all its sites stand in the plate over the examples.
+        model: the generative program, in evaluation mode; all its sites stand in the plate over the examples.
         guide: the inference program; likewise. A site that examples share (a graph, say) must be fixed first.
         batch: the programs' arguments, tensors with the examples along their first dimension: a dict of keyword arguments, or a
             tuple of positional ones, or the only one itself.
         num_samples: S.
         max_rows: the most rows (examples times samples) in one call of the programs.
         compile: compile what the programs compute, which takes a quarter of a minute and a C++ compiler, and then half of the
-            time. They must be in evaluation mode, and not branch on values of tensors. The noise is the same.
+            time. They must not branch on values of tensors. The noise is the same.
 
     Returns:
         (examples,), in nats.
 
     Raises:
         ValueError: guide and model draw other latents, a site is outside the plate over the examples, the batch's tensors differ
-            in length, or num_samples or max_rows is below 1.
+            in length, num_samples or max_rows is below 1, or a batch normalization is in training mode, in which an example's
+            density depends on the others'.
 
     Example:
         >>> def model(x):
@@ -75,6 +76,10 @@ def log_likelihood(
     require_count(num_samples, "num_samples")
     require_count(max_rows, "max_rows")
     require_switch(compile, "compile")
+    for name, program in (("model", model), ("guide", guide)):
+        parts = program.modules() if isinstance(program, nn.Module) else ()
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in parts):
+            raise ValueError(f"The {name} normalizes over a batch: call .eval() first, or an example's density is of its batch.")
     arguments = _named(batch)
     examples = require_batch(arguments)
     blocks = [{key: value[i : i + max_rows] for key, value in arguments.items()} for i in range(0, examples, max_rows)]

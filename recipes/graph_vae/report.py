@@ -13,7 +13,8 @@ In results.json, in nats per image, with the most likely graph and batch norm's 
 - ``test_log_likelihood_quick``: by 500 importance samples, the first 1,000 images or what there are.
 - ``test_log_likelihood``: by 5,000 importance samples, all images; only on request.
 - the same with ``_bpd`` at their end, for pixels with a density: log p / (D ln 2) - 8 bits per dimension of 256 gray levels,
-  which is what the paper's numbers look like; the pixels are not dequantized, so it is of a density and has no upper bound.
+  which is what the paper's numbers look like (exactly it would be log2 255); the pixels are not dequantized, so it is of a
+  density and has no upper bound.
 - ``parameters``: of model and guide; ``edges_kept``: in the most likely graph.
 """
 

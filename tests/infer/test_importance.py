@@ -243,6 +243,22 @@ def test_many_samples_in_half_precision(dtype):
     torch.testing.assert_close(found, torch.tensor([-1.2655, -2.2655]), rtol=0, atol=0.03)
 
 
+def test_a_batch_norm_in_training_mode_is_refused():
+    class Guide(torch.nn.Sequential):
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(super().forward(x.unsqueeze(1)).squeeze(1), 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+
+    guide = Guide(torch.nn.BatchNorm1d(1))
+    with pytest.raises(ValueError, match=r"The guide normalizes over a batch: call \.eval\(\) first"):
+        log_likelihood(model, guide, torch.randn(3), num_samples=2)
+    assert log_likelihood(model, guide.eval(), torch.randn(3), num_samples=2).shape == (3,)
+
+
 def test_compiled_it_is_the_same_by_the_same_noise():
     found = []
     for compile in (False, True):

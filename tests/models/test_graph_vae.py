@@ -260,6 +260,16 @@ def test_momentum_does_not_move_settled_gates():
 # Numerical truth ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("one", "other"), [((0.0, 90.0), (1.0, 0.0)), ((0.0, 60.0), (1.0, -60.0)), ((1.0, 0.0), (0.0, 110.0))])
+def test_fuse_where_one_normal_is_all_but_flat(one, other):
+    """What comes out is the other normal, and the gradients are finite."""
+    values = [torch.tensor(value, requires_grad=True) for value in (*one, *other)]
+    loc, log_variance = fuse(tuple(values[:2]), tuple(values[2:]))
+    assert loc.item() == pytest.approx(1.0)
+    assert log_variance.item() == pytest.approx(min(one[1], other[1]))
+    assert all(gradient.isfinite() for gradient in torch.autograd.grad(loc + log_variance, values))
+
+
 def test_fuse_is_the_product_of_two_normals():
     loc, other_loc, log_variance, other_log_variance = torch.randn(4, 5, dtype=torch.float64)
     x = torch.linspace(-9, 9, 4001, dtype=torch.float64).unsqueeze(-1)
