@@ -185,7 +185,7 @@ MODELS = {
             "cross_accuracy/digit_to_label": "how often the label drawn given a digit is right",
             "cross_accuracy/label_to_digit": "how often a digit drawn given a label is of its class, as a classifier says",
             "joint_coherence": "share of the pairs drawn from the prior in which the label fits the digit",
-            "u_changes_style": "how much a digit changes with its private latent; 1 is the difference between two of a class",
+            "u_changes_style": "how much a digit changes with its private latent; 1 is as much as two of a class differ",
         },
     ),
     "mib-fair-adult": Shipped(

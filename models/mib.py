@@ -222,7 +222,7 @@ def _check_generative(network: BayesianNetwork) -> None:
 
 
 class PixelDecoder(nn.Sequential):
-    """An image, (channels, height, width); the cross-entropy of its gray pixels is the mean of log p over binarizations."""
+    """An image, (channels, height, width); minus the cross-entropy of its gray pixels is the mean of log p over binarizations."""
 
     def __init__(self, width: int, hidden_dim: int, x_shape: tuple[int, int, int]) -> None:
         layers = [nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()]

@@ -247,7 +247,7 @@ class TVAE(PyroModule):
         for z in latents:
             require_shape(z, "latents", ("batch", self.z_dim))
         logits = self.decoder(torch.cat(latents)).split([len(z) for z in latents])
-        # Gray pixels are allowed: their cross-entropy is the mean of log p over binarizations of the image.
+        # Gray pixels are allowed: minus their cross-entropy is the mean of log p over binarizations of the image.
         return [dist.Bernoulli(logits=part, validate_args=False).to_event(3) for part in logits]
 
 

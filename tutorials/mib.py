@@ -195,7 +195,7 @@ show(exchange(pair, "digit", views["digit"][:8]), OUT / "4_exchange.png")
 # The recipe `mib-multimodal` also charges for the digit as it is decoded from a z that was inferred from the label
 # alone (`crossed_cost`): only u can tell the hand then. A model that it has trained comes with the package. Along its
 # rows the class stays, as z has it (here it takes the 5 for a 9), while slant and stroke follow the column.
-# `u_changes_style` says by how much: 1 is the difference between two digits of one class, 0 none.
+# `u_changes_style` says by how much: 1 is the difference between two digits of one class as it draws them, 0 none.
 
 # %%
 charged = pyzoo.load("mib-digits")

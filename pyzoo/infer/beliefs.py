@@ -87,6 +87,23 @@ class Beliefs:
         """The examples that have all of these views, (batch,), boolean; None where none is missing."""
         return None
 
+    def examples(self, view: str, complete: Tensor | None, absent: Tensor) -> Tensor:
+        """The examples of a view; where it was not given, and no row is complete, what is to stand in rows that don't count.
+
+        Args:
+            view: its name.
+            complete: what :meth:`complete` gives of it.
+            absent: like the examples.
+
+        Raises:
+            ValueError: the view was not given, and all rows count.
+        """
+        if view in self.views:
+            return self.views[view]
+        if complete is None:
+            raise ValueError(f"There is no view '{view}' to estimate an information from, and no row is said to lack it.")
+        return absent
+
     def joined(self, names: Collection[str]) -> tuple[Normal, Tensor]:
         """The posterior of several latents side by side, and its draw, in alphabetical order."""
         require_names_of(names, "names")

@@ -177,12 +177,15 @@ class _OfLabel:
         (label,) = term.left
         drawn = {name: q.rsample() for name, q in beliefs.given(self.given).items() if name in term.given}
         p, complete = self.model.likelihood(label, drawn), beliefs.complete((label, *self.given))
-        x = beliefs.views[label] if label in beliefs.views else torch.zeros_like(p.mean)
+        x = beliefs.examples(label, complete, torch.zeros_like(p.mean))
         return p, x, complete, torch.cat([drawn[name] for name in sorted(drawn)], -1)
 
 
 class Prediction(_OfLabel):
     """Cross-entropy of a label given the latents: an estimate of I(label; rest | latents), but for a constant of the data.
+
+    It is the mean over the rows that have a label, as its surrogates over environments are: the ratio of their weights does not
+    depend on how many have one.
 
     Where latents are inferred from what is given alone, I(y; x | z) = H(y | z) - H(y | x), and E -log p(y | z), which is at least
     H(y | z), bounds it from above. Where the label takes part in inferring them, in training, it bounds nothing: what it measures
@@ -200,7 +203,7 @@ class Prediction(_OfLabel):
         log_prob = p.log_prob(x)
         if complete is None:
             return -log_prob.mean()
-        return -torch.where(complete, log_prob, 0.0).sum() / len(x)
+        return -torch.where(complete, log_prob, 0.0).sum() / complete.sum().clamp(min=1)
 
 
 class _OfEnvironments(_OfLabel):

@@ -1,4 +1,4 @@
-"""The multivariate-information-bottleneck framework (Zhang et al. 2020): its methods, each a row of table 2."""
+"""The multivariate-information-bottleneck framework (Zhang et al. 2020): rows of table 2, and BiVCCA and TELBO of section 4.2."""
 
 from pyzoo.about import About
 

@@ -2,8 +2,8 @@
 
 A declaration names the variables, G^p, G^q, and the networks G^k that the guide's distribution should obey, all as text. Where
 the table has another cost than one ELBO (C_1 for each of several inference networks, or C_4), the method has a ``loss`` too. That
-the rows equal the original methods' losses, written by hand, is proved in ``tests/models/test_mib_rows.py``. The weight of a
-label's likelihood is not the methods' but the recipe's.
+the rows equal the original methods' losses, written by hand, is proved in ``tests/recipes/test_mib.py``; Wyner-VAE is by our
+reading. The weight of a label's likelihood is not the methods' but the recipe's.
 
 Source: Zhang et al. (2020), tables 1 and 2 and section 4.2. Edges of all networks but those named in its text are our reading,
 since its figures are lost; sizes, optimizer and weights were in an appendix that our copy lacks.

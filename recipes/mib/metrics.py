@@ -165,10 +165,11 @@ def _of_one_view(model, guide, view, x, classes, judge) -> dict[str, float]:
     moved = judge(decoded(**{name: latents[name].roll(1, 0) for name in shared}))
     order = classes.argsort(stable=True)
     same = classes[order][1:] == classes[order][:-1]
-    between = (x[order][1:] - x[order][:-1])[same].abs().mean()
+    kept = decoded()
+    between = (kept[order][1:] - kept[order][:-1])[same].abs().mean()
     return {
         "z_keeps_class": share_right(anew, own),
         "u_changes_class": 1 - share_right(judge(exchanged)[differ], own[differ]),
         "z_brings_class": share_right(moved[differ], other[differ]),
-        "u_changes_style": ((exchanged - decoded()).abs().mean() / between).item(),
+        "u_changes_style": ((exchanged - kept).abs().mean() / between).item(),
     }

@@ -16,9 +16,9 @@ labels, what needs a judge is left out.
 - ``z_brings_class``: how often the class is the other's when the private latent of an image is kept and z is that of an image of
   another class.
 - ``u_changes_style``: how much an image changes when its private latent is exchanged for another's, relative to how much two
-  images of one class differ.
+  images of one class differ; all as they are decoded.
 - ``test_elbo``: of all views, in nats per example; one draw for each.
-- ``test_log_likelihood``: likewise, by 100 importance samples of 500 examples; ``.../<view>`` of that view alone, and
+- ``test_log_likelihood``: likewise, by 100 importance samples of up to 500 examples; ``.../<view>`` of that view alone, and
   ``.../<view>_given_<other>``, their difference, which is no bound. All by q(z | all that is given), also of a method that trains
   other networks (BiVCCA never conditions on two views). With ``--full`` also ``test_log_likelihood_full``, by 1,000 samples of
   1,000 examples.

@@ -52,7 +52,7 @@ _SHARED = {
     "joint_coherence": "joint coherence",
     "z_keeps_class": "z keeps the class",
     "u_changes_class": "u changes the class",
-    "test_log_likelihood/digit": "log p(digit) by 100 samples of 500 examples, nats",
+    "test_log_likelihood/digit": "log p(digit) by 100 samples of up to 500 examples, nats",
     "parameters": "parameters",
 }
 
@@ -61,7 +61,8 @@ _SHARED = {
 class MIBTable2(Table):
     """Table 2 of Zhang et al. (2020): methods old and new as rows of one framework, each trained on the same pairs.
 
-    A single-view row is trained on the digits alone, and has private latents alone; rows without private latents have as many
+    BiVCCA and TELBO, which section 4.2 names, are not in the table as it is printed. A single-view row is trained on the digits
+    alone, and has private latents alone, but for InfoGAN's code; rows without private latents have as many
     dimensions in z as others have together. OURS-MM is there twice: as the paper has it, and with what its preset adds, which is
     ours. In all rows a label's likelihood has the preset's ``label_weight``, where the paper has 1. The paper's table has no
     numbers. The last three rows are the case studies of sections 5 and 6, and a structure that is learned (section 3.5), on data

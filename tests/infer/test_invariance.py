@@ -189,7 +189,14 @@ def test_a_prediction_is_the_cross_entropy_of_the_label():
     logits = torch.tensor([[0.0, 2.0], [1.0, 0.0], [0.5, 3.0]])
     torch.testing.assert_close(value, 2 * cross_entropy(logits, torch.tensor([0, 1, 1])))
     (some,) = penalty.values(beliefs_of(SomeBeliefs)).values()
-    torch.testing.assert_close(some, 2 * cross_entropy(logits[[0, 2]], torch.tensor([0, 1]), reduction="sum") / 3)
+    torch.testing.assert_close(some, 2 * cross_entropy(logits[[0, 2]], torch.tensor([0, 1]), reduction="mean"))
+
+
+def test_a_label_that_is_not_there_is_refused():
+    found = beliefs_of()
+    found.views.pop("y")
+    with pytest.raises(ValueError, match="There is no view 'y' to estimate an information from"):
+        Penalty("ood", Q, OOD, 2.0, "conditional", {TERM: Prediction(Label(), ["x"])}).values(found)
 
 
 def test_the_gain_of_beliefs_is_the_function():

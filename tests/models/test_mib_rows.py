@@ -94,7 +94,7 @@ ONE = Variables(("x",), private={"u": "x"})
 
 def test_vae():
     model, guide = build(ONE, "u -> x", "x -> u", {"u": 3})
-    batch, q = views("x"), None
+    batch = views("x")
     q = product(expert(guide, "x", batch, ALL))
     expected = distortion(model, "x", batch["x"], draw(q, *noises(3))) + kl(q)
     agree(NegativeELBO(model, guide), batch, expected)

@@ -245,7 +245,7 @@ def test_the_table_says_at_which_weight_a_representation_was_kept(tmp_path):
     assert f"| {compared(recipe, run.history)[run.step][0]:.0f}" in text
     assert "| Constant | 1 | 0.50 | 0 |" in text
     assert "| OURS-MMD | 0 | - |" in text
-    assert "the test rows choose nothing" in text
+    assert "chosen on each split by the held-out rows" in text
     assert [name for name, _ in table.figures({"OURS-MINE": [run]}, references)] == ["front"]
     assert list(table.figures({}, {})) == []
 

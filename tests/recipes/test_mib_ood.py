@@ -73,7 +73,7 @@ def test_the_objective_is_eq_18(at_mean, labeled, alpha):
     e_logits = torch.nn.Sequential.forward(decoders["e"], torch.zeros(12, 2, dtype=torch.float64))
     costs = costs + cross_entropy(e_logits, e, reduction="none")
     predicted = decoders["y"].layer(q_zx[0])
-    information = (known * cross_entropy(predicted, y, reduction="none")).mean()
+    information = (known * cross_entropy(predicted, y, reduction="none")).sum() / known.sum()
     stability = 0.0
     for environment in (0, 1):
         rows = ((e[:, environment] == 1) & (known == 1)).nonzero().flatten()
@@ -205,6 +205,11 @@ def test_metrics_figures_and_samples(tmp_path):
     }
     assert all(math.isfinite(value) for value in metrics.values())
     assert {"accuracy_env_0", "accuracy_env_1", "accuracy_test_env"} <= history[-1].keys()
+    held_out = ood().report(run.pair().eval(), CPU).validate(0)
+    assert held_out.keys() == {"accuracy_held_out", "held_out_elbo"}
+    assert held_out["accuracy_held_out"] == metrics["accuracy_held_out"]
+    for other in ({"sharpen": True}, {"dist_weight": 0.0}):  # another variable, or an ELBO that nothing trains
+        assert ood(**other).report(run.pair().eval(), CPU).validate(0).keys() == {"accuracy_held_out"}
     report = ood().report(run.pair().eval(), CPU)
     with torch.no_grad():
         assert [name for name, _ in report.figures(history)] == ["networks", "images", "latents", "accuracies", "loss"]

@@ -20,7 +20,8 @@ def baselines(train: Split, test: Split, seed: int = 0) -> dict[str, dict[str, f
     - SVM, with an approximated Gaussian kernel (Nystroem's, 300 points).
     - MLP, two layers of 64 units, with early stopping.
     - Reductions: a logistic regression that fairlearn's exponentiated gradient constrains to equal opportunity (Agarwal et al.
-      2018, "A Reductions Approach to Fair Classification"), with a difference of at most 0.01 on the training rows.
+      2018, "A Reductions Approach to Fair Classification"), each group's rate at most 0.01 from that of both on the training
+      rows, so that the two may differ by twice as much.
 
     Args:
         train: rows to train on.

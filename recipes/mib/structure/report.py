@@ -6,9 +6,9 @@ edges as possible agree, and a latent that is left over should have none.
 - ``edges_correct``: share of all possible edges that are right, present or absent, between latents and views.
 - ``structure_found``: whether all are.
 - ``edges``: the number of edges.
-- ``score``: L_score of eq. 15 at the most likely masks, on test examples, in nats. Of several runs on the same data the one with
-  the smallest score is to be preferred; it does not need the truth.
-- ``test_elbo``: of those test examples, in nats per example; one draw for each.
+- ``score``: L_score of eq. 15 at the most likely masks, as it is trained, on held-out examples, in nats. Of several runs on the
+  same data the one with the smallest score is to be preferred; it needs neither the truth nor test examples.
+- ``test_elbo``: of test examples, without weights, in nats per example; one draw for each.
 - ``parameters``: of model and guide.
 
 In metrics.csv, ``p/<latent>-<view>`` is the probability of an edge of M^p, ``edges_correct`` as above, and ``held_out_elbo`` that
@@ -135,12 +135,14 @@ class StructureReport(PairReport):
         model, guide = self.pair
         correct = matched_edges(self.edges, self.truth)
         elbo = -sum(site_terms(*self.pair, self.views).values())
+        weights, held_out = self.recipe.site_weights(), site_terms(*self.pair, self.held_out_views)
+        loss = sum(weights.get(name, 1.0) * term for name, term in held_out.items())
         edges = sum(float(mask().sum()) for mask in (model.mask, guide.mask))
         return {
             "edges_correct": correct,
             "structure_found": float(correct == 1),
             "edges": self.edges.sum().item(),
-            "score": self.recipe.method.sparsity * edges - elbo,
+            "score": loss + self.recipe.method.sparsity * edges,
             "test_elbo": elbo,
             "parameters": self.pair.num_parameters,
         }
