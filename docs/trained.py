@@ -116,7 +116,7 @@ MODELS = {
         metrics={
             "reconstruction_r2": "share of the variance of images of four sites that reconstructions explain",
             "subset_r2": "the same of the image without some of its sites",
-            "label_r2": "the same of the image that the means given the sites' places and colors make",
+            "label_r2": "the same of the image decoded from what places and colors alone tell",
         },
         bits=8,
     ),
@@ -127,7 +127,8 @@ MODELS = {
         use="to draw and reconstruct digits, and to move one node and see what depends on it",
         limits="binarized 28 x 28 digits; all ten dependencies were kept, so that it is a fully connected VAE in the end",
         differs=LONG_RUN
-        + "; gates learn ten times as fast and are settled in the first 6,000 steps; the paper's model drops three of ten",
+        + "; gates learn ten times as fast and are settled in the first 6,000 steps; the paper's model drops three dependencies "
+        "of ten",
         data=MNIST,
         metrics={
             **ELBO,

@@ -14,8 +14,8 @@ Source: He, Gong, Marino, Mori and Lehrmann (2019), "Variational Autoencoders wi
 Structure", section 3 and appendix B. How we read its gaps:
 
 - Gates are drawn from the same p(c) in model and guide and add no term to the ELBO. Eq. 8 and appendix A print q(z | x), where
-  eq. 7 has q(z | x, c), with which eqs. 14 and 15 do not follow as they stand. That it is a bound does: for each c it is one of
-  log p(x | c), whose mean over p(c) is at most log p(x).
+  eq. 7 has q(z | x, c). With eq. 7's, eqs. 14 and 15 do not follow as they are printed. It is a bound all the same: for each c it
+  is one of log p(x | c), whose mean over p(c) is at most log p(x).
 - A node without a possible parent (the root; every node without structure) has the prior N(0, I). One whose gates are all closed
   has a normal prior of its own, which is learned.
 - Nothing in eq. 8 charges for an edge: its largest value is never lower with one more. ``edge_cost`` charges, and is ours.

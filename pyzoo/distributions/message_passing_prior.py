@@ -177,7 +177,7 @@ class MessagePassingPrior(nn.Module):
             present: which components to infer from, boolean, (..., K), at least one in each row; by default all.
 
         Raises:
-            ValueError: shapes do not fit, or a row has no component.
+            ValueError: shapes do not fit, a row has no component, or what is present is not finite.
         """
         log_weights = self.log_weights
         if present is not None:

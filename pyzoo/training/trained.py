@@ -174,9 +174,12 @@ class TrainedModel:
         if str(place) not in self._loaded:
             self._require_folder()
             state = self._state()
-            with own_surroundings(), naming_sizes(self.networks), torch.random.fork_rng():
-                model = self.networks.model()
-                pair = Pair(model, self.networks.guide(model))
+            try:
+                with own_surroundings(), naming_sizes(self.networks), torch.random.fork_rng():
+                    model = self.networks.model()
+                    pair = Pair(model, self.networks.guide(model))
+            except UsageError as error:
+                raise UsageError(f"{self.path / 'config.json'} does not describe a run: in 'networks' {error}") from error
             try:
                 pair.load_state_dicts(state["model"], state["guide"])
             except UsageError as error:

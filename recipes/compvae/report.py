@@ -3,7 +3,8 @@
 All R2 are over fresh sets, pooled over their entries (:func:`pyzoo.evaluation.pooled_r2`), from posterior means unless it says
 otherwise. A name ends in ``/K3`` where the sets have three parts; without that they have the largest trained number. Parts are
 distinct, unless the name says repeated. Where more parts were trained than there are frequencies, sets of that many repeat some:
-R2 without a number are then of as many parts as there are frequencies, and all else is of the largest trained number.
+R2 without a number, but those of repeated parts, are then of as many parts as there are frequencies, and all else is of the
+largest trained number.
 
 - ``reconstruction_r2``: of x, decoded from its parts' w and from z.
 - ``subset_r2``: of the whole that a random subset of the parts makes, decoded from their w alone; ``subset_r2_sampled`` with
@@ -107,8 +108,8 @@ class CompVAEReport(PairReport):
         return True  # fresh sets are held out by themselves
 
     def validate(self, step: int) -> dict[str, float]:
-        """The ELBO of 250 fresh sets of the largest trained number of parts, the same sets each time, as ``elbo`` in the end."""
-        source, parts = self.recipe.source(self.device), self.recipe.trained_parts
+        """The ELBO of 250 fresh sets of --parts parts, the same sets each time; as ``elbo``, once that many were trained."""
+        source, parts = self.recipe.source(self.device), self.recipe.parts
         seed = derive_seed(self.recipe.seed, "validate")
         batch = self.draw(source, _CHUNK, parts, seed, repeated=not self.can_be_distinct(parts)).batch()
         return {"held_out_elbo": -sum(site_terms(*self.pair, batch).values())}

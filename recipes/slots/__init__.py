@@ -16,13 +16,13 @@ ABOUT = {
         "Engelcke et al. 2020",
         "scenes taken apart into slots, and drawn slot by slot",
         "sprites, tetrominoes; own images",
-        {"small": 60, "long": 600, "paper": None},
+        {"small": 60, "long": 500, "paper": None},
     ),
     "mpp-genesis": About(
         "Ren et al. 2023",
         "Genesis with a prior of what relates the slots of a scene",
         "sprites, tetrominoes; own images",
-        {"small": 60, "long": 600, "paper": None},
+        {"small": 60, "long": 500, "paper": None},
     ),
     "mpp-monet": About(
         "Ren et al. 2023",

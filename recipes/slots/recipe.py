@@ -190,7 +190,7 @@ class SlotsRecipe(ImageRecipe):
         else:
             self.require(self.relation == "none", "relation", f"none with {self.data}: relations are planted in generated scenes")
             super().prepare()
-        self.sized()
+        self.programs()  # which refuses images that the networks can't halve
 
     def fitted(self, given: Collection[str]) -> Self:
         if self.is_generated:

@@ -1,7 +1,7 @@
 """T-VAE and the two VAEs it is compared with: three ways to train the same encoder and decoder.
 
 Source: Giannone et al. (2019). Its training (appendix B): batches of 100, 200 epochs, Adam at 1e-4, halved every 50 epochs, and
-binary cross-entropy, which of gray pixels is the mean of log p over binarizations. What it does not say, and we chose: the
+binary cross-entropy, minus which is of gray pixels the mean of log p over binarizations. What it does not say, and we chose: the
 weights and the kernel of the discrepancies, the transformations that it trains on, and five nearest neighbors. Presets that train
 for minutes also choose otherwise than it, see :class:`TVAERecipe`.
 """
@@ -87,7 +87,7 @@ class EmbeddingRecipe(PlainImageRecipe):
             "files": "affNIST is the first of its 32 batches.",
             "digits": "affNIST is a stand-in made from scikit-learn's digits.",
         }
-        likelihood = "Likelihoods are of gray pixels, cross-entropies." if self.binarize == "no" else ""
+        likelihood = "Likelihoods are of gray pixels: minus their cross-entropy." if self.binarize == "no" else ""
         notes = (super().note, affnist[self.affnist] if self.measures_affnist else "", likelihood)
         return " ".join(note for note in notes if note)
 

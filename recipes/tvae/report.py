@@ -4,13 +4,13 @@ In results.json; on test images, or, with ``--validation``, on held-out ones, an
 
 - ``test_elbo``: of the standard VAE within, z_0 and x, in nats per image; one sample for each.
 - ``test_log_likelihood``: of the same, by 200 importance samples of the first 500 images or what there are, which on MNIST are
-  easier than the others; with ``--full`` also ``test_log_likelihood_full``, by 1,000 samples of all. Of gray images both are
-  cross-entropies.
+  easier than the others; with ``--full`` also ``test_log_likelihood_full``, by 1,000 samples of all. Of gray images both
+  are of minus the cross-entropy.
 - ``knn_same``: accuracy in percent of a k-NN classifier on the means of q(z_0 | x), training images to measured ones.
 - ``knn_affnist``: the same from affNIST's training images to its test images, brought to 28x28 by making all of it smaller (the
   model has seen neither; but trained on MNIST, it has seen the digits that the training images were made of);
-  ``knn_affnist_crop``: by keeping its middle. With ``--validation`` the last sixth of its training images is classified by the
-  others, or those of images that are held out, where both are made of the same.
+  ``knn_affnist_crop``: by keeping its middle. With ``--validation`` a part of its training images is classified by the
+  others: the last sixth, or, where affNIST is made of the images that are trained on, those of the held-out ones.
 - ``knn_affnist_N_labels`` and ``..._spread``: mean and standard deviation over 20 draws of N labeled training images, as
   many of each class, by 5 neighbors or as many as a class has.
 - ``rotation_error_degrees``: T is inferred from an image turned by an angle and by its negative, and applied to other images; the

@@ -224,7 +224,7 @@ def test_the_held_out_elbo_is_of_fresh_sets_which_are_the_same_each_time(make):
     draw = report.draw
     report.draw = lambda *arguments, **options: seen.append(draw(*arguments, **options)) or seen[-1]
     report.validate(10)
-    assert len(seen[0].parts[0]) == recipe.trained_parts
+    assert len(seen[0].parts[0]) == recipe.parts
     assert not any(torch.equal(x, row) for x in trained_on for row in seen[0].x)
     terms = TraceKL_ELBO().terms(*report.pair, **seen[0].batch())
     assert first["held_out_elbo"] == pytest.approx(-sum(terms.values()).item() / len(seen[0].x), rel=0.2)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from pyzoo.errors import UsageError
+from pyzoo.evaluation import site_terms
 from pyzoo.guides.mib import StructuredGuide
-from pyzoo.infer import BayesianNetwork, NegativeELBO, RelaxedMask, Variables
+from pyzoo.infer import BayesianNetwork, NegativeELBO, RelaxedMask, Variables, evaluating
 from pyzoo.models.mib import StructuredVAE
 from pyzoo.recipes.mib.structure.objectives import DistributionLoss, ScoreLoss, effective_parents
 from pyzoo.recipes.mib.structure.recipe import LearnedStructureRecipe
@@ -115,6 +116,22 @@ def test_certain_edges_have_the_score_of_their_structure():
             error = losses.std() / 20
             expected = loss_by_hand(*torch.tensor([m_p, m_q], dtype=torch.float64))
             assert (losses.mean() - expected).abs() < 4 * error + 1e-7
+
+
+def test_the_score_is_the_one_that_is_trained():
+    """At the most likely masks, of held-out examples, with the environment's weight."""
+    recipe = structure(environments=3, environment_weight=5.0)
+    pair = recipe.programs().eval()
+    report = recipe.report(pair, CPU)
+    assert recipe.site_weights() == {"e": 5.0}
+    torch.manual_seed(0)
+    found = report.metrics()["score"]
+    with evaluating(torch.nn.ModuleList(pair)):
+        torch.manual_seed(0)
+        site_terms(*pair, report.views)  # which is drawn first
+        terms = site_terms(*pair, report.held_out_views)
+    edges = sum(float(program.mask().sum()) for program in pair)
+    assert found == pytest.approx(sum(terms.values()) + 4 * terms["e"] + recipe.method.sparsity * edges)
 
 
 def test_each_objective_moves_what_is_its_own():

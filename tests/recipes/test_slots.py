@@ -150,7 +150,7 @@ def test_bad_settings(changes, message):
 
 def test_networks_are_asked_about_the_images_that_there_are():
     with pytest.raises(UsageError, match="images of 35 pixels on a side can't be halved 2 times: --image-size 36 can"):
-        slots(image_size=35).programs()
+        slots(image_size=35).prepare()
     deep = slots(image_size=128, attention_channels=(4,) * 7)  # too deep for the 64 pixels that are usual
     assert deep.programs().model(size=1).shape == (1, 3, 128, 128)
 

@@ -14,7 +14,7 @@ from pyzoo.errors import UsageError
 from pyzoo.guides.tvae import TVAEGuide
 from pyzoo.models.tvae import TVAE, Additive, Matrix
 from pyzoo.recipes.tvae import report as tvae_report
-from pyzoo.recipes.tvae.figures import few_labels, loss_over_training
+from pyzoo.recipes.tvae.figures import few_labels, loss_over_training, moved_by
 from pyzoo.recipes.tvae.recipe import PlainVAE, TVAERecipe, VAEPlus
 from pyzoo.recipes.tvae.report import embed, infer_transformation, rotation_error
 from pyzoo.recipes.tvae.tables import TVAEFigure2, TVAETable1
@@ -132,6 +132,7 @@ def test_other_families_and_numbers_of_views_train(tmp_path, few_samples, change
     assert ("rotation_error_degrees" in metrics(recipe, pair)) == (recipe.num_views == 2)
     names = {name for name, _ in trainer.report.figures([{"step": 3, "x": 1.0, "z_0": 1.0}])}
     assert ("figure3_transfer" in names) == (recipe.num_views == 2)
+    assert moved_by(pair) == (("T", "its inverse") if inverse else ("first T", "second T"))
 
 
 @pytest.mark.parametrize("engine", ["eager", "traced"])
@@ -299,8 +300,8 @@ def test_embeddings_are_classified_by_the_training_images(monkeypatch):
     monkeypatch.setattr(tvae_report, "mean_log_likelihood", lambda *arguments, **settings: 0.0)
     monkeypatch.setattr(tvae_report, "LABELS", ())
     monkeypatch.setattr(tvae_report, "embed", lambda guide, images, device: images.flatten(1).float())
-    for validation in (False, True):
-        recipe = tvae(validation=validation)
+    for validation, held_out in ((False, 1 / 6), (True, 1 / 6), (True, 0.05)):
+        recipe = tvae(validation=validation, held_out=held_out)
         asked.clear()
         metrics(recipe, recipe.programs())
         (train, test), affnist = (recipe.training_images(), recipe.measured_images()), recipe.affnist_images()
@@ -308,7 +309,8 @@ def test_embeddings_are_classified_by_the_training_images(monkeypatch):
         for (a, _, b, _), (wanted_a, wanted_b) in zip(asked, expected, strict=True):
             assert torch.equal(a, wanted_a.flatten(1).float())
             assert torch.equal(b, wanted_b.flatten(1).float())
-        assert len(affnist[0][1]) == (1437 - 239 if validation else 1437)
+        # Those that are measured are made of no image that is trained on.
+        assert len(affnist[0][1]) == (recipe.train_size if validation else 1437)
 
 
 def test_every_logged_term_is_drawn():

@@ -139,12 +139,16 @@ def test_the_model_is_rebuilt_without_the_recipe(copied):
     ],
 )
 def test_a_config_that_describes_no_run_is_said_in_one_line(copied, change, message):
+    run = Run(copied)
     edit(copied, change)
     with pytest.raises(UsageError) as caught:
         Run(copied)
     assert message in str(caught.value)
     assert "config.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError) as again:  # of a run that was loaded before
+        run.extend(10**6)
+    assert str(again.value) == str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_the_private_latent_of_a_digit_is_how_it_is_written():
     metrics = pyzoo.load("mib-digits").metrics
     assert metrics["z_keeps_class"] > 0.9
     assert metrics["u_changes_class"] < 0.1
-    assert metrics["u_changes_style"] > 0.7
+    assert metrics["u_changes_style"] > 0.9
 
 
 @pytest.mark.parametrize("name", trained())

@@ -66,8 +66,8 @@ class MIBTable3(Table):
     note: ClassVar[str] = (
         "The weight of each estimator's penalty is chosen on each split by the held-out rows, and the classifier's threshold is "
         "1/2. That way of choosing was itself compared with two others on these test rows (docs/results/mib.md). Leakage is read "
-        "by trees that were fitted to the training rows' codes, logistic regression's to all columns of training and held-out "
-        "rows. DEO is a mean of absolute differences, so above zero even for a perfectly fair "
+        "by trees that were fitted to the training rows' codes; in logistic regression's row they were fitted to all columns of "
+        "training and held-out rows. DEO is a mean of absolute differences, so above zero even for a perfectly fair "
         "classifier on few rows."
     )
 
