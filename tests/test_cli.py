@@ -60,6 +60,8 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pyzoo.recipes.mib.metrics.JUDGE_STEPS", 20)
         patch.setattr(MIBReport, "quick_examples", 50)
+        patch.setattr(TVAEReport, "num_sources", 3)
+        patch.setattr(TVAEReport, "num_targets", 3)
         for report in (GraphVAEReport, TVAEReport):
             patch.setattr(report, "quick_images", 50)
         for report in (GraphVAEReport, TVAEReport, MIBReport):

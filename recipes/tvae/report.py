@@ -47,7 +47,6 @@ LABELS = (10, 30, 100, 300, 1000, 3000)
 """Numbers of labeled images of figure 2."""
 _ROWS = 1000  # images in a call
 _ANGLES = (-20.0, -15.0, -10.0, -5.0, 5.0, 10.0, 15.0, 20.0)
-_SOURCES, _TARGETS = 40, 50  # images that T is inferred from, and applied to, for each angle
 
 
 class TVAEReport(ImageReport):
@@ -55,6 +54,10 @@ class TVAEReport(ImageReport):
 
     quick_images: ClassVar[int] = 500
     quick_samples: ClassVar[int] = 200
+    num_sources: ClassVar[int] = 40
+    """Images that T is inferred from, for each angle."""
+    num_targets: ClassVar[int] = 50
+    """Images that it is applied to."""
 
     def metrics(self, full: bool = False) -> dict[str, float]:
         split, (x, _) = self.recipe.measured_split, self.measured
@@ -65,8 +68,8 @@ class TVAEReport(ImageReport):
         if full:
             found[f"{split}_log_likelihood_full"] = mean_log_likelihood(*self.pair, {"x": x}, 1000, max_rows=2000)
         found |= self._accuracies()
-        images = self.recipe.measured_images()[0][: _SOURCES + _TARGETS].to(self.device) / 255
-        sources = min(_SOURCES, len(images) // 2)
+        images = self.recipe.measured_images()[0][: self.num_sources + self.num_targets].to(self.device) / 255
+        sources = min(self.num_sources, len(images) // 2)
         # A VAE has two views too: it reads a transformation off them, though it learns from none.
         if self.pair.model.num_views == 2 and sources:
             found["rotation_error_degrees"] = rotation_error(self.pair, images[:sources], images[sources:])

@@ -36,7 +36,9 @@ def parts(recipe):
 
 @pytest.fixture
 def few_samples(monkeypatch):
-    """Likelihoods by three samples."""
+    """Likelihoods by three samples, and rotations of as few images."""
+    monkeypatch.setattr(tvae_report.TVAEReport, "num_sources", 3)
+    monkeypatch.setattr(tvae_report.TVAEReport, "num_targets", 3)
     whole = tvae_report.mean_log_likelihood
     monkeypatch.setattr(tvae_report, "mean_log_likelihood", lambda model, guide, batch, *a, **k: whole(model, guide, batch, 3))
 
@@ -332,8 +334,8 @@ def test_notes_say_what_the_numbers_are_of(images_are):
     assert "stand-in" in tvae().note
     images_are(blank(100))
     assert "made from MNIST" in TVAERecipe.preset("small").note
-    assert "cross-entropies" in TVAERecipe.preset("small").note
-    assert "cross-entropies" not in tvae(binarize="dynamic").note
+    assert "cross-entropy" in TVAERecipe.preset("small").note
+    assert "cross-entropy" not in tvae(binarize="dynamic").note
 
 
 @pytest.mark.parametrize(
