@@ -184,9 +184,9 @@ class MessagePassingPrior(nn.Module):
             self._require_present(present, y)
             log_weights = log_weights.masked_fill(~present.unsqueeze(-1), -math.inf)
             y = torch.where(present.unsqueeze(-1), y, torch.zeros_like(y))
-        self._require(y, "y", (self.num_components, self.dim))
+        messages = self.encode(y)
         require_finite(y=y)
-        loc = (log_weights.softmax(-2) * self.encode(y)).sum(-2)
+        loc = (log_weights.softmax(-2) * messages).sum(-2)
         return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
 
     def elbo(self, y: Tensor, present: Tensor | None = None) -> Tensor:

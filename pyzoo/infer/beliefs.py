@@ -1,6 +1,6 @@
 """What a guide infers from a batch, for penalties."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -87,13 +87,13 @@ class Beliefs:
         """The examples that have all of these views, (batch,), boolean; None where none is missing."""
         return None
 
-    def examples(self, view: str, complete: Tensor | None, absent: Tensor) -> Tensor:
+    def examples(self, view: str, complete: Tensor | None, absent: Callable[[], Tensor]) -> Tensor:
         """The examples of a view; where it was not given, and no row is complete, what is to stand in rows that don't count.
 
         Args:
             view: its name.
             complete: what :meth:`complete` gives of it.
-            absent: like the examples.
+            absent: makes it, like the examples.
 
         Raises:
             ValueError: the view was not given, and all rows count.
@@ -102,7 +102,7 @@ class Beliefs:
             return self.views[view]
         if complete is None:
             raise ValueError(f"There is no view '{view}' to estimate an information from, and no row is said to lack it.")
-        return absent
+        return absent()
 
     def joined(self, names: Collection[str]) -> tuple[Normal, Tensor]:
         """The posterior of several latents side by side, and its draw, in alphabetical order."""

@@ -158,7 +158,7 @@ class Distortion:
     def estimate(self, term: Information, beliefs: Beliefs) -> Tensor:
         (view,) = term.left
         p, complete = self.model.likelihood(view, beliefs.draws), beliefs.complete(term.left)
-        x = beliefs.examples(view, complete, p.mean.detach())
+        x = beliefs.examples(view, complete, lambda: p.mean.detach())
         if complete is not None:  # what stands in absent rows must not reach a gradient, not even times zero
             x = torch.where(complete.view(-1, *(1,) * (x.dim() - 1)), x, torch.zeros_like(x))
         return -distortion(p, x, complete)

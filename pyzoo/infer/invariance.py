@@ -177,7 +177,7 @@ class _OfLabel:
         (label,) = term.left
         drawn = {name: q.rsample() for name, q in beliefs.given(self.given).items() if name in term.given}
         p, complete = self.model.likelihood(label, drawn), beliefs.complete((label, *self.given))
-        x = beliefs.examples(label, complete, torch.zeros_like(p.mean))
+        x = beliefs.examples(label, complete, lambda: torch.zeros_like(p.mean))
         return p, x, complete, torch.cat([drawn[name] for name in sorted(drawn)], -1)
 
 

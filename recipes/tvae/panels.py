@@ -1,6 +1,5 @@
 """What one can play with of a trained T-VAE: its transformation set by hand, and one carried over from another image."""
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,8 +41,8 @@ def panels(report: "TVAEReport") -> list[Panel]:
     if not dims:
         return [rotation]
     usual = round(_usual_size(report), 1) or 0.1
-    sliders = {f"T_{dim}": Slider(f"T {dim + 1}", -4 * usual, 4 * usual, 0, usual / 10) for dim in range(dims)}
-    sliders["T_0"] = dataclasses.replace(sliders["T_0"], value=2 * usual)
+    starts = [2 * usual, *[0] * (dims - 1)]
+    sliders = {f"T_{dim}": Slider(f"T {dim + 1}", -4 * usual, 4 * usual, at, usual / 10) for dim, at in enumerate(starts)}
     by_hand = Panel(
         "Set T by hand",
         "Each slider moves one dimension of T, in the space of the latent z. Some dimensions change more than others. The "

@@ -152,10 +152,14 @@ def transferred(pair: Pair, T: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors like x.
     """
-    z = pair.guide.posteriors(x)[0].mean
-    T = T.expand(len(z), *T.shape)
-    moved = (z + T, z - T) if pair.model.latent_map is None else pair.model.transform(z, T)
+    moved = _moved(pair, T, pair.guide.posteriors(x)[0].mean)
     return tuple(p.mean for p in pair.model.likelihoods(*moved))
+
+
+def _moved(pair: Pair, T: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """Latents, (images, z_dim), moved by one T, and by its inverse or the second view's T."""
+    T = T.expand(len(z), *T.shape)
+    return (z + T, z - T) if pair.model.latent_map is None else pair.model.transform(z, T)
 
 
 def rotation_error(pair: Pair, sources: Tensor, targets: Tensor) -> float:
@@ -174,12 +178,14 @@ def rotation_error(pair: Pair, sources: Tensor, targets: Tensor) -> float:
 
     errors = []
     with evaluating(torch.nn.ModuleList(pair)):
-        still = pair.model.likelihoods(pair.guide.posteriors(targets)[0].mean)[0].mean
+        z = pair.guide.posteriors(targets)[0].mean
+        still = pair.model.likelihoods(z)[0].mean
         fan = torch.stack([turned(still, angle) for angle in candidates], 1).flatten(2)  # (targets, candidates, pixels)
         squares = fan.square().sum(-1)
         for angle in _ANGLES:
             views = torch.stack([turned(sources, angle), turned(sources, -angle)], dim=1)
-            moved = torch.stack([transferred(pair, T, targets)[0] for T in infer_transformation(pair, views)], 1)
+            latents = [_moved(pair, T, z)[0] for T in infer_transformation(pair, views)]
+            moved = torch.stack([pair.model.likelihoods(latent)[0].mean for latent in latents], 1)
             distances = squares[:, None] - 2 * moved.flatten(2) @ fan.mT  # (targets, sources, candidates), but for moved's square
             errors.append((candidates[distances.argmin(-1)] - angle).abs().mean())
     return torch.stack(errors).mean().item()

@@ -67,6 +67,11 @@ def environment_information(
     return cross_entropy(labels.float().unsqueeze(1), other_labels.float().unsqueeze(1)) - with_z
 
 
+def _first(colored: ColoredImages) -> ColoredImages:
+    """Up to 2,000 of the images."""
+    return colored.rows(torch.arange(min(2000, len(colored))))
+
+
 class OODReport(PairReport):
     """The report of predictions in other environments."""
 
@@ -90,7 +95,7 @@ class OODReport(PairReport):
             f"accuracy_env_{e}": train.rows((train.environments == e).nonzero().flatten()[:2000])
             for e in range(len(self.recipe.color_flips))
         }
-        return {**found, "accuracy_test_env": test.rows(torch.arange(min(2000, len(test))))}
+        return {**found, "accuracy_test_env": _first(test)}
 
     def monitor(self, step: int) -> dict[str, float]:
         return {name: self.accuracy(colored) for name, colored in self._monitored.items()}
@@ -100,13 +105,16 @@ class OODReport(PairReport):
         return self.recipe.held_out_size > 0
 
     @functools.cached_property
+    def _held_out(self) -> ColoredImages:
+        return _first(self.recipe.held_out_set)
+
+    @functools.cached_property
     def _held_out_views(self) -> dict[str, Tensor]:
         views = views_of(self.recipe.held_out_set, len(self.recipe.color_flips))
         return {name: view[:1000].to(self.device) for name, view in views.items()}
 
     def validate(self, step: int) -> dict[str, float]:
-        held = self.recipe.held_out_set
-        return {"accuracy_held_out": self.accuracy(held.rows(torch.arange(min(2000, len(held))))), **self._held_out_elbo()}
+        return {"accuracy_held_out": self.accuracy(self._held_out), **self._held_out_elbo()}
 
     def _held_out_elbo(self) -> dict[str, float]:
         if self.recipe.sharpen or not self.recipe.method.dist_weight:
