@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from benchmarks.cases import Case, compvae, graph_vae, slots, vae
 from benchmarks.rounds import stepping
@@ -81,6 +82,8 @@ def figure(found: Found) -> Figure:
             axes.loglog(GROWTHS[case].numbers, milliseconds, marker="o", markersize=3, label=SIDES[side])
         axes.set_title(case, fontsize=9)
         axes.set_xticks(GROWTHS[case].numbers, [str(number) for number in GROWTHS[case].numbers])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.minorticks_off()
         label_axes(axes, GROWTHS[case].name, "milliseconds")
     cells[0].legend(fontsize=7)
