@@ -47,7 +47,7 @@ class Guide(pyro.nn.PyroModule):
 def test_value_and_gradient_agree_with_pyros(marked):
     from pyzoo.testing import check_elbo
 
-    check_elbo(Model("model"), Guide(marked), {"x": X}, num_samples=400)
+    check_elbo(Model("model"), Guide(marked), {"x": X}, num_samples=200)
 
 
 def test_check_elbo_catches_an_invalid_mark():

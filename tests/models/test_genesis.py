@@ -34,6 +34,8 @@ def pair(kind, **more):
 
 
 class TestGenesis(PairTests):
+    elbo_samples = 100
+
     def make(self):
         return pair("genesis")
 

@@ -289,7 +289,7 @@ def test_likelihood_agrees_with_integration():
 
 class TestPair(PairTests):
     num_views = 2
-    elbo_samples = 60
+    elbo_samples = 30
 
     def make(self):
         return pair()
