@@ -10,6 +10,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyzoo.distributions import InvertibleMap, MessagePassingPrior, procrustes_rotations
+from pyzoo.infer import TracedStep
 
 K, DIM = 3, 4
 
@@ -160,13 +161,24 @@ def test_batch_normalization_as_in_the_table():
     torch.testing.assert_close(prior.maps[0].inverse(prior.maps[0](y[:, 0])), y[:, 0])
 
 
+class Loss(torch.nn.Module):
+    """Minus the ELBO of a prior, of which a step is traced."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, y):
+        return -self.prior.elbo(y).mean(), {}
+
+
 def fit(prior, y, steps, learning_rate):
     """Trains a prior on components, (rows, K, dim)."""
     optimizer = torch.optim.Adam(prior.parameters(), lr=learning_rate)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    gradients = TracedStep(Loss(prior))
     for _ in range(steps):
-        optimizer.zero_grad()
-        (-prior.elbo(y[torch.randint(len(y), (256,))]).mean()).backward()
+        gradients({"y": y[torch.randint(len(y), (256,))]})
         torch.nn.utils.clip_grad_norm_(prior.parameters(), 10.0)
         optimizer.step()
         scheduler.step()

@@ -6,6 +6,11 @@ import torch
 from pyzoo.data.files import ImageData
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _figures(quick_figures):
+    """All of this folder draws figures to see that they can be drawn."""
+
+
 @pytest.fixture
 def images_are(monkeypatch):
     """Images in place of those that a recipe's data name."""

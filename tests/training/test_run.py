@@ -18,6 +18,8 @@ from pyzoo.training import Busy, Hardware, NonFiniteLoss, Run, RunFolder
 from pyzoo.training.run import FORMAT, run_name
 from tiny import SINES, colors, graph, sines
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 CPU = Hardware("cpu")
 QUICK = {"progress": False, "evaluate": False, "figures": False}
 

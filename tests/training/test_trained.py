@@ -18,6 +18,8 @@ from pyzoo.trained import find_trained, trained
 from pyzoo.training import Run, TrainedModel, find_recipe
 from tiny import graph
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
