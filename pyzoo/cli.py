@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -174,8 +175,23 @@ class _Place(Settings):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 for a failed run, 2 for bad input, 128 + n after signal n."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with lasting_streams(), on_signals():
+    with lasting_streams(), on_signals(), _warnings_in_a_line():
         return _main(arguments) or _lost_output(arguments)
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Has our own warnings look like the command's other messages, without the line of code that they come from."""
+    usual, ours = warnings.formatwarning, str(Path(__file__).parent)
+
+    def formatted(message: Warning | str, category: type[Warning], filename: str, *where: Any) -> str:
+        return f"pyzoo: {printable(str(message))}\n" if filename.startswith(ours) else usual(message, category, filename, *where)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _lost_output(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
@@ -323,6 +324,22 @@ def test_resume_continues_with_the_recipe_of_the_folder(tmp_path, capsys):
     assert "trained 40 steps" in capsys.readouterr().out
     assert json.loads((run / "results.json").read_text())["step"] == 40
     assert "--steps must be at least 40" in bad(capsys, "resume", run, "--steps", 39)
+
+
+@pytest.mark.filterwarnings("default:The step")
+def test_a_step_that_is_not_compiled_is_told_in_a_line_and_kept_in_the_log(tmp_path, capsys, monkeypatch):
+    def failing(graph, inputs, **options):
+        raise RuntimeError("No working C++ compiler found\nSee elsewhere")
+
+    def shown(message, category, filename, lineno, file=None, line=None):  # pytest keeps warnings for itself
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+    monkeypatch.setattr("warnings.showwarning", shown)
+    monkeypatch.setattr("torch._inductor.standalone_compile", failing)
+    assert train("vae", tmp_path / "run", "--engine", "compiled", "--no-evaluate", "--no-figures", steps=5) == 0
+    line = "The step is traced, and not compiled: No working C++ compiler found"
+    assert [told for told in capsys.readouterr().err.splitlines() if "step" in told] == [f"pyzoo: {line} See elsewhere"]
+    assert line in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_the_default_folder_is_named_after_the_run(tmp_path, monkeypatch):

@@ -10,11 +10,16 @@ from torch.optim import Optimizer
 
 from pyzoo.checks import require_kind, require_number
 from pyzoo.infer.flat_adam import FlatAdam
+from pyzoo.infer.graph import compilers_reason
 from pyzoo.infer.traced import TracedStep, with_channels_last
 from pyzoo.infer.update import update
 from pyzoo.settings import Above
 
 __all__ = ["CompiledStep", "compile_step"]
+
+
+class _Unused(Exception):
+    """A parameter is not used, and has no gradient: the optimizer leaves it where it is, which a whole graph does not."""
 
 
 class CompiledStep(TracedStep):
@@ -37,6 +42,7 @@ class CompiledStep(TracedStep):
         self._given = None if parameters is None else list(parameters)
         self._flat: FlatAdam | None = None
         self._apart: set[Any] = set()  # keys of steps that are not one graph
+        self._failure: Exception | None = None  # why the last of them is none
 
     def __call__(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Takes a step; returns the loss and its terms, detached. If loss or gradient is not finite, no parameter moves."""
@@ -55,6 +61,7 @@ class CompiledStep(TracedStep):
         self.require_batch(batch)
         self._wanted = {id(parameter) for parameter in self.parameters}
         key, inputs = self.key(batch)
+        self._failure = None
         if key not in self._apart:
             found = self._whole(key, inputs)
             if found is not None:
@@ -63,7 +70,11 @@ class CompiledStep(TracedStep):
             self._apart.add(key)
             if self._flat is not None:
                 self._flat.release()
+        before, self.fallback = self.fallback, ""
         loss, terms = super().__call__(batch)
+        if self._failure is not None and not self.fallback:  # else the warning was of that
+            self._falls_back(f"The step is compiled without its optimizer: {compilers_reason(self._failure)}")
+        self.fallback = self.fallback or before
         return loss, terms, update(self.optimizer, self.parameters, loss, self.clip_norm)
 
     def _whole(self, key: Any, inputs: tuple[dict[str, Tensor], ...]) -> Any:
@@ -91,7 +102,9 @@ class CompiledStep(TracedStep):
             views = {place: view.detach().requires_grad_() for place, view in flat.views(kept).items()}
             params = {names[place]: view for place, view in views.items()}
             loss, terms = self._loss(with_channels_last({**params, **fixed}), buffers, batch)
-            gradients = dict(zip(views, torch.autograd.grad(loss, list(views.values())), strict=True))
+            gradients = dict(zip(views, torch.autograd.grad(loss, list(views.values()), allow_unused=True), strict=True))
+            if any(gradient is None for gradient in gradients.values()):
+                raise _Unused
             with torch.no_grad():
                 gathered, good = self._clipped(flat.gathered(gradients), loss)
                 flat.move(kept, gathered, good)
@@ -103,7 +116,10 @@ class CompiledStep(TracedStep):
             if graph is None:
                 return None
             return self._keep(whole, graph.compiled(), arguments)
-        except Exception:  # a compiler fails in many ways, or a parameter is not used: the other step says what is wrong
+        except _Unused:
+            return None
+        except Exception as error:  # a compiler fails in many ways
+            self._failure = error
             return None
 
     def _clipped(self, gradients: Sequence[Tensor], loss: Tensor) -> tuple[Sequence[Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """A training step as one graph: the model's and the guide's Python runs once, and only its arithmetic afterwards."""
 
 import contextlib
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -62,6 +63,8 @@ class TracedStep:
         self.compiled = compiled
         self.context = context
         self._wanted = None if parameters is None else {id(parameter) for parameter in parameters}
+        self.fallback: str = ""
+        """In one line, what of the step is not computed as it was asked for, and why; empty where all of it is."""
         self._graphs: OrderedDict[Any, Callable] = OrderedDict()
         self._contents = _Contents(module)
 
@@ -138,10 +141,17 @@ class TracedStep:
         if way is as_it_stands:
             reason = "its model or guide branches on values of tensors, or reads them."
             reason = reason if failure is None else compilers_reason(failure)
-            warnings.warn(f"The step runs as it stands, and is not traced: {reason}", RuntimeWarning, stacklevel=3)
+            self._falls_back(f"The step runs as it stands, and is not traced: {reason}")
         elif failure is not None:
-            warnings.warn(f"The step is traced, and not compiled: {compilers_reason(failure)}", RuntimeWarning, stacklevel=3)
+            self._falls_back(f"The step is traced, and not compiled: {compilers_reason(failure)}")
         return found
+
+    def _falls_back(self, message: str) -> None:
+        self.fallback = message
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals["__name__"].startswith("pyzoo.infer"):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(message, RuntimeWarning, stacklevel=level)
 
     def _loss(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Any:
         result = torch.func.functional_call(self.module, ({**params}, {**buffers}), kwargs={**batch})

@@ -4,6 +4,7 @@ Nothing here waits for the device. A loss or gradient that is not finite is foun
 moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from pyzoo.errors import UsageError
 from pyzoo.infer import CompiledStep, NegativeELBO, TracedStep
+from pyzoo.infer.graph import compilers_reason
 from pyzoo.infer.traced import MOST_GRAPHS
 from pyzoo.infer.update import update
 from pyzoo.training.checkpoint import StepState, require_same_form
@@ -54,6 +56,8 @@ class Eager:
 
     compiled = False
     """Whether the arithmetic is a compiler's, whose last digits are its own."""
+    fallback = ""
+    """In one line, what of the step is not computed as it was asked for, and why; empty where all of it is."""
 
     def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
         self.objective = objective
@@ -200,11 +204,14 @@ class Traced(Eager):
             clip_norm, context = self.objective.clip_norm, self.fabric.autocast
             self._whole = CompiledStep(self.module, self.optimizer, clip_norm, context, self.parameters)
         loss, terms, bad = self._whole.take(batch)
+        self.fallback = self._whole.fallback
         self.skipped += bad
         return loss, terms
 
     def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._traced(batch)
+        found = self._traced(batch)
+        self.fallback = self.fallback or self._traced.fallback
+        return found
 
     def compile(self) -> None:
         """Has its steps compiled from here on."""
@@ -253,6 +260,7 @@ class Captured(Traced):
         self._graph = graph or CUDAGraph
         self._taken: dict[Any, int] = {}  # steps of each key before it is recorded
         self._recorded: dict[Any, tuple[Any, dict[str, Tensor]]] = {}
+        self._failed: set[Any] = set()  # keys that cannot be recorded
         self._make_capturable()
 
     def _make_capturable(self) -> None:
@@ -269,9 +277,8 @@ class Captured(Traced):
         key, _ = self._traced.key(batch)
         if key not in self._recorded:
             self._taken[key] = self._taken.get(key, 0) + 1
-            if self._taken[key] <= self.WARM_STEPS:
+            if self._taken[key] <= self.WARM_STEPS or key in self._failed or not self._record(key, batch):
                 return super().__call__(batch)
-            self._record(key, batch)
         recorded, inputs = self._recorded[key]
         for name, value in batch.items():
             inputs[name].copy_(value)
@@ -281,11 +288,18 @@ class Captured(Traced):
         self._after(loss, terms)
         return loss, terms
 
-    def _record(self, key: Any, batch: Mapping[str, Tensor]) -> None:
+    def _record(self, key: Any, batch: Mapping[str, Tensor]) -> bool:
+        """Records the steps of a key; returns whether it could."""
         if len(self._recorded) >= MOST_GRAPHS:  # each holds memory of its own
             self._recorded.clear()
         inputs = {name: value.clone() for name, value in batch.items()}
-        self._recorded[key] = self._graph(lambda: self._move(inputs)), inputs
+        try:
+            self._recorded[key] = self._graph(lambda: self._move(inputs)), inputs
+        except RuntimeError as error:  # such as of a step that waits for the device
+            self._failed.add(key)
+            self.fallback = f"The step is traced, and not captured: {compilers_reason(error)}"
+            warnings.warn(self.fallback, RuntimeWarning, stacklevel=4)
+        return key in self._recorded
 
     def state_dict(self) -> StepState:
         """As every engine's: with rates as numbers."""

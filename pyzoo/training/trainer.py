@@ -103,6 +103,7 @@ class Trainer:
         if not (self.hardware.threads or chosen_by_user()):
             self.threads = max(1, self.threads // self.hardware.devices)
         self._losses = [objective.column("loss") for objective in self.objectives]
+        self._told: set[str] = {""}  # fallbacks that are in log.txt
         self._signal: int | None = None
         self._measured: float | None = None  # seconds of a step
         self._restore()
@@ -366,6 +367,9 @@ class Trainer:
                 if self.report.criterion in held_out:  # process 0's value: each has its own averages of batch norm
                     self._judge(self.fabric.broadcast(held_out[self.report.criterion]))
         if self.fabric.is_global_zero:
+            for fallback in {step.fallback for step in self.step_of} - self._told:
+                self.run.log(fallback)
+                self._told.add(fallback)
             self.run.append_metrics(row)
             if self.recipe.log == "tensorboard":
                 self.run.write_tensorboard(row)

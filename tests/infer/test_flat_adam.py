@@ -201,8 +201,9 @@ def test_sizes_that_depend_on_values_are_not_traced():
     optimizer, other = KINDS["Adam"](module.groups), KINDS["Adam"](twin.groups)
     step = compile_step(module, optimizer)
     first, second = batches(2)
-    with pytest.warns(RuntimeWarning, match="branches on values of tensors, or reads them"):
+    with pytest.warns(RuntimeWarning, match="branches on values of tensors, or reads them") as warned:
         step(x=first)
+    assert [warning.filename for warning in warned] == [__file__]  # whose step it is
     step(x=second)
     for x in (first, second):
         by_torch(twin, other, x)
@@ -293,3 +294,20 @@ def test_parameters_are_views_and_stay_the_modules():
     assert not flat.is_current(list(copied.parameters()))
     module.double()
     assert not flat.is_current(list(module.parameters()))
+
+
+def test_where_adam_can_not_be_compiled_the_rest_is(monkeypatch):
+    def failing(*arguments):
+        raise RuntimeError("no Adam\nSet TORCHDYNAMO_VERBOSE=1")
+
+    module, twin = Fit(), Fit()
+    optimizer, other = KINDS["Adam"](module.groups), KINDS["Adam"](twin.groups)
+    step, (first, second) = compile_step(module, optimizer), batches(2)
+    monkeypatch.setattr("pyzoo.infer.flat_adam.FlatAdam.move", failing)
+    with pytest.warns(RuntimeWarning, match="The step is compiled without its optimizer: no Adam$"):
+        step(x=first)
+    step(x=second)  # without another warning
+    assert "no Adam" in step.fallback
+    for x in (first, second):
+        by_torch(twin, other, x)
+    assert_same(module, optimizer, twin, other)

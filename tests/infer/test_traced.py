@@ -268,8 +268,10 @@ def test_a_branch_on_values_runs_as_it_stands():
     torch.manual_seed(0)
     module = Branching(2, 1)
     step = TracedStep(module)
-    with pytest.warns(RuntimeWarning, match="not traced: its model or guide branches on values"):
+    with pytest.warns(RuntimeWarning, match="not traced: its model or guide branches on values") as warned:
         step({"x": torch.ones(3, 2)})
+    assert warned[0].filename == __file__  # whose step it is
+    assert step.fallback == str(warned[0].message)
     for sign in (1, -1):  # both branches
         x = sign * torch.ones(3, 2)
         loss, _ = step({"x": x})

@@ -261,6 +261,22 @@ def test_what_can_not_be_captured(fabric):
         Captured(Objective(ToyLoss(), OPTIMIZERS["Adam"]), fabric, graph=Replayed)
 
 
+def test_what_the_device_can_not_record_is_traced(fabric):
+    def failing(function):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    (objective,) = (recipe := graph()).objectives(seeded_programs(recipe))
+    step = Captured(Objective(objective.module, OPTIMIZERS["fused Adam"]), fabric, graph=failing)
+    batch = recipe.source(torch.device("cpu")).batch(0, 6)
+    for _ in range(step.WARM_STEPS):
+        step(batch)
+    with pytest.warns(RuntimeWarning, match="traced, and not captured: operation not permitted"):
+        losses = [step(batch)[0]]
+    losses.append(step(batch)[0])
+    assert all(loss.isfinite() for loss in losses)
+    assert "not captured" in step.fallback
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.cuda
 @pytest.mark.parametrize("engine", ["traced", "captured"])
