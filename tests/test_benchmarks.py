@@ -11,7 +11,7 @@ import pyro
 import pytest
 import torch
 
-from benchmarks import plot, scaling
+from benchmarks import __main__, plot, scaling
 from benchmarks.cases import CASES
 from benchmarks.rounds import IN_NUMPYRO, measure, medians, peak, write_case
 from benchmarks.scaling import GROWTHS, SIDES, measured
@@ -94,6 +94,17 @@ def test_ratios_are_drawn():
     found = {"handwritten": [{"ms": 2.0}, {"ms": 3.0}], "fp32 traced": [{"ms": 1.0}, {"ms": 3.0}]}
     drawn = plot.figure(dict.fromkeys("abcd", found))
     assert [bar.get_width() for bar in drawn.axes[0].patches] == [1.0, 0.75]
+
+
+def test_the_quick_benchmark_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "vae", "--quick", "--sides", "handwritten", "fp32 traced"])
+    __main__.main()
+    assert "| fp32 traced |" in capsys.readouterr().out
+
+
+def test_the_script_for_a_gpu_can_be_read():
+    read = subprocess.run(["bash", "-n", ROOT / "benchmarks" / "gpu.sh"], capture_output=True, text=True)
+    assert (read.returncode, read.stderr) == (0, "")
 
 
 @pytest.mark.slow
