@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pyzoo.about import About
+from pyzoo.data.files import SCENE_TYPE
 from pyzoo.data.scenes import Relation
 from pyzoo.recipes.slots import ABOUT
 from pyzoo.recipes.slots.recipe import GenesisRecipe, MONetRecipe, MPPGenesisRecipe, MPPMONetRecipe, SlotsRecipe
@@ -86,6 +87,8 @@ class MPPTable5(Table):
         self.require(self.likelihood == "mixture" or not mixed, "likelihood", f"mixture with {' and '.join(mixed)}")
         planted = self.data is None or self.data in SlotsRecipe.named_data
         self.require(planted or set(self.relations) <= {"none"}, "relations", f"none with {self.data}")
+        masked = f"{', '.join(SlotsRecipe.named_data)} or a file {SCENE_TYPE}: ARI and MSC compare slots with masks"
+        self.require(planted or str(self.data).endswith(SCENE_TYPE), "data", masked)
 
     def rows(self) -> Sequence[Row]:
         rows = []

@@ -210,6 +210,12 @@ def test_table_five_has_the_papers_numbers_where_scenes_are_the_papers():
     assert len({row.folder(0) for row in rows.values()}) == len(rows) == 6
 
 
+def test_table_five_needs_masks():
+    with pytest.raises(UsageError, match="--data must be tetrominoes, sprites or a file"):
+        MPPTable5(relations=("none",), data="celeba")
+    assert MPPTable5(relations=("none",), data="scenes.tfrecords").rows()
+
+
 def test_ablations_change_one_thing_each():
     rows = MPPAblations().rows()
     plain, *others = (row.recipe.preset("small", **row.fields) for row in rows)
