@@ -76,7 +76,7 @@ def page(model: TrainedModel) -> "gradio.Blocks":
     try:
         import gradio
     except ImportError as error:
-        raise UsageError("the page needs gradio: pip install 'gradio>=6'") from error
+        raise UsageError("the page needs gradio, which the extra explore installs: pip install 'gradio>=6'") from error
     panels = model.panels()
     if not panels:
         raise UsageError(f"{model.config['recipe']} has nothing to play with on a page; 'pyzoo figures' draws its figures")

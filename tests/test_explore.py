@@ -81,7 +81,7 @@ def test_a_recipe_without_panels_says_so(tmp_path):
 def test_without_gradio_the_command_says_how_to_install_it(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["explore", str(model.path)]) == 2
-    assert "the page needs gradio: pip install 'gradio>=6'" in capsys.readouterr().err
+    assert "the page needs gradio, which the extra explore installs: pip install 'gradio>=6'" in capsys.readouterr().err
 
 
 def test_what_is_no_run_gets_one_line(tmp_path, capsys):
