@@ -27,6 +27,15 @@ def test_a_page_prints_what_it_says(page, capsys):
     assert capsys.readouterr().out == said
 
 
+@pytest.mark.slow  # trains for half a minute
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "readme"}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        exec(compile(code, "README.md", "exec"), names)
+    assert (tmp_path / "digits.png").is_file()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)", page.read_text())

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pyzoo.errors import UsageError
+from pyzoo.infer.graph import has_compiler
 from pyzoo.recipes.compvae.recipe import CompVAESines
 from pyzoo.training import NonFiniteLoss, Objective, RunFolder, Schedule, Stopped, constant
 from pyzoo.training.steps import Eager, Traced
@@ -391,6 +392,15 @@ def test_traced_is_bit_identical(undisturbed, tmp_path):
     trainer.train()
     assert_same(state_of(undisturbed), state_of(trainer))
     assert rows(undisturbed.run) == rows(trainer.run)
+
+
+@pytest.mark.slow  # half a minute of compiling
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_compiled_steps_go_on_to_the_same_bits(tmp_path):
+    """Adam's averages are kept as one tensor while steps are compiled, and each parameter's in a checkpoint."""
+    whole = trained_state(graph(steps=8), tmp_path / "whole", "compiled")
+    trained_state(graph(steps=3), tmp_path / "run", "compiled")
+    assert_same(whole, trained_state(graph(steps=8), tmp_path / "run", "compiled"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
