@@ -47,7 +47,6 @@ class MIBRecipe(ImageRecipe, StructuredRecipe):
     """Base of the rows, which are all on images."""
 
     group: ClassVar[str] = "training"
-    engine: ClassVar[Literal["eager", "traced"]] = "traced"
     has_likelihood: ClassVar[bool] = True
     """Whether the model is trained by its likelihood, so that an ELBO says something of it."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ class StructuredRecipe(Recipe):
     """Base of all recipes whose method is a declaration: variables, G^p, G^q, and targets of the guide's distribution."""
 
     group: ClassVar[str] = "training"
+    engine: ClassVar[Literal["eager", "traced"]] = "traced"
 
     networks: StructuredNetworks = StructuredNetworks()
     """Sizes of the networks."""

@@ -123,7 +123,6 @@ class FairRecipe(StructuredRecipe):
         "allowed_deo",
     )
     incidental: ClassVar[frozenset[str]] = StructuredRecipe.incidental | {"data_dir"}
-    engine: ClassVar[Literal["eager", "traced"]] = "traced"
 
     data: Annotated[str, InData] = "adult"
     """The table: adult, german, synthetic, or your own, a CSV file whose first line names the columns."""

@@ -115,7 +115,6 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
         "digits": {"data": "digits", "steps": 400, "batch_size": 2000, "copies": 10, "hidden_dim": 64},
     }
     common: ClassVar[tuple[str, ...]] = (*ImageRecipe.common, "labeled", "sharpen", "stability_weight", "dropout")
-    engine: ClassVar[Literal["eager", "traced"]] = "traced"
     group: ClassVar[str] = "training"
 
     held_out: Annotated[float, AtLeast(0), Below(1), InData] = 1 / 6

@@ -101,7 +101,6 @@ class LearnedStructureRecipe(StructuredRecipe):
         "concentration",
     )
     incidental: ClassVar[frozenset[str]] = StructuredRecipe.incidental | {"data_dir"}
-    engine: ClassVar[Literal["eager", "traced"]] = "traced"
 
     data: Annotated[str, InData] = "gaussian"
     """The views: gaussian, linear functions of normal causes; or strips of images, by what ``--data`` of graph-vae takes: digits,
