@@ -42,7 +42,6 @@ class CompiledStep(TracedStep):
         self._given = None if parameters is None else list(parameters)
         self._flat: FlatAdam | None = None
         self._apart: set[Any] = set()  # keys of steps that are not one graph
-        self._failure: Exception | None = None  # why the last of them is none
 
     def __call__(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Takes a step; returns the loss and its terms, detached. If loss or gradient is not finite, no parameter moves."""
@@ -61,24 +60,24 @@ class CompiledStep(TracedStep):
         self.require_batch(batch)
         self._wanted = {id(parameter) for parameter in self.parameters}
         key, inputs = self.key(batch)
-        self._failure = None
+        failure = ""
         if key not in self._apart:
-            found = self._whole(key, inputs)
+            found, failure = self._whole(key, inputs)
             if found is not None:
                 self.optimizer._opt_called = True  # no warning that a scheduler went first
                 return found
             self._apart.add(key)
             if self._flat is not None:
                 self._flat.release()
-        before, self.fallback = self.fallback, ""
+        if failure:
+            self.fallback = ""
         loss, terms = super().__call__(batch)
-        if self._failure is not None and not self.fallback:  # else the warning was of that
-            self._falls_back(f"The step is compiled without its optimizer: {compilers_reason(self._failure)}")
-        self.fallback = self.fallback or before
+        if failure and not self.fallback:  # else the rest was not compiled either, and the warning was of that
+            self.falls_back(f"The step is compiled without its optimizer: {failure}")
         return loss, terms, update(self.optimizer, self.parameters, loss, self.clip_norm)
 
-    def _whole(self, key: Any, inputs: tuple[dict[str, Tensor], ...]) -> Any:
-        """Takes the step as one graph; None if it is none."""
+    def _whole(self, key: Any, inputs: tuple[dict[str, Tensor], ...]) -> tuple[Any, str]:
+        """Takes the step as one graph; what it gives is None if it is none, and beside it is the reason if that is a failure."""
         params, buffers, batch = inputs
         trained = [params[name] for name in key[0]]
         if self._flat is None or not self._flat.is_current(trained):
@@ -87,7 +86,7 @@ class CompiledStep(TracedStep):
             self._flat = FlatAdam.of(self.optimizer, trained)
         flat = self._flat
         if flat is None:
-            return None
+            return None, ""
         for parameter in trained:
             parameter.grad = None
         names = {id(params[name]): name for name in key[0]}
@@ -96,7 +95,7 @@ class CompiledStep(TracedStep):
         whole, arguments = ("whole", *key, flat.form), (kept, fixed, buffers, batch)
         if whole in self._graphs:
             self._graphs.move_to_end(whole)
-            return self._graphs[whole](*arguments)
+            return self._graphs[whole](*arguments), ""
 
         def step(kept, fixed, buffers, batch):
             views = {place: view.detach().requires_grad_() for place, view in flat.views(kept).items()}
@@ -114,13 +113,12 @@ class CompiledStep(TracedStep):
             written = [*buffers.values(), *(t for group in kept for t in group.values())]
             graph = self._trace(step, arguments, written, for_compiler=True)
             if graph is None:
-                return None
-            return self._keep(whole, graph.compiled(), arguments)
+                return None, ""
+            return self._keep(whole, graph.compiled(), arguments), ""
         except _Unused:
-            return None
+            return None, ""
         except Exception as error:  # a compiler fails in many ways
-            self._failure = error
-            return None
+            return None, compilers_reason(error)
 
     def _clipped(self, gradients: Sequence[Tensor], loss: Tensor) -> tuple[Sequence[Tensor], Tensor]:
         """The gradients, clipped, and whether they and the loss are finite. As :func:`pyzoo.infer.update.update` does it."""

@@ -141,12 +141,13 @@ class TracedStep:
         if way is as_it_stands:
             reason = "its model or guide branches on values of tensors, or reads them."
             reason = reason if failure is None else compilers_reason(failure)
-            self._falls_back(f"The step runs as it stands, and is not traced: {reason}")
+            self.falls_back(f"The step runs as it stands, and is not traced: {reason}")
         elif failure is not None:
-            self._falls_back(f"The step is traced, and not compiled: {compilers_reason(failure)}")
+            self.falls_back(f"The step is traced, and not compiled: {compilers_reason(failure)}")
         return found
 
-    def _falls_back(self, message: str) -> None:
+    def falls_back(self, message: str) -> None:
+        """Warns, at the line of whoever takes the step, and keeps the message as :attr:`fallback`."""
         self.fallback = message
         level, frame = 1, sys._getframe()
         while frame.f_back is not None and frame.f_globals["__name__"].startswith("pyzoo.infer"):

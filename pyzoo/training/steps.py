@@ -4,7 +4,6 @@ Nothing here waits for the device. A loss or gradient that is not finite is foun
 moving; :attr:`Step.skipped` counts such steps, and is read when a row is logged.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,8 +55,6 @@ class Eager:
 
     compiled = False
     """Whether the arithmetic is a compiler's, whose last digits are its own."""
-    fallback = ""
-    """In one line, what of the step is not computed as it was asked for, and why; empty where all of it is."""
 
     def __init__(self, objective: Objective, fabric: "Fabric", one_of_several: bool = False) -> None:
         self.objective = objective
@@ -69,6 +66,11 @@ class Eager:
         self.optimizer = objective.optimizer(objective.groups)
         self.scheduler = objective.scheduler(self.optimizer) if objective.scheduler else None
         self.skipped = torch.zeros((), device=fabric.device)
+
+    @property
+    def fallback(self) -> str:
+        """In one line, what of the step is not computed as it was asked for, and why; empty where all of it is."""
+        return ""
 
     def __call__(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         loss, terms = self._move(batch)
@@ -197,6 +199,10 @@ class Traced(Eager):
         self._traced = TracedStep(self.module, self.compiled, fabric.autocast, self.parameters)
         self._whole: CompiledStep | None = None
 
+    @property
+    def fallback(self) -> str:
+        return self._traced.fallback or (self._whole.fallback if self._whole else "")
+
     def _move(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.compiled or self._one_of_several:  # parameters of two optimizers cannot be in one piece for both
             return super()._move(batch)
@@ -204,14 +210,11 @@ class Traced(Eager):
             clip_norm, context = self.objective.clip_norm, self.fabric.autocast
             self._whole = CompiledStep(self.module, self.optimizer, clip_norm, context, self.parameters)
         loss, terms, bad = self._whole.take(batch)
-        self.fallback = self._whole.fallback
         self.skipped += bad
         return loss, terms
 
     def gradients(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        found = self._traced(batch)
-        self.fallback = self.fallback or self._traced.fallback
-        return found
+        return self._traced(batch)
 
     def compile(self) -> None:
         """Has its steps compiled from here on."""
@@ -297,8 +300,7 @@ class Captured(Traced):
             self._recorded[key] = self._graph(lambda: self._move(inputs)), inputs
         except RuntimeError as error:  # such as of a step that waits for the device
             self._failed.add(key)
-            self.fallback = f"The step is traced, and not captured: {compilers_reason(error)}"
-            warnings.warn(self.fallback, RuntimeWarning, stacklevel=4)
+            self._traced.falls_back(f"The step is traced, and not captured: {compilers_reason(error)}")
         return key in self._recorded
 
     def state_dict(self) -> StepState:
