@@ -68,7 +68,7 @@ def check_elbo(
     ours, theirs = (torch.stack([draw(each, seed) for seed in seeds]) for each in elbos)
     difference = ours - theirs
     error = difference.mean(0).abs()
-    bound = 6 * (difference.var(0) / num_samples).sqrt() + 1e-4 * theirs.abs().mean(0)
+    bound = 6 * (difference.var(0) / num_samples).sqrt() + 1e-4 * theirs.mean(0).abs()
     for name, e, b in zip(names, error.tolist(), bound.tolist(), strict=True):
         assert e <= b, f"{name} differs by {6 * e / b:.1f} standard errors: is each analytic mark of the guide valid?"
 
