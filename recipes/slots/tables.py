@@ -85,10 +85,10 @@ class MPPTable5(Table):
         super().__post_init__()
         mixed = [label for label in self.models if issubclass(_MODELS[label], GenesisRecipe)]
         self.require(self.likelihood == "mixture" or not mixed, "likelihood", f"mixture with {' and '.join(mixed)}")
-        planted = self.data is None or self.data in SlotsRecipe.named_data
-        self.require(planted or set(self.relations) <= {"none"}, "relations", f"none with {self.data}")
+        recipe = MONetRecipe() if self.data is None else MONetRecipe(data=self.data)
+        self.require(recipe.is_generated or set(self.relations) <= {"none"}, "relations", f"none with {self.data}")
         masked = f"{', '.join(SlotsRecipe.named_data)} or a file {SCENE_TYPE}: ARI and MSC compare slots with masks"
-        self.require(planted or str(self.data).endswith(SCENE_TYPE), "data", masked)
+        self.require(recipe.is_generated or recipe.is_scene_file, "data", masked)
 
     def rows(self) -> Sequence[Row]:
         rows = []
