@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
     """Has our own warnings look like the command's other messages, without the line of code that they come from."""
-    usual, ours = warnings.formatwarning, str(Path(__file__).parent)
+    usual, ours = warnings.formatwarning, f"{Path(__file__).parent}{os.sep}"
 
     def formatted(message: Warning | str, category: type[Warning], filename: str, *where: Any) -> str:
         return f"pyzoo: {printable(str(message))}\n" if filename.startswith(ours) else usual(message, category, filename, *where)
