@@ -393,7 +393,7 @@ def are_related(
 
     Example:
         >>> colors = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])  # black, yellow, red
-        >>> pieces = SlotPieces(colors, torch.rand(1, 3, 2), torch.tensor([[False, True, True]]))
+        >>> pieces = SlotPieces(colors, torch.rand(1, 3, 2), torch.rand(1, 3), torch.tensor([[False, True, True]]))
         >>> are_related(pieces, "color", num_pieces=2).tolist()  # yellow follows red
         [True]
     """

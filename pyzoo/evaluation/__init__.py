@@ -3,7 +3,7 @@
 from pyzoo.evaluation.classifier import class_probabilities, train_classifier
 from pyzoo.evaluation.fairness import fairness_metrics, leakage
 from pyzoo.evaluation.knn import few_label_accuracy, knn_accuracy
-from pyzoo.evaluation.pieces import SlotPieces, match_slots, pieces_of_slots
+from pyzoo.evaluation.pieces import SlotPieces, match_slots, pieces_distance, pieces_of_slots
 from pyzoo.evaluation.programs import blocks, generate, mean_log_likelihood, posterior_means, reconstruct, site_terms
 from pyzoo.evaluation.regression import pooled_r2
 from pyzoo.evaluation.segmentation import foreground_ari, mean_segmentation_covering, pixels_of_slots, require_masks, segments_of
@@ -21,6 +21,7 @@ __all__ = [
     "match_slots",
     "mean_log_likelihood",
     "mean_segmentation_covering",
+    "pieces_distance",
     "pieces_of_slots",
     "pixels_of_slots",
     "pooled_r2",

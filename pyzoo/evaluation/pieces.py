@@ -5,11 +5,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from pyzoo.checks import as_indices, require_count, require_floating, require_number, require_shape
+from pyzoo.checks import as_indices, require_count, require_floating, require_kind, require_number, require_shape
 from pyzoo.evaluation.segmentation import pixels_of_slots, require_masks
 from pyzoo.settings import AtLeast, AtMost
 
-__all__ = ["SlotPieces", "match_slots", "pieces_of_slots"]
+__all__ = ["SlotPieces", "match_slots", "pieces_distance", "pieces_of_slots"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,11 +19,13 @@ class SlotPieces:
     Args:
         colors: mean color of all pixels, each weighted by the slot's mask, (scenes, slots, channels).
         places: their center, weighted likewise, (scenes, slots, 2), down and right, from 0 to 1.
+        sizes: share of the image's pixels that each slot has most of, (scenes, slots).
         present: which slots have a piece, (scenes, slots), boolean; never the slot with most pixels, which is the background.
     """
 
     colors: Tensor
     places: Tensor
+    sizes: Tensor
     present: Tensor
 
 
@@ -57,7 +59,51 @@ def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -
     places = torch.stack([(weights.sum(3) * down).sum(2), (weights.sum(2) * right).sum(2)], -1)
     pixels = pixels_of_slots(masks).sum((2, 3))
     present = pixels >= max(1.0, smallest * height * width)
-    return SlotPieces(colors, places, present.scatter(1, pixels.argmax(1, keepdim=True), False))
+    sizes = pixels.to(kind) / (height * width)
+    return SlotPieces(colors, places, sizes, present.scatter(1, pixels.argmax(1, keepdim=True), False))
+
+
+def pieces_distance(found: SlotPieces, true: SlotPieces) -> float:
+    """How far the statistics of scenes' pieces are from those of true scenes: 0 where they are the same.
+
+    It is the mean of four Wasserstein-1 distances: between the numbers of pieces in a scene, as a share of the true mean number;
+    between the pieces' sizes, as a share of the true mean size; between their colors, the mean over channels; and between their
+    places, the mean over down and right. Each statistic is compared by itself, so that relations among pieces do not count.
+    nan if there is no piece in any of the scenes.
+
+    Args:
+        found: what slots show of the scenes, such as those that a model has drawn.
+        true: of true scenes; as many as one likes.
+
+    Raises:
+        ValueError: colors have another number of channels.
+
+    Example:
+        >>> masks = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]])  # of one row of three pixels
+        >>> white, gray = (pieces_of_slots(masks, torch.full((1, 2, 3, 1, 3), value)) for value in (1.0, 0.5))
+        >>> pieces_distance(white, white), pieces_distance(gray, white)  # colors are 0.5 apart, and all else is the same
+        (0.0, 0.125)
+    """
+    from scipy.stats import wasserstein_distance  # a dependency of scikit-learn; takes a second to import
+
+    require_kind(found, "found", SlotPieces)
+    require_kind(true, "true", SlotPieces)
+    require_shape(found.colors, "colors", ("scenes", "slots", true.colors.shape[-1]))
+    if not (found.present.any() and true.present.any()):
+        return float("nan")
+
+    def statistics(pieces: SlotPieces) -> list[Tensor]:
+        """Those of scenes, then those of their pieces, each in columns of its own."""
+        counts, sizes = pieces.present.sum(1, keepdim=True), pieces.sizes.unsqueeze(-1)
+        of_pieces = [each[pieces.present] for each in (sizes, pieces.colors, pieces.places)]
+        return [each.double().cpu() for each in (counts, *of_pieces)]
+
+    distances = []
+    for one, other, is_share in zip(statistics(found), statistics(true), (True, True, False, False), strict=True):
+        columns = zip(one.numpy().T, other.numpy().T, strict=True)
+        distance = sum(wasserstein_distance(*pair) for pair in columns) / one.shape[1]
+        distances.append(distance / other.mean().item() if is_share else distance)
+    return float(sum(distances) / len(distances))
 
 
 def match_slots(masks: Tensor, segments: Tensor, num_pieces: int, least: float = 0.5) -> Tensor:

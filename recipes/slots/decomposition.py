@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyzoo.checks import require_count, require_floating, require_shape
+from pyzoo.evaluation import SlotPieces, pieces_of_slots
 from pyzoo.infer import AtMean, evaluating
 from pyzoo.models.genesis import decoded_masks
 
@@ -36,6 +37,11 @@ class Decomposition(NamedTuple):
     def reconstructions(self) -> Tensor:
         """Components put together by their masks, (images, channels, height, width)."""
         return (self.masks.unsqueeze(2) * self.components).sum(1)
+
+    @property
+    def pieces(self) -> SlotPieces:
+        """What each slot shows."""
+        return pieces_of_slots(self.masks, self.components)
 
     def of(self, images: Tensor) -> "Decomposition":
         """That of some of the images, by their numbers or by a boolean for each."""

@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from pyzoo.checks import as_indices, require_shape
 from pyzoo.data.scenes import Relation, Scenes, are_related
-from pyzoo.evaluation import match_slots, pieces_of_slots, pixels_of_slots
+from pyzoo.evaluation import match_slots, pixels_of_slots
 from pyzoo.infer import evaluating
 from pyzoo.recipes.slots.decomposition import Decomposition, put_together
 
@@ -49,6 +49,17 @@ def _expected(model: Any, decomposed: Decomposition) -> Tensor:
     return torch.zeros_like(decomposed.latents)
 
 
+def _expected_mask_latents(model: Any, mask_latents: Tensor) -> Tensor:
+    """The mean of the prior of each mask's latent, given those of the slots before; in MONet and MPP^M there are none."""
+    if not model.has_mask_latents:
+        return mask_latents
+    means, state = [torch.zeros_like(mask_latents[:, 0])], None
+    for latent in mask_latents[:, :-1].unbind(1):
+        prior, state = model.mask_prior(latent, state)
+        means.append(prior.mean)
+    return torch.stack(means, 1)
+
+
 def swap_slots(model: Any, decomposed: Decomposition, slots: Tensor) -> Decomposition:
     """Scenes with one slot of each exchanged for that of the next scene; the others follow it where slots are related.
 
@@ -85,10 +96,11 @@ def relation_r2(model: Any, decomposed: Decomposition, scenes: Scenes, relation:
 
     In MPP^M and MPP^G it is the global latent. In MONet it is the whole one, which is imputed the same in all scenes: it explains
     at most 0, and less as far as that one latent is from those that the regression was fitted on. In Genesis it is the whole one
-    too, and what is imputed follows from the latents of the masks, the slot's own among
-    them, which was inferred with the piece in sight. The variance is about each slot's own mean, so that to know where a slot's
-    pieces are on average is worth nothing. Only pieces count that a slot shows, see :func:`share_shown`. nan where no slot shows
-    pieces.
+    too, and it follows from the latent of the slot's mask. That is imputed as well, from those of the slots before, since the
+    inferred one has seen the piece: both are the means of Genesis's prior.
+
+    The variance is about each slot's own mean, so that to know where a slot's pieces are on average is worth nothing. Only pieces
+    count that a slot shows, see :func:`share_shown`. nan where no slot shows pieces.
 
     A slot's encoder sees the whole image, and so the others may tell of a piece that they do not show. With a guide they are
     encoded again, from images in which the imputed slot's pixels have been painted over by the background.
@@ -143,7 +155,8 @@ def _inferred_and_imputed(
     local, related = _split(model, decomposed.latents)
     with evaluating(model):
         if model.relations is None:
-            inferred, imputed = local[:, slot], _expected(model, decomposed)[:, slot]
+            unseen_masks = decomposed._replace(mask_latents=_expected_mask_latents(model, decomposed.mask_latents))
+            inferred, imputed = local[:, slot], _expected(model, unseen_masks)[:, slot]
         else:
             inferred = related[:, slot]
             if unseen is not None:
@@ -197,8 +210,7 @@ def related_after_swap(model: Any, decomposed: Decomposition, scenes: Scenes, re
 def share_related(decomposed: Decomposition, relation: Relation, like: Scenes) -> float:
     """Share of scenes whose pieces are related, and as many as scenes of a kind have."""
     numbers = like.present.sum(1)
-    pieces = pieces_of_slots(decomposed.masks, decomposed.components)
-    return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
+    return are_related(decomposed.pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
 
 
 def _chosen(model: Any, decomposed: Decomposition, slots: Tensor) -> Tensor:

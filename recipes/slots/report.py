@@ -14,14 +14,15 @@
 - ``related_drawn``: share of drawn scenes whose pieces are related. Of the data that is all scenes of tetrominoes, and nine in
   ten or more of sprites, which hide each other. By chance it is, of two pieces by place, one scene in fifteen; by color one in
   three of two tetrominoes, one in six of three, and next to none of sprites.
+- ``drawn_distance``: how far the statistics of drawn scenes' pieces are from the data's, by the number of pieces and their sizes,
+  colors and places (:func:`pyzoo.evaluation.pieces_distance`); 0 where they are the same.
 - ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum. In MONet and MPP^M the
   divergence of the masks is one of them, with its weight: so ``test_elbo`` is no bound of log p(x) there, nor is it what they are
   trained by, which halves the latents' divergence (``--latent-weight``).
 - ``parameters``: of model and guide.
 
 Of images without masks there are neither ``ari_fg`` nor ``msc_fg``. What is said of relations is measured where one was planted.
-In Genesis and MPP^G masks stay where a slot is imputed or swapped, so that ``relation_r2`` and ``related_after_swap`` are of
-colors only.
+In Genesis and MPP^G masks stay where a slot is swapped, so that ``relation_r2`` and ``related_after_swap`` are of colors only.
 """
 
 import math
@@ -30,9 +31,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pyzoo.errors import UsageError
-from pyzoo.evaluation import foreground_ari, generate, mean_segmentation_covering, segments_of, site_terms
+from pyzoo.evaluation import (
+    SlotPieces,
+    foreground_ari,
+    generate,
+    mean_segmentation_covering,
+    pieces_distance,
+    pieces_of_slots,
+    segments_of,
+    site_terms,
+)
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageReport
 from pyzoo.recipes.slots.decomposition import CHUNK, Decomposition, decompose, draw_scenes
@@ -73,14 +84,18 @@ class SlotsReport(ImageReport):
                     foreground_ari, decomposed._replace(masks=decomposed.masks.roll(-1, 0)), segments
                 )
             found["msc_fg"] = self._mean(mean_segmentation_covering, decomposed, segments)
+        drawn = self.drawn(len(x)) if self.pair.model.draws_scenes else None
+        if drawn is not None and segments is not None:
+            found["drawn_distance"] = pieces_distance(drawn.pieces, _true_pieces(x, segments.to(self.device)))
         if self.recipe.relation != "none":
-            found |= self._relations(decomposed)
+            found |= self._relations(decomposed, drawn)
         found["reconstruction_mse"] = (decomposed.reconstructions - x).square().mean().item()
         terms = site_terms(*self.pair, {"x": x}, rows=CHUNK)
         found |= {f"nats_{name}": value for name, value in terms.items()}
-        return {**found, "test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
+        found |= {"test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
+        return {name: value for name, value in found.items() if not math.isnan(value)}  # where slots show no pieces
 
-    def _relations(self, decomposed: Decomposition) -> dict[str, float]:
+    def _relations(self, decomposed: Decomposition, drawn: Decomposition | None) -> dict[str, float]:
         model, scenes, relation = self.pair.model, self.recipe.measured_scenes, self.recipe.relation
         found: dict[str, float] = {}
         if relation == "color" or not model.has_mask_latents:
@@ -89,9 +104,9 @@ class SlotsReport(ImageReport):
                 found["relation_r2_unseen"] = relation_r2(model, decomposed, scenes, relation, self.pair.guide)
             found["share_shown"] = share_shown(decomposed, scenes)
             found["related_after_swap"] = related_after_swap(model, decomposed, scenes, relation)
-        if model.draws_scenes:
-            found["related_drawn"] = share_related(self.drawn(len(scenes)), relation, scenes)
-        return {name: value for name, value in found.items() if math.isfinite(value)}  # where slots show pieces
+        if drawn is not None:
+            found["related_drawn"] = share_related(drawn, relation, scenes)
+        return found
 
     def drawn(self, count: int) -> Decomposition:
         """Scenes drawn from the model, with their slots; always the same."""
@@ -121,3 +136,14 @@ class SlotsReport(ImageReport):
             raise UsageError(f"there is nothing '{min(given)}' to condition on in {self.recipe.name}")
         drawn = generate(self.pair.model, size=count)
         return {name: value.movedim(-1, 1) for name, value in drawn.items()}
+
+
+def _true_pieces(x: Tensor, segments: Tensor) -> SlotPieces:
+    """The pieces of scenes, as :func:`pieces_of_slots` sees them with true masks.
+
+    Args:
+        x: images, (images, channels, height, width).
+        segments: the piece at each pixel, (images, height, width), int64; 0 is the background.
+    """
+    masks = one_hot(segments).movedim(-1, 1).to(x)
+    return pieces_of_slots(masks, x.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1))

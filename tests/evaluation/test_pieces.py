@@ -1,11 +1,14 @@
 """What slots show, which slot shows which piece, and whether pieces are related."""
 
+import dataclasses
+import math
+
 import pytest
 import torch
 from torch.nn.functional import one_hot
 
 from pyzoo.data.scenes import COLORS, are_related, sprites, tetrominoes
-from pyzoo.evaluation import SlotPieces, match_slots, pieces_of_slots
+from pyzoo.evaluation import SlotPieces, match_slots, pieces_distance, pieces_of_slots
 
 
 def generator(seed=0):
@@ -62,12 +65,36 @@ def test_a_slot_with_two_pieces_shows_none_and_halves_show_none():
 
 def test_the_order_of_slots_does_not_matter_and_the_number_does():
     colors = COLORS[[2, 0, 1]].unsqueeze(0)  # green, red, yellow: a row of the circle in another order
-    pieces = SlotPieces(colors, torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool))
+    pieces = SlotPieces(colors, torch.zeros(1, 3, 2), torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool))
     assert are_related(pieces, "color", 3)
     assert not are_related(pieces, "color", 2)
     assert are_related(pieces, "color", 3, 2)
-    wrong = SlotPieces(COLORS[[0, 1, 3]].unsqueeze(0), pieces.places, pieces.present)
+    wrong = SlotPieces(COLORS[[0, 1, 3]].unsqueeze(0), pieces.places, pieces.sizes, pieces.present)
     assert not are_related(wrong, "color", 3)
+
+
+def test_scenes_of_one_kind_are_near_each_other_and_others_are_as_far_as_they_were_changed():
+    def pieces(scenes, smallest=0.01):
+        return pieces_of_slots(*true_masks(scenes, 5)[:2], smallest)
+
+    true = pieces(sprites(500, generator(), 32, 4))
+    assert pieces_distance(true, true) == 0
+    assert pieces_distance(true, pieces(sprites(500, generator(2), 32, 4))) < 0.02
+    related = pieces(sprites(500, generator(3), 32, 4, relation="place"))  # which places alone do not show
+    assert pieces_distance(true, related) < 0.03
+    moved = dataclasses.replace(true, places=true.places + 0.2)
+    assert pieces_distance(moved, true) == pytest.approx(0.2 / 4)
+    larger = dataclasses.replace(true, sizes=1.5 * true.sizes, colors=true.colors - 0.1)
+    assert pieces_distance(larger, true) == pytest.approx((0.5 + 0.1) / 4)
+    fewer = dataclasses.replace(true, present=true.present & false_once(true.present))
+    number = true.present.sum().item()
+    assert pieces_distance(fewer, true) == pytest.approx((500 / number) / 4, abs=0.02)
+    assert math.isnan(pieces_distance(dataclasses.replace(true, present=torch.zeros_like(true.present)), true))
+
+
+def false_once(present):
+    """False at the first true entry of each row."""
+    return present.cumsum(1) > 1
 
 
 def test_bad_input():
@@ -79,6 +106,11 @@ def test_bad_input():
     with pytest.raises(ValueError, match="least must be"):
         match_slots(masks, torch.zeros(2, 4, 4, dtype=torch.int64), 2, least=0.2)
     pieces = pieces_of_slots(masks, torch.zeros(2, 3, 3, 4, 4))
+    gray = pieces_of_slots(masks, torch.zeros(2, 3, 1, 4, 4))
+    with pytest.raises(ValueError, match="colors must be"):
+        pieces_distance(gray, pieces_of_slots(masks, torch.zeros(2, 3, 3, 4, 4)))
+    with pytest.raises(ValueError, match="found must be"):
+        pieces_distance(masks, gray)
     with pytest.raises(ValueError, match="at most 3, the slots, got 4 and 4"):
         are_related(pieces, "color", 4)
     with pytest.raises(ValueError, match="relation is 'color' or 'place', not 'shape'"):

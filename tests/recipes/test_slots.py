@@ -43,6 +43,8 @@ def test_what_is_measured_and_drawn(run):
     assert metrics["ari_fg"] == pytest.approx(expected)
     assert metrics["ari_fg_elsewhere"] == pytest.approx(elsewhere)
     assert metrics["reconstruction_mse"] == pytest.approx((decomposed.reconstructions - x).square().mean().item(), rel=1e-5)
+    shows_pieces = recipe.name != "monet" and recipe.report(run.pair(), CPU).drawn(len(x)).pieces.present.any()
+    assert ("drawn_distance" in metrics) == shows_pieces
     names = {file.stem for file in run.folder.figures.iterdir()}
     drawn = [] if recipe.name == "monet" else ["samples", "figure9_samples"]
     assert names == {"figure8_decomposition", "exchange", "loss", "separation", *drawn}

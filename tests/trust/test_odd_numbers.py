@@ -421,8 +421,8 @@ def test_more_arguments_are_named():
         "segments must be": lambda: match_slots(masks, torch.full((1, 3, 3), 9), 2),
         "segments": lambda: match_slots(masks, torch.zeros(1, 3, 3), 2),
         "at most 4 pieces": lambda: has_relation(Scenes(nothing, nothing, places, places, nothing, flags), "place"),
-        "present": lambda: are_related(SlotPieces(places, places, None), "color", 2),
-        "colors must be": lambda: are_related(SlotPieces(places, places, flags), "color", 2),
+        "present": lambda: are_related(SlotPieces(places, places, places, None), "color", 2),
+        "colors must be": lambda: are_related(SlotPieces(places, places, places, flags), "color", 2),
         "must have as many rows": lambda: log_likelihood(lambda x: None, Three(), torch.zeros(2), 1),
     }
     for message, call in cases.items():
