@@ -31,6 +31,8 @@ _SIZES: dict[str, tuple[str, dict, int]] = {
     "genesis-small": ("genesis", SMALL["genesis"], 32),
     "monet": ("monet", {"num_slots": 5}, 32),
     "genesis": ("genesis", {"num_slots": 5}, 32),
+    "monet-7": ("monet", {"num_slots": 7}, 32),
+    "genesis-7": ("genesis", {"num_slots": 7}, 32),
 }
 SIZES = {size: f"K = {sizes['num_slots']}, batch {batch}" for size, (_, sizes, batch) in _SIZES.items()}
 
