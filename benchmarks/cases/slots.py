@@ -1,4 +1,4 @@
-"""MONet and Genesis on scenes of sprites."""
+"""MONet and Genesis on scenes of sprites, and both with the message passing prior."""
 
 import math
 
@@ -7,8 +7,8 @@ from torch.nn.functional import logsigmoid
 
 from benchmarks.cases import Case
 from pyzoo.data.scenes import sprites
-from pyzoo.models.genesis import GenesisNetworks
-from pyzoo.models.monet import MONetNetworks
+from pyzoo.models.genesis import GenesisNetworks, MPPGenesisNetworks
+from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks
 
 SMALL = {
     "monet": {
@@ -33,6 +33,16 @@ _SIZES: dict[str, tuple[str, dict, int]] = {
     "genesis": ("genesis", {"num_slots": 5}, 32),
     "monet-7": ("monet", {"num_slots": 7}, 32),
     "genesis-7": ("genesis", {"num_slots": 7}, 32),
+    "mpp-monet-small": ("mpp-monet", SMALL["monet"], 16),
+    "mpp-genesis-small": ("mpp-genesis", SMALL["genesis"], 32),
+    "mpp-monet": ("mpp-monet", {"num_slots": 5}, 32),
+    "mpp-genesis": ("mpp-genesis", {"num_slots": 5}, 32),
+}
+_NETWORKS = {
+    "monet": MONetNetworks,
+    "genesis": GenesisNetworks,
+    "mpp-monet": MPPMONetNetworks,
+    "mpp-genesis": MPPGenesisNetworks,
 }
 SIZES = {size: f"K = {sizes['num_slots']}, batch {batch}" for size, (_, sizes, batch) in _SIZES.items()}
 
@@ -41,6 +51,26 @@ def normal_kl(p_loc, p_scale, q_loc, q_scale):
     """KL from q to p, summed over all but the first dimension."""
     ratio = q_scale / p_scale
     return (0.5 * (ratio**2 + ((q_loc - p_loc) / p_scale) ** 2 - 1) - ratio.log()).flatten(1).sum(1)
+
+
+def related_kl(relations, loc, scale, z):
+    """KL of the slots' global latents, (batch, slots, dim), and of the scene's: z is drawn, the scene's latent is drawn here."""
+    noise, spread, weights = relations.log_scale.exp(), relations.log_posterior_scale.exp(), relations.log_weights.softmax(0)
+    messages = torch.stack([f(z[:, k]) for k, f in enumerate(relations.maps)], 1)
+    mean = (weights * messages).sum(1)
+    h = mean + spread * torch.randn_like(mean)
+    expected = torch.stack([f.inverse(h) for f in relations.maps], 1)
+    log_ratio = 0.5 * (((z - expected) / noise) ** 2 - ((z - loc) / scale) ** 2) + noise.log() - scale.log()
+    return log_ratio.flatten(1).sum(1) + normal_kl(torch.zeros(()), torch.ones(()), mean, spread.expand_as(mean))
+
+
+def slots_kl(model, p_loc, p_scale, loc, scale, z):
+    """KL of what the slots look like, z, from N(p_loc, p_scale) or, of its global part, from the message passing prior."""
+    if model.relations is None:
+        return normal_kl(p_loc, p_scale, loc, scale)
+    local, dim = loc.shape[-1] - model.relations.dim, model.relations.dim
+    own = normal_kl(p_loc[..., :local], p_scale[..., :local], loc[..., :local], scale[..., :local])
+    return own + related_kl(model.relations, loc[..., -dim:], scale[..., -dim:], z[..., -dim:])
 
 
 def mixture_loss(x, components, log_masks, scale):
@@ -65,10 +95,11 @@ def monet_loss(model, guide, x):
         log_scope = log_scope + logsigmoid(-logits)
     log_masks = torch.cat([*log_masks, log_scope], 1)
     loc, scale = encoded(guide.encoder, x, log_masks)
-    decoded = model.decoder((loc + scale * torch.randn_like(loc)).flatten(0, 1)).unflatten(0, loc.shape[:2])
+    z = loc + scale * torch.randn_like(loc)
+    decoded = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])
     loss = mixture_loss(x, decoded[:, :, :-1], log_masks, model.scales[:, None, None, None])
     divergence = (log_masks.exp() * (log_masks - decoded[:, :, -1].log_softmax(1))).flatten(1).sum(1)
-    kl = normal_kl(torch.zeros(()), torch.ones(()), loc, scale)
+    kl = slots_kl(model, torch.zeros_like(loc), torch.ones_like(loc), loc, scale, z)
     return (loss + kl + model.mask_weight * divergence).mean()
 
 
@@ -95,8 +126,8 @@ def genesis_loss(model, guide, x):
     log_masks = left + torch.cat([logsigmoid(logits), torch.zeros_like(logits[:, :1])], 1)
     loc, scale = encoded(guide.component_encoder, x, log_masks)
     p_loc, p_log_variance = model.component_prior(z_m).chunk(2, -1)
-    kl = kl + normal_kl(p_loc, (0.5 * p_log_variance).exp(), loc, scale)
     z = loc + scale * torch.randn_like(loc)
+    kl = kl + slots_kl(model, p_loc, (0.5 * p_log_variance).exp(), loc, scale, z)
     components = model.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]).sigmoid()
     return (mixture_loss(x, components, log_masks, model.scale) + kl).mean()
 
@@ -113,9 +144,9 @@ def with_slots(slots: int, device: torch.device) -> Case:
 
 
 def _case(name: str, sizes: dict, batch: int, steps: int, device: torch.device) -> Case:
-    networks = {"monet": MONetNetworks, "genesis": GenesisNetworks}[name](**sizes)
+    networks = _NETWORKS[name](**sizes)
     model = networks.model()
     model, guide = model.to(device), networks.guide(model).to(device)
     x = sprites(batch, torch.Generator(device).manual_seed(0), networks.x_shape[1], 4).images / 255
-    loss_of = {"monet": monet_loss, "genesis": genesis_loss}[name]
+    loss_of = monet_loss if name.endswith("monet") else genesis_loss
     return Case(model, guide, {"x": x}, lambda: loss_of(model, guide, x), {"lr": 1e-4}, steps)
