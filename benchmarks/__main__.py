@@ -34,7 +34,7 @@ def parsed() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
-    parser.add_argument("--sizes", nargs="+", help="of one case; all by default")
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help="those of each case that it has; all by default")
     parser.add_argument("--sides", nargs="+", choices=SIDES, metavar="SIDE", help="; ".join(SIDES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10**6, help="most steps in a measurement")
@@ -48,8 +48,11 @@ def parsed() -> argparse.Namespace:
     for case in arguments.cases:
         if case not in CASES:
             parser.error(f"unknown case {case}; there are {', '.join(CASES)}")
-    if arguments.sizes and len(arguments.cases) != 1:
-        parser.error("--sizes are of one case: name it")
+    arguments.cases = arguments.cases or list(CASES)
+    for size in arguments.sizes or ():
+        known = [one for case in arguments.cases for one in importlib.import_module(CASES[case]).SIZES]
+        if size not in known:
+            parser.error(f"unknown size {size} of {' and '.join(arguments.cases)}; there are {', '.join(dict.fromkeys(known))}")
     if arguments.quick:
         arguments.rounds, arguments.steps = 1, 2
     arguments.sides = arguments.sides or (list(QUICK) if arguments.quick else list(sides_of(arguments.device)))
@@ -59,11 +62,8 @@ def parsed() -> argparse.Namespace:
 def sizes_of(case: str, arguments: argparse.Namespace) -> dict[str, str]:
     """The sizes to measure a case at, and what to print of them."""
     sizes: dict[str, str] = importlib.import_module(CASES[case]).SIZES
-    for size in arguments.sizes or ():
-        if size not in sizes:
-            sys.exit(f"unknown size {size} of {case}; there are {', '.join(sizes)}")
     chosen = arguments.sizes or (list(sizes)[:1] if arguments.quick else list(sizes))
-    return {size: sizes[size] for size in chosen}
+    return {size: what for size, what in sizes.items() if size in chosen}
 
 
 def show(title: str, found: dict[str, list[dict[str, Any]]], peaks: dict[str, float]) -> None:
@@ -95,18 +95,28 @@ def main() -> None:
     machine |= {"torch": torch.__version__, **{f"{name}, Gflop/s": round(value / 1e9) for name, value in peaks.items()}}
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     kept: dict[str, Any] = {"machine": machine, "cases": {}}
-    for case in arguments.cases or CASES:
+    failed: list[str] = []
+    for case in arguments.cases:
         for size, what in sizes_of(case, arguments).items():
-            found = rounds(case, size, arguments.sides, arguments.rounds, arguments.steps, arguments.device, arguments.numpyro)
+            found, errors = rounds(
+                case, size, arguments.sides, arguments.rounds, arguments.steps, arguments.device, arguments.numpyro
+            )
+            failed += errors
+            if not found:
+                continue
             show(f"{case} {size}, {what}: medians of {arguments.rounds} rounds", found, peaks)
             kept["cases"][f"{case} {size}"] = found
             if arguments.json:
                 with open(arguments.json, "w") as file:
                     json.dump(kept, file, indent=1)
-    if arguments.plot:
+    for error in failed:
+        print(error, file=sys.stderr)
+    if arguments.plot and kept["cases"]:
         from benchmarks.plot import figure  # which would count as memory of the processes that are measured
 
         figure(kept["cases"]).savefig(arguments.plot, dpi=150)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

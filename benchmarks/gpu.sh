@@ -32,15 +32,17 @@ part() {  # NAME SECONDS COMMAND...: runs a command within its time, and keeps w
 import torch, platform
 print(platform.python_version(), torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
 EOF
-part tests 130 "$python" -m pytest -n 0 -m cuda -q
-part steps 200 "$python" -m benchmarks vae graph-vae compvae slots tvae mib --device cuda --rounds 1 --steps 50 \
-    --json "$results/steps.json" --sides handwritten "Pyro's SVI" "fp32 eager" "fp32 traced" "fp32 captured" "bf16 captured"
-part compiled 90 "$python" -m benchmarks vae graph-vae --device cuda --rounds 1 --steps 50 --json "$results/compiled.json" \
+part tests 120 "$python" -m pytest -n 0 -m cuda -q
+# Each side of each size is a process of its own, of about six seconds: so few of either are measured.
+part steps 230 "$python" -m benchmarks graph-vae compvae slots tvae mib vae --sizes 64 paper monet genesis mpp-monet 100 pair \
+    --device cuda --rounds 1 --steps 50 --json "$results/steps.json" \
+    --sides handwritten "Pyro's SVI" "fp32 traced" "fp32 captured" "bf16 captured"
+part compiled 60 "$python" -m benchmarks vae graph-vae --sizes 64 --device cuda --rounds 1 --steps 50 --json "$results/compiled.json" \
     --sides handwritten "handwritten, compiled" "fp32 compiled"
 data=${PYZOO_DATA:-}
 # Images that are not at hand are replaced by scikit-learn's, and say so in the folder's name.
 if [ -n "$data" ] && [ -e "$data/MNIST" ]; then run=graph-vae preset="--preset paper"
 else run=graph-vae-digits preset="--preset digits --steps 100000"; fi
-part training 140 "$environment/bin/pyzoo" train graph-vae $preset --device cuda --engine captured --no-progress --no-evaluate \
+part training 120 "$environment/bin/pyzoo" train graph-vae $preset --device cuda --engine captured --no-progress --no-evaluate \
     --no-figures --out "$results/$run"
 rm -rf "$environment" "$results/$run/checkpoints"

@@ -157,8 +157,8 @@ def peak(dtype: str, device: str = "cpu") -> dict[str, float]:
 
 def rounds(
     case: str, size: str, sides: Sequence[str], count: int, most: int, device: str = "cpu", numpyro: str | None = None
-) -> dict[str, list[dict[str, Any]]]:
-    """The measurements of each side, one for each round.
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """The measurements of each side, one for each round; and of each side that failed, why. Those are not measured further.
 
     Args:
         case: name of the case.
@@ -170,6 +170,7 @@ def rounds(
         numpyro: a Python with numpyro and jax, to measure its program too where there is one.
     """
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    errors: list[str] = []
     commands = {side: [sys.executable, "-m", "benchmarks", "--one", case, size, side, str(most), device] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         if numpyro and case in IN_NUMPYRO:
@@ -178,12 +179,14 @@ def rounds(
             steps = write_case(case, size, file)
             commands["NumPyro, jitted"] = [numpyro, "-m", "benchmarks.with_numpyro", case, str(file), str(min(most, steps))]
         for _ in range(count):
-            for side, command in commands.items():
+            for side, command in list(commands.items()):
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
-                    raise RuntimeError(f"{case} {size}, {side}: {done.stderr.strip()[-2000:]}")
-                found[side].append(json.loads(done.stdout.splitlines()[-1]))
-    return {side: rows for side, rows in found.items() if all(rows)}
+                    errors.append(f"{case} {size}, {side}: {done.stderr.strip()[-2000:]}")
+                    del commands[side], found[side]
+                else:
+                    found[side].append(json.loads(done.stdout.splitlines()[-1]))
+    return {side: rows for side, rows in found.items() if all(rows)}, errors
 
 
 def write_case(case: str, size: str, path: Path) -> int:

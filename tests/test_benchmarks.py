@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import __main__, plot, scaling
 from benchmarks.cases import CASES
-from benchmarks.rounds import IN_NUMPYRO, measure, medians, peak, write_case
+from benchmarks.rounds import IN_NUMPYRO, measure, medians, peak, rounds, write_case
 from benchmarks.scaling import GROWTHS, SIDES, measured
 from pyzoo.infer import NegativeELBO
 
@@ -128,3 +128,11 @@ def test_the_command(tmp_path):
     assert kept["cases"]["vae 64"].keys() == {"handwritten"}
     assert "unknown case vea; there are vae" in run("vea").stderr
     assert "unknown size 65 of vae; there are 64, 256" in run("vae", "--sizes", "65").stderr
+
+
+def test_a_side_that_fails_is_told_and_the_others_are_measured():
+    found, errors = rounds("vae", "64", ["handwritten", "by magic, twice"], count=2, most=1)
+    assert [len(rows) for rows in found.values()] == [2]
+    assert found.keys() == {"handwritten"}
+    [error] = errors
+    assert error.startswith("vae 64, by magic, twice: ")
