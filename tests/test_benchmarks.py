@@ -136,3 +136,13 @@ def test_a_side_that_fails_is_told_and_the_others_are_measured():
     assert found.keys() == {"handwritten"}
     [error] = errors
     assert error.startswith("vae 64, by magic, twice: ")
+
+
+@pytest.mark.parametrize("size", ["monet-small", "genesis-small", "mpp-monet-small", "mpp-genesis-small"])
+def test_slots_by_hand_are_the_program(size):
+    torch.manual_seed(0)
+    case = importlib.import_module(CASES["slots"]).make(size, torch.device("cpu"))
+    loss = NegativeELBO(case.model, case.guide)
+    with torch.no_grad():
+        found = torch.stack([torch.stack([loss(**case.batch)[0], case.by_hand()]) for _ in range(4)]).mean(0)
+    assert found[0].item() == pytest.approx(found[1].item(), rel=0.03)  # each draws noise of its own
