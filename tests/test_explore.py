@@ -11,9 +11,11 @@ from browser import CHROMIUM, opened
 from gradio_client import Client, handle_file
 from PIL import Image
 
+import pyzoo
 from pyzoo import cli
 from pyzoo.errors import UsageError
 from pyzoo.explore import HOST, explore, free_port, page
+from pyzoo.trained import trained
 from pyzoo.training import Run
 from tiny import graph, structure
 
@@ -97,6 +99,31 @@ def test_the_picture_follows_the_keyboard_in_a_browser(served, tmp_path):
         page.run("document.querySelectorAll('input[type=range]')[1].focus()")
         page.press("ArrowRight")
         page.wait(f"{picture}.src != {shown!r}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("name", [name for name in trained() if name not in ("mib-ood", "mib-structure")])
+def test_each_model_has_a_page_whose_picture_moves(name, tmp_path):
+    """Its first slider does, by the keyboard."""
+    model, said = pyzoo.load(name), []
+    try:
+        app = explore(model, browser=False, wait=False, say=said.append)
+    except UsageError as error:
+        if "PYZOO_DATA" in str(error):
+            pytest.skip(str(error))
+        raise
+    picture = "[...document.querySelectorAll('img[alt]')].find(image => image.offsetParent && image.alt)"
+    slider = "[...document.querySelectorAll('input[type=range]')].find(slider => slider.offsetParent)"
+    try:
+        with opened(said[0].split()[0], tmp_path) as page:
+            shown = page.wait(f"{picture}?.src")
+            page.wait(f"{slider} != null")
+            page.run(f"{slider}.focus()")
+            page.press("ArrowRight")
+            page.wait(f"{picture}.src != {shown!r}")
+    finally:
+        app.close()
 
 
 def test_a_proxy_does_not_hide_the_page(model, monkeypatch):
