@@ -127,6 +127,7 @@ for logit in (-4.0, 0.0, 4.0):
 # labor: each frequency varies in features of its own. z's weight starts at 5, so that what belongs to a part goes
 # into w and not into z. And the guide gives w relative to the model's prior: with `relative_guide` its networks say how
 # far w is from the mean of p(w | l), in standard deviations, so that the likelihood trains the prior along with the guide.
+# (The printed losses go up and down, since a batch has curves of one, two or three parts.)
 
 
 # %%
@@ -180,9 +181,11 @@ show(figure, OUT / "2_composition.png")
 # ## 6. Taking a curve apart
 #
 # Infer w from a curve, keep some parts, decode. Means first, then samples. A sampled part carries noise that another
-# part's noise cancels; leave that other part out and the noise is laid bare. (It is small here: section 7
-# prints how much R2 it costs, which is as much with independent normals.) That the noise of all parts cancels in their sum
-# is what the correlation is for. So for taking things apart use means, and for asking how certain they are, samples.
+# part's noise cancels; where that other part is left out, the noise stays. (It is too small to be seen here: the samples of
+# all parts spread as much as those of some. Section 7 prints how much R2 it costs, which is as much with independent normals.)
+# That the noise of all parts cancels in their sum is what the correlation is for. So for taking things apart use means, and
+# for asking how certain they are, samples. Not all comes out clean: here the curve of frequencies 3 and 4 has a dip near
+# t = 100 that the true one lacks.
 
 
 # %%

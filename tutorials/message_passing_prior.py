@@ -107,8 +107,8 @@ for step in range(STEPS):
 # %% [markdown]
 # ## 4. What is missing, from the rest
 #
-# Each component in turn is taken away, and filled in from the other three. R2 is 1 where it comes back exactly, and 0 where its
-# mean would do as well.
+# Each component in turn is taken away, and filled in from the other three. R2, of all four numbers of a component, is 1 where it
+# comes back exactly, and 0 where its mean would do as well. The picture shows the second number of each.
 
 
 # %%

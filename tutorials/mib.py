@@ -99,7 +99,8 @@ print(from_digit)
 # by zero. An upper and a lower bound make the whole an upper bound, and the penalty says so. Both penalties push z towards
 # what *either* view determines, the class; section 5 shows how far they get.
 #
-# One more target. Nothing so far keeps the class out of u. Let z and u be independent:
+# One more target. Nothing so far keeps the class out of u. In this target there is no arrow between z and u, and every other
+# one is allowed, so that only their information, I(u; z), is charged:
 
 # %%
 train, test = load_pairs("digits-label", "train"), load_pairs("digits-label", "test")
@@ -172,8 +173,9 @@ for name, each in {"no penalties": plain, "both on z": both, "all three": pair}.
 # %% [markdown]
 # Without penalties z is always inferred from both views together, and nothing has trained inference from one of them
 # alone. The two penalties on z do; and when u is independent of z as well, nearly every digit is of its label's class,
-# whatever u it is drawn with. In the pictures each row begins with a label, followed by eight digits drawn given it, each
-# with another u.
+# by the classifier. In the first picture each row begins with a label, followed by eight digits drawn given it, each with
+# a z and a u of its own. In the second each row begins with a digit, followed by eight labels drawn given it, with the
+# probability that the model gives to each. (One of the digits, the 5, is taken for a 9 or a 3.)
 
 # %%
 first = [(test.labels == label).nonzero()[0].item() for label in range(10)]
@@ -194,8 +196,10 @@ show(exchange(pair, "digit", views["digit"][:8]), OUT / "4_exchange.png")
 # %% [markdown]
 # The recipe `mib-multimodal` also charges for the digit as it is decoded from a z that was inferred from the label
 # alone (`crossed_cost`): only u can tell the hand then. A model that it has trained comes with the package. Along its
-# rows the class stays, as z has it (here it takes the 5 for a 9), while slant and stroke follow the column.
-# `u_changes_style` says by how much: 1 is the difference between two digits of one class as it draws them, 0 none.
+# rows the class stays, as z has it (here it takes the 5 for a 9), while slant and stroke follow the column, but in the
+# third, whose u makes some digits smudges. `z_keeps_class` is the share of such exchanges after which the classifier still
+# sees the class of the row, and `u_changes_style` says how much the column changes: 1 is the difference between two digits
+# of one class as the model draws them, 0 none.
 
 # %%
 charged = pyzoo.load("mib-digits")

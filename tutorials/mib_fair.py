@@ -102,10 +102,10 @@ def penalty(weight):
 print(penalty(20.0))
 
 # %% [markdown]
-# ## 3. Training, without the target
+# ## 3. Training, without the outcome
 #
-# The target is not among the views: it is not known what the representation will be used for. The group's likelihood has a
-# large weight, so that z cannot become independent of u_x by forgetting the group.
+# The outcome y is not among the views: the representation is trained without knowing what it will be used for. The group's
+# likelihood has a large weight, so that z cannot become independent of u_x by forgetting the group.
 
 # %%
 source = TableSource(train, seed=0)

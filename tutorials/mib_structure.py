@@ -76,10 +76,11 @@ print("a draw of the first rows of M^p:", model.mask()[:2].tolist())
 # ## 3. Two losses, in turns
 #
 # The distributions minimize the negative ELBO. The structure minimizes the same, plus a price for each edge. But there is a
-# catch: two normal latents can be turned into each other. Turned, they explain the views as well, only with more edges, and no
-# single edge of these can be left out. A price on edges does not see how to turn back. The noise of the drawn masks does, a
-# little; and for a while the distributions also pay for the *effective number of parents* of each view, which falls smoothly as
-# the latents turn. Only then are edges learned.
+# catch: two normal latents can be rotated into each other. Rotated, they explain the views as well, only with more edges.
+# Leaving out any single one of these edges makes the views worse, so that a price on edges does not find the way back. The
+# noise of the drawn masks does, a little; and the distributions also pay for the *effective number of parents* of each view,
+# which falls smoothly as the latents rotate back. Edges are learned in the second half of the steps, and soon
+# that price falls to a tenth.
 
 # %%
 elbo = NegativeELBO(model, guide)

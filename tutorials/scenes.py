@@ -45,7 +45,8 @@ OUT.mkdir(exist_ok=True)
 # ## 1. Scenes
 #
 # Tetrominoes, two in an image, made as they are needed. A relation is planted in them: the second piece stands where the mirror
-# image of the first one would. With each image comes the truth, which piece one sees at each pixel. It is only for measuring:
+# image of the first one would. The first is red, yellow or green, the second cyan, blue or magenta, so that it can be told which
+# is which. With each image comes the truth, which piece one sees at each pixel. It is only for measuring:
 # training never sees it.
 
 # %%
@@ -137,7 +138,8 @@ model, guide = train(model, guide)
 # %% [markdown]
 # ## 4. Taken apart
 #
-# Each column is a scene. Below it are its reconstruction, the slot that has most of each pixel, and what each slot shows.
+# Each column is a scene. Below it are its reconstruction, the slot that has most of each pixel, in a color for each slot, and
+# what each slot shows.
 
 # %%
 decomposed = decompose(model, guide, x)
@@ -148,9 +150,9 @@ show(decomposition(x[:8], decomposed.of(torch.arange(8))), OUT / "2_taken_apart.
 #
 # A scene is now a list of slots, and one can edit it. To remove a piece, give its pixels to the background. To put one back
 # without its own slot, impute its latent: the scene's latent z_0 is inferred from the other slots, and tells where a piece is
-# missing. What the slot looks like then, by the decoder's own mask, is laid over the rest. What relates to nothing, its shape,
-# is the prior's mean, so that one gets a blur. (The other slots' encoder has seen the whole image: `relation_r2` with a guide
-# asks what is left where the piece was painted over first.)
+# missing. What the slot looks like then, by the decoder's own mask, is laid over the rest. What relates to nothing, its shape
+# and which of the three colors it has, is the prior's mean, so that one gets a blur, of another color at times. (The other
+# slots' encoder has seen the whole image: `relation_r2` with a guide asks what is left where the piece was painted over first.)
 
 # %%
 numbers = torch.arange(3)
@@ -175,7 +177,8 @@ show(edited, OUT / "3_edited.png")
 # ## 6. What slots know of each other
 #
 # Take a slot away, and have the prior impute its latent from the others. Can one read from that where its piece was? 1 would be
-# perfectly, 0 not at all. A MONet, whose slots are independent, imputes the same everywhere, and gets at most 0.
+# perfectly, 0 not at all. A MONet, whose slots are independent, imputes the same everywhere, and gets at most 0. (The others were
+# encoded with the piece in sight; see section 5.)
 
 # %%
 print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, decomposed, scenes, 'place'):.2f}")
@@ -184,9 +187,9 @@ print(f"R2 of the place of a piece whose slot is imputed: {relation_r2(model, de
 # ## 7. Change one thing: balance
 #
 # The same model with `mask_balance=1`, as MONet has it, for half as many steps. Compare the columns that are printed, and the
-# picture with that of section 4: pieces are told apart later, but as well in the end, and with a balance of 10 separation even
-# falls a little again as training goes on. Where pieces share colors the balance decides more
-# (docs/results/message-passing-prior.md).
+# picture with that of section 4: pieces are told apart later, but as well in the end by the numbers, though one of the scenes
+# in the picture has a piece in two slots; and with a balance of 10 separation even falls a little again as training goes on.
+# Where pieces share colors the balance decides more (docs/results/message-passing-prior.md).
 
 # %%
 plain = train(*pair(mask_balance=1.0), steps=max(1, STEPS // 2))
