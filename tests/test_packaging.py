@@ -113,3 +113,4 @@ def test_the_version_is_the_same_everywhere():
     version = config()["metadata"]["version"]
     assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version
     assert re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+    assert re.search(r"^  version = {(.*)},$", (ROOT / "README.md").read_text(), re.MULTILINE)[1] == version

@@ -83,6 +83,7 @@ def test_the_objective_is_eq_18(at_mean, labeled, alpha):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_leaves_parameters_without_a_gradient(tmp_path):
     fields = {"dist_weight": 0.0, "sufficient_weight": 0.0, "steps": 2, "sharpen": False, "batch_size": 12}
     command = ["train", "mib-ood", *flags({**tiny("mib-ood"), **fields}), "--device", "cpu", "--devices", "2", "--no-figures"]

@@ -429,7 +429,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("objectives", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_processes_take_the_steps_of_one(tmp_path, objectives):
     """Also with two objectives that share their parameters, and move some each."""
     script = tmp_path / "script.py"
