@@ -48,7 +48,7 @@ toc_object_entries = False
 napoleon_use_ivar = True  # fields of a named tuple are described once
 
 # Pages of the repository that the site has too, and papers of the files in models/ and guides/.
-PAGES = {"start": "README.md", "results": "RESULTS.md", "changelog": "CHANGELOG.md"}
+PAGES = {"start": "README.md", "results": "RESULTS.md", "changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md"}
 PAPERS = {"compvae": "compvae", "graph_vae": "graph-vae", "tvae": "tvae", "mib": "mib", "monet": "slots", "genesis": "slots"}
 
 
