@@ -17,8 +17,8 @@ class SlotPieces:
     """What each slot shows.
 
     Args:
-        colors: mean color of all pixels, each weighted by the slot's mask, (scenes, slots, channels).
-        places: their center, weighted likewise, (scenes, slots, 2), down and right, from 0 to 1.
+        colors: mean color of the image, weighted by the slot's mask, (scenes, slots, channels).
+        places: center of the mask, (scenes, slots, 2), down and right, from 0 to 1.
         sizes: share of the image's pixels that each slot has most of, (scenes, slots).
         present: which slots have a piece, (scenes, slots), boolean; never the slot with most pixels, which is the background.
     """
@@ -48,6 +48,7 @@ def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -
     """
     require_masks(masks)
     require_floating(components, "components")
+    pixels = pixels_of_slots(masks).sum((2, 3))
     kind = torch.promote_types(masks.dtype, torch.float32)  # half precision can't count an image's pixels
     masks, components = masks.to(kind), components.to(kind)
     scenes, slots, height, width = masks.shape
@@ -57,7 +58,6 @@ def pieces_of_slots(masks: Tensor, components: Tensor, smallest: float = 0.01) -
     colors = (weights.unsqueeze(2) * components).sum((3, 4))
     down, right = ((torch.arange(size, device=masks.device) + 0.5) / size for size in (height, width))
     places = torch.stack([(weights.sum(3) * down).sum(2), (weights.sum(2) * right).sum(2)], -1)
-    pixels = pixels_of_slots(masks).sum((2, 3))
     present = pixels >= max(1.0, smallest * height * width)
     sizes = pixels.to(kind) / (height * width)
     return SlotPieces(colors, places, sizes, present.scatter(1, pixels.argmax(1, keepdim=True), False))
@@ -69,7 +69,7 @@ def pieces_distance(found: SlotPieces, true: SlotPieces) -> float:
     It is the mean of four Wasserstein-1 distances: between the numbers of pieces in a scene, as a share of the true mean number;
     between the pieces' sizes, as a share of the true mean size; between their colors, the mean over channels; and between their
     places, the mean over down and right. Each statistic is compared by itself, so that relations among pieces do not count.
-    nan if there is no piece in any of the scenes.
+    1 if none of the scenes that are asked has a piece, and nan if no true one has.
 
     Args:
         found: what slots show of the scenes, such as those that a model has drawn.
@@ -89,8 +89,10 @@ def pieces_distance(found: SlotPieces, true: SlotPieces) -> float:
     require_kind(found, "found", SlotPieces)
     require_kind(true, "true", SlotPieces)
     require_shape(found.colors, "colors", ("scenes", "slots", true.colors.shape[-1]))
-    if not (found.present.any() and true.present.any()):
+    if not true.present.any():
         return float("nan")
+    if not found.present.any():
+        return 1.0
 
     def statistics(pieces: SlotPieces) -> list[Tensor]:
         """Those of scenes, then those of their pieces, each in columns of its own."""

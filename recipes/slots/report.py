@@ -143,7 +143,7 @@ def _true_pieces(x: Tensor, segments: Tensor) -> SlotPieces:
 
     Args:
         x: images, (images, channels, height, width).
-        segments: the piece at each pixel, (images, height, width), int64; 0 is the background.
+        segments: the piece at each pixel, (images, height, width), integers; 0 is the background.
     """
-    masks = one_hot(segments).movedim(-1, 1).to(x)
+    masks = one_hot(segments.long()).movedim(-1, 1).to(x)
     return pieces_of_slots(masks, x.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1))

@@ -55,6 +55,17 @@ def test_slots_show_the_colors_and_places_of_their_pieces():
     assert (pieces.places[rows, slot_of] - scenes.places).abs().max() < 0.08  # center of mass and of the box around it
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_masks_in_half_precision_are_masks(kind):
+    masks, components = (
+        torch.rand(2, 4, 16, 16, generator=generator()).softmax(1),
+        torch.rand(2, 4, 3, 16, 16, generator=generator()),
+    )
+    pieces, expected = pieces_of_slots(masks.to(kind), components.to(kind)), pieces_of_slots(masks, components)
+    torch.testing.assert_close(pieces.colors, expected.colors, rtol=0.02, atol=0.02)
+    assert pieces.colors.dtype == torch.float32
+
+
 def test_a_slot_with_two_pieces_shows_none_and_halves_show_none():
     segments = torch.tensor([[[0, 0, 1, 1, 2, 2]]])
     both = one_hot(torch.tensor([[[0, 0, 1, 1, 1, 1]]]), 3).movedim(-1, 1).float()
@@ -89,7 +100,9 @@ def test_scenes_of_one_kind_are_near_each_other_and_others_are_as_far_as_they_we
     fewer = dataclasses.replace(true, present=true.present & false_once(true.present))
     number = true.present.sum().item()
     assert pieces_distance(fewer, true) == pytest.approx((500 / number) / 4, abs=0.02)
-    assert math.isnan(pieces_distance(dataclasses.replace(true, present=torch.zeros_like(true.present)), true))
+    nothing = dataclasses.replace(true, present=torch.zeros_like(true.present))
+    assert pieces_distance(nothing, true) == 1
+    assert math.isnan(pieces_distance(true, nothing))
 
 
 def false_once(present):
