@@ -10,7 +10,6 @@ color, or the place, of each piece is then a function of the first one's.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -19,13 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pyzoo.checks import as_device, require_count, require_kind, require_number, require_shape, require_tensor
+from pyzoo.checks import as_device, require_count, require_kind, require_number
 from pyzoo.errors import UsageError
-from pyzoo.evaluation import SlotPieces
 from pyzoo.random import derive_seed, seeded
 from pyzoo.settings import AtLeast
 
-__all__ = ["COLORS", "Relation", "SceneSource", "Scenes", "are_related", "has_relation", "sprites", "tetrominoes"]
+__all__ = ["COLORS", "Relation", "SceneSource", "Scenes", "has_relation", "sprites", "tetrominoes"]
 
 Relation = Literal["none", "color", "place"]
 """What of each piece follows from the first: nothing; its color, one further along :data:`COLORS` for each piece; or its place,
@@ -372,53 +370,3 @@ def has_relation(scenes: Scenes, relation: Relation, tolerance: float = 0.05) ->
         expected = _mirrored(scenes.places[:, :1], scenes.places.shape[1])
         holds = (scenes.places - expected).abs().amax(-1) <= tolerance
     return (holds | ~scenes.present).all(1)
-
-
-def are_related(
-    pieces: SlotPieces, relation: Relation, num_pieces: int, fewest_pieces: int | None = None, tolerance: float = 0.1
-) -> Tensor:
-    """Whether the pieces of each scene, in any order, are related as :func:`has_relation` says, (scenes,).
-
-    A scene with another number of pieces is not: this is what generated scenes are asked.
-
-    Args:
-        pieces: as :func:`pyzoo.evaluation.pieces_of_slots` measures them.
-        relation: "color" or "place".
-        num_pieces: the number of pieces, or the most that there may be.
-        fewest_pieces: the fewest that there may be; by default as many as the most.
-        tolerance: what colors and places may be off.
-
-    Raises:
-        ValueError: a number or the relation is none of these, or there are fewer slots.
-
-    Example:
-        >>> colors = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])  # black, yellow, red
-        >>> pieces = SlotPieces(colors, torch.rand(1, 3, 2), torch.rand(1, 3), torch.tensor([[False, True, True]]))
-        >>> are_related(pieces, "color", num_pieces=2).tolist()  # yellow follows red
-        [True]
-    """
-    require_kind(pieces, "pieces", SlotPieces)
-    require_tensor(pieces.present, "present")
-    if pieces.present.dtype != torch.bool:
-        raise ValueError(f"present must be boolean, got {pieces.present.dtype}.")
-    require_shape(pieces.present, "present", ("scenes", "slots"))
-    require_shape(pieces.colors, "colors", (*pieces.present.shape, COLORS.shape[1]))
-    require_shape(pieces.places, "places", (*pieces.present.shape, 2))
-    require_count(num_pieces, "num_pieces")
-    fewest_pieces = num_pieces if fewest_pieces is None else fewest_pieces
-    require_count(fewest_pieces, "fewest_pieces")
-    require_number(tolerance, "tolerance", AtLeast(0))
-    scenes, slots = pieces.present.shape
-    if not fewest_pieces <= num_pieces <= slots:
-        numbers = f"{fewest_pieces} and {num_pieces}"
-        raise ValueError(f"fewest_pieces and num_pieces must be in this order and at most {slots}, the slots, got {numbers}.")
-    counts = pieces.present.sum(1)
-    present, first = pieces.present.sort(dim=1, descending=True, stable=True)  # the slots with pieces, in any order of theirs
-    colors, places = (each.take_along_dim(first.unsqueeze(-1), 1) for each in (pieces.colors, pieces.places))
-    found = torch.zeros(scenes, dtype=torch.bool, device=counts.device)
-    nothing = counts.new_zeros(scenes, 0, 0)  # what scenes look like is not asked
-    for number in range(fewest_pieces, num_pieces + 1):
-        for order in itertools.permutations(range(number)):
-            scene = Scenes(nothing, nothing, colors[:, order], places[:, order], nothing, present[:, order])
-            found |= (counts == number) & has_relation(scene, relation, tolerance)
-    return found

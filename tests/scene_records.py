@@ -1,9 +1,10 @@
-"""Files of scenes as DeepMind's multi-object datasets have them, written byte by byte as they are described."""
+"""Files of scenes as DeepMind's multi-object datasets have them, written byte by byte as they are described; and true masks."""
 
 import gzip
 import struct
 
 import numpy as np
+import torch
 from torch.nn.functional import one_hot
 
 
@@ -45,3 +46,12 @@ def records_of(scenes, entities, entities_last=False):
 
 def write_scenes(path, scenes, entities):
     return write(path, records_of(scenes, entities))
+
+
+def true_masks(scenes, slots):
+    """Masks and components as they truly are, slots in an order drawn for each scene."""
+    masks = one_hot(scenes.segments, slots).movedim(-1, 1).float()
+    order = torch.rand(len(scenes), slots, generator=torch.Generator().manual_seed(1)).argsort(1)
+    masks = masks.gather(1, order[..., None, None].expand_as(masks))
+    components = (scenes.images / 255).unsqueeze(1) * masks.unsqueeze(2)
+    return masks, components, order

@@ -1,18 +1,29 @@
 """What a model knows of how the slots of a scene are related: a slot imputed from the others, and a slot swapped."""
 
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from pyzoo.checks import as_indices, require_shape
-from pyzoo.data.scenes import Relation, Scenes, are_related
-from pyzoo.evaluation import match_slots, pixels_of_slots
+from pyzoo.checks import as_indices, require_count, require_kind, require_number, require_shape, require_tensor
+from pyzoo.data.scenes import COLORS, Relation, Scenes, has_relation
+from pyzoo.evaluation import SlotPieces, match_slots, pixels_of_slots
 from pyzoo.infer import evaluating
 from pyzoo.recipes.slots.decomposition import Decomposition, put_together
+from pyzoo.settings import AtLeast
 
-__all__ = ["impute_slots", "related_after_swap", "relation_r2", "share_related", "share_shown", "swap_slots"]
+__all__ = [
+    "are_related",
+    "impute_slots",
+    "related_after_swap",
+    "related_by_chance",
+    "relation_r2",
+    "share_related",
+    "share_shown",
+    "swap_slots",
+]
 
 FEWEST_SCENES = 20
 """Scenes in which a slot shows a piece, for what it shows to be read from its latent."""
@@ -209,8 +220,73 @@ def related_after_swap(model: Any, decomposed: Decomposition, scenes: Scenes, re
 
 def share_related(decomposed: Decomposition, relation: Relation, like: Scenes) -> float:
     """Share of scenes whose pieces are related, and as many as scenes of a kind have."""
+    return _share_related(decomposed.pieces, relation, like)
+
+
+def related_by_chance(decomposed: Decomposition, relation: Relation, like: Scenes) -> float:
+    """The same where each slot is another scene's: what pieces that are drawn independently of each other would have."""
+    pieces = decomposed.pieces
+
+    def apart(values: Tensor) -> Tensor:
+        return torch.stack([slot.roll(number, 0) for number, slot in enumerate(values.unbind(1))], 1)
+
+    apart_pieces = SlotPieces(*map(apart, (pieces.colors, pieces.places, pieces.sizes, pieces.present)))
+    return _share_related(apart_pieces, relation, like)
+
+
+def _share_related(pieces: SlotPieces, relation: Relation, like: Scenes) -> float:
     numbers = like.present.sum(1)
-    return are_related(decomposed.pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
+    return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
+
+
+def are_related(
+    pieces: SlotPieces, relation: Relation, num_pieces: int, fewest_pieces: int | None = None, tolerance: float = 0.1
+) -> Tensor:
+    """Whether the pieces of each scene, in any order, are related as :func:`pyzoo.data.scenes.has_relation` says, (scenes,).
+
+    A scene with another number of pieces is not: this is what generated scenes are asked.
+
+    Args:
+        pieces: as :func:`pyzoo.evaluation.pieces_of_slots` measures them.
+        relation: "color" or "place".
+        num_pieces: the number of pieces, or the most that there may be.
+        fewest_pieces: the fewest that there may be; by default as many as the most.
+        tolerance: what colors and places may be off.
+
+    Raises:
+        ValueError: a number or the relation is none of these, or there are fewer slots.
+
+    Example:
+        >>> colors = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])  # black, yellow, red
+        >>> pieces = SlotPieces(colors, torch.rand(1, 3, 2), torch.rand(1, 3), torch.tensor([[False, True, True]]))
+        >>> are_related(pieces, "color", num_pieces=2).tolist()  # yellow follows red
+        [True]
+    """
+    require_kind(pieces, "pieces", SlotPieces)
+    require_tensor(pieces.present, "present")
+    if pieces.present.dtype != torch.bool:
+        raise ValueError(f"present must be boolean, got {pieces.present.dtype}.")
+    require_shape(pieces.present, "present", ("scenes", "slots"))
+    require_shape(pieces.colors, "colors", (*pieces.present.shape, COLORS.shape[1]))
+    require_shape(pieces.places, "places", (*pieces.present.shape, 2))
+    require_count(num_pieces, "num_pieces")
+    fewest_pieces = num_pieces if fewest_pieces is None else fewest_pieces
+    require_count(fewest_pieces, "fewest_pieces")
+    require_number(tolerance, "tolerance", AtLeast(0))
+    scenes, slots = pieces.present.shape
+    if not fewest_pieces <= num_pieces <= slots:
+        numbers = f"{fewest_pieces} and {num_pieces}"
+        raise ValueError(f"fewest_pieces and num_pieces must be in this order and at most {slots}, the slots, got {numbers}.")
+    counts = pieces.present.sum(1)
+    present, first = pieces.present.sort(dim=1, descending=True, stable=True)  # the slots with pieces, in any order of theirs
+    colors, places = (each.take_along_dim(first.unsqueeze(-1), 1) for each in (pieces.colors, pieces.places))
+    found = torch.zeros(scenes, dtype=torch.bool, device=counts.device)
+    nothing = counts.new_zeros(scenes, 0, 0)  # what scenes look like is not asked
+    for number in range(fewest_pieces, num_pieces + 1):
+        for order in itertools.permutations(range(number)):
+            scene = Scenes(nothing, nothing, colors[:, order], places[:, order], nothing, present[:, order])
+            found |= (counts == number) & has_relation(scene, relation, tolerance)
+    return found
 
 
 def _chosen(model: Any, decomposed: Decomposition, slots: Tensor) -> Tensor:

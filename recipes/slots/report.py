@@ -12,8 +12,10 @@
 - ``share_shown``: share of the pieces that have a slot of their own, of which ``relation_r2`` tells.
 - ``related_after_swap``: share of scenes whose pieces are related after a slot was exchanged for another scene's.
 - ``related_drawn``: share of drawn scenes whose pieces are related. Of the data that is all scenes of tetrominoes, and nine in
-  ten or more of sprites, which hide each other. By chance it is, of two pieces by place, one scene in fifteen; by color one in
-  three of two tetrominoes, one in six of three, and next to none of sprites.
+  ten or more of sprites, which hide each other.
+- ``related_drawn_by_chance``: the same where each slot is replaced by that of another drawn scene. A model that draws all pieces
+  at one place has as much as by chance, though many of its scenes are related. Of the data's scenes it is one in fifteen for two
+  pieces by place; by color one in three of two tetrominoes, one in six of three, and next to none of sprites.
 - ``drawn_distance``: how far the statistics of drawn scenes' pieces are from the data's, by the number of pieces and their sizes,
   colors and places (:func:`pyzoo.evaluation.pieces_distance`); 0 where they are the same.
 - ``nats_...``: terms of the negative ELBO, per image, without weights; ``test_elbo`` is minus their sum. In MONet and MPP^M the
@@ -47,7 +49,7 @@ from pyzoo.evaluation import (
 from pyzoo.random import derive_seed
 from pyzoo.recipes.images import ImageReport
 from pyzoo.recipes.slots.decomposition import CHUNK, Decomposition, decompose, draw_scenes
-from pyzoo.recipes.slots.probes import related_after_swap, relation_r2, share_related, share_shown
+from pyzoo.recipes.slots.probes import related_after_swap, related_by_chance, relation_r2, share_related, share_shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,6 +108,7 @@ class SlotsReport(ImageReport):
             found["related_after_swap"] = related_after_swap(model, decomposed, scenes, relation)
         if drawn is not None:
             found["related_drawn"] = share_related(drawn, relation, scenes)
+            found["related_drawn_by_chance"] = related_by_chance(drawn, relation, scenes)
         return found
 
     def drawn(self, count: int) -> Decomposition:

@@ -34,6 +34,7 @@ _COLUMNS = {
     "share_shown": "pieces shown, share",
     "related_after_swap": "related after a swap, share",
     "related_drawn": "related where drawn, share",
+    "related_drawn_by_chance": "the same by chance",
     "test_elbo": "ELBO, less the masks' divergence in MONet and MPP^M, nats",
 }
 

@@ -1,16 +1,28 @@
 """Probes of relations: on models that know the planted relation by construction, and on those that know none."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
+from scene_records import true_masks
 
-from pyzoo.data.scenes import COLORS, tetrominoes
+from pyzoo.data.scenes import COLORS, sprites, tetrominoes
 from pyzoo.distributions import MessagePassingPrior
+from pyzoo.evaluation import SlotPieces, pieces_of_slots
 from pyzoo.models.genesis import GenesisNetworks
 from pyzoo.models.monet import MONetNetworks, MPPMONetNetworks
 from pyzoo.recipes.slots.decomposition import decompose, draw_scenes, put_together
-from pyzoo.recipes.slots.probes import impute_slots, related_after_swap, relation_r2, share_related, share_shown, swap_slots
+from pyzoo.recipes.slots.probes import (
+    are_related,
+    impute_slots,
+    related_after_swap,
+    related_by_chance,
+    relation_r2,
+    share_related,
+    share_shown,
+    swap_slots,
+)
 
 
 class Knows(torch.nn.Module):
@@ -208,3 +220,49 @@ def test_odd_arguments_are_named():
         relation_r2(model, decomposed, tetrominoes(2, torch.Generator(), 16), "size")
     with pytest.raises(ValueError, match="size must be"):
         draw_scenes(model, 0)
+
+
+@pytest.mark.parametrize("draw", [tetrominoes, sprites])
+@pytest.mark.parametrize("relation", ["color", "place"])
+def test_true_masks_of_related_scenes_are_related(draw, relation):
+    scenes = draw(50, torch.Generator().manual_seed(0), 48, 3, relation=relation)
+    masks, components, _ = true_masks(scenes, 5)
+    pieces = pieces_of_slots(masks, components, smallest=0)
+    numbers = scenes.present.sum(1)
+    visible = torch.stack([(scenes.segments == k).flatten(1).any(1) for k in (1, 2, 3)], 1).sum(1) == numbers
+    found = are_related(pieces, relation, 3, 2)
+    if draw is sprites and relation == "place":  # the center of what another sprite covers in part is not the sprite's
+        assert found.double().mean() > 0.5
+    else:
+        assert found[visible].all()
+        assert visible.double().mean() > 0.8
+    plain = draw(200, torch.Generator().manual_seed(0), 48, 3)
+    masks, components, _ = true_masks(plain, 5)
+    assert are_related(pieces_of_slots(masks, components), relation, 3).double().mean() < 0.3  # one of six by chance, of colors
+
+
+def test_the_order_of_slots_does_not_matter_and_the_number_does():
+    colors = COLORS[[2, 0, 1]].unsqueeze(0)  # green, red, yellow: a row of the circle in another order
+    pieces = SlotPieces(colors, torch.zeros(1, 3, 2), torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool))
+    assert are_related(pieces, "color", 3)
+    assert not are_related(pieces, "color", 2)
+    assert are_related(pieces, "color", 3, 2)
+    wrong = SlotPieces(COLORS[[0, 1, 3]].unsqueeze(0), pieces.places, pieces.sizes, pieces.present)
+    assert not are_related(wrong, "color", 3)
+
+
+def test_odd_numbers_of_pieces_are_refused():
+    nothing = torch.zeros(2, 3)
+    pieces = SlotPieces(torch.zeros(2, 3, 3), torch.zeros(2, 3, 2), nothing, nothing.bool())
+    with pytest.raises(ValueError, match="at most 3, the slots, got 4 and 4"):
+        are_related(pieces, "color", 4)
+    with pytest.raises(ValueError, match="relation is 'color' or 'place', not 'shape'"):
+        are_related(pieces, "shape", 2)
+
+
+def test_independent_pieces_are_related_by_chance_only(scenes):
+    _, decomposed = knows(scenes, related=True)
+    assert share_related(decomposed, "color", scenes) == 1
+    assert related_by_chance(decomposed, "color", scenes) < 0.3  # one triple in six, in any order
+    center = dataclasses.replace(decomposed.pieces, places=torch.full((200, 4, 2), 0.5))  # its own mirror image
+    assert are_related(center, "place", 3).all()

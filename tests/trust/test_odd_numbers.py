@@ -388,9 +388,10 @@ def test_more_numbers_are_right():
 def test_more_arguments_are_named():
     from functools import partial
 
-    from pyzoo.data.scenes import Scenes, are_related, has_relation
+    from pyzoo.data.scenes import Scenes, has_relation
     from pyzoo.evaluation import SlotPieces, match_slots, posterior_means, reconstruct, site_terms
     from pyzoo.infer import log_likelihood
+    from pyzoo.recipes.slots.probes import are_related
     from pyzoo.training import Objective, Schedule, constant, linear
 
     adam, layer = partial(torch.optim.Adam, lr=1.0), torch.nn.Linear(1, 1)
