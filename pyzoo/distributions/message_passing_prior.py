@@ -115,7 +115,7 @@ class MessagePassingPrior(nn.Module):
             if not torch.allclose(rotations @ rotations.mT, torch.eye(dim).to(rotations), atol=1e-4):
                 raise ValueError("rotations must be orthogonal matrices: their inverses are their transposes.")
             left, _, right = torch.linalg.svd(rotations.detach().double())  # the nearest that is orthogonal to the last digit
-            rotations = (left @ right).to(torch.get_default_dtype())
+            rotations = left @ right  # of which components take as many digits as they have
         self.register_buffer("rotations", rotations)
         self.maps: nn.ModuleList = nn.ModuleList(
             InvertibleMap(dim, num_couplings, hidden_dims, coupling, batch_norm) for _ in range(num_components)
@@ -190,7 +190,7 @@ class MessagePassingPrior(nn.Module):
         return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
 
     def elbo(self, y: Tensor, present: Tensor | None = None) -> Tensor:
-        """A lower bound of log p(y) with one draw of h, differentiable, batch shape (appendix E.1).
+        """An estimate, from one draw of h, of a lower bound of log p(y); differentiable, batch shape (appendix E.1).
 
         Args:
             y: components, (..., K, dim); absent ones must be finite too, since all are scored.
@@ -204,7 +204,7 @@ class MessagePassingPrior(nn.Module):
         return self.components(h).log_prob(y) - torch.distributions.kl_divergence(q, self.latent(h.shape[:-1]))
 
     def log_prob(self, y: Tensor, num_particles: int = 100) -> Tensor:
-        """log p(y) by importance sampling, from below: exact as the number of particles grows; batch shape.
+        """log p(y) by importance sampling: in expectation from below, and exact as the number of particles grows; batch shape.
 
         Args:
             y: components, (..., K, dim).
@@ -268,7 +268,7 @@ def _require_event(value: Tensor, name: str, event_shape: tuple[int, ...]) -> No
 
 def _turned(rotations: Tensor, y: Tensor) -> Tensor:
     """Components, (..., K, dim), each times its matrix, (K, dim, dim); under autocast too in the components' precision."""
-    return (rotations * y.unsqueeze(-2)).sum(-1)
+    return (rotations.to(y.dtype) * y.unsqueeze(-2)).sum(-1)
 
 
 @torch.no_grad()

@@ -61,6 +61,8 @@ def decompose(model: Any, guide: Any, x: Tensor) -> Decomposition:
     """
     require_shape(x, "x", ("images", "channels", "height", "width"))
     require_floating(x, "x")
+    if not ((x >= 0) & (x <= 1)).all():
+        raise ValueError("x must be from 0 to 1 everywhere; images of bytes are divided by 255.")
     found = []
     latents = {f"z_m_{slot + 1}" for slot in range(model.num_slots)} | {"z", "z_c", "z_g"}
     with evaluating(model), evaluating(guide), AtMean(latents):
@@ -98,7 +100,13 @@ def put_together(model: Any, latents: Tensor, mask_latents: Tensor) -> Decomposi
         model: a MONet or a Genesis, with relations or without.
         latents: (images, slots, z_dim), as in :class:`Decomposition`.
         mask_latents: likewise.
+
+    Raises:
+        ValueError: they are those of another number of slots.
     """
+    require_shape(latents, "latents", ("images", model.num_slots, "z_dim"))
+    if mask_latents.shape[:2] != latents.shape[:2]:
+        raise ValueError(f"mask_latents must be those of {len(latents)} images and {model.num_slots} slots.")
     found = []
     with evaluating(model):
         for z, z_m in zip(latents.split(CHUNK), mask_latents.split(CHUNK), strict=True):

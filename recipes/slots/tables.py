@@ -43,8 +43,8 @@ def _scenes(relation: Relation, recipe: type[SlotsRecipe], preset: str) -> dict[
     """The fields of scenes with a relation.
 
     Of more than two pieces at mirrored places it is not said which slot is which. Where there is a piece fewer there is a slot
-    fewer: two slots with nothing else to show share one piece. Three quarters of a slot's latent are global: with half of it, its
-    place may be in the local part, which nothing relates.
+    fewer: two slots with nothing else to show share one piece. In MPP^M three quarters of a slot's latent are global: with half
+    of it, its place may be in the local part, which nothing relates.
     """
     if relation != "place":
         return {"relation": relation}
@@ -87,9 +87,9 @@ class MPPTable5(Table):
         mixed = [label for label in self.models if issubclass(_MODELS[label], GenesisRecipe)]
         self.require(self.likelihood == "mixture" or not mixed, "likelihood", f"mixture with {' and '.join(mixed)}")
         recipe = MONetRecipe() if self.data is None else MONetRecipe(data=self.data)
-        self.require(recipe.is_generated or set(self.relations) <= {"none"}, "relations", f"none with {self.data}")
         masked = f"{', '.join(SlotsRecipe.named_data)} or a file {SCENE_TYPE}: ARI and MSC compare slots with masks"
         self.require(recipe.is_generated or recipe.is_scene_file, "data", masked)
+        self.require(recipe.is_generated or set(self.relations) <= {"none"}, "relations", f"none with {self.data}")
 
     def rows(self) -> Sequence[Row]:
         rows = []

@@ -214,6 +214,14 @@ def test_planted_relations_are_found():
     assert weights[3] < 0.5 * weights[:3].min()
 
 
+def test_rotations_are_orthogonal_to_the_last_digit_of_any_precision():
+    torch.manual_seed(0)
+    prior = MessagePassingPrior(3, 4, rotations=torch.linalg.qr(torch.randn(3, 4, 4)).Q)
+    double = prior.double()
+    h = torch.randn(20, 4, dtype=torch.float64)
+    torch.testing.assert_close(double.encode(double.decode(h)), h.unsqueeze(1).expand(-1, 3, -1), rtol=0, atol=1e-12)
+
+
 def test_rotations_make_components_alike():
     torch.manual_seed(0)
     a = torch.randn(500, 3)

@@ -207,7 +207,8 @@ def test_odd_arguments_are_named():
     decomposed = decompose(model, networks.guide(model), torch.rand(2, 3, 16, 16))
     with pytest.raises(ValueError, match="model draws no scenes"):
         draw_scenes(model, 2)
-    for x in (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(0, 3, 16, 16), [0.5]):
+    bytes_as_floats, unknown = torch.full((2, 3, 16, 16), 255.0), torch.full((2, 3, 16, 16), math.nan)
+    for x in (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(0, 3, 16, 16), [0.5], bytes_as_floats, unknown):
         with pytest.raises(ValueError, match=r"^x must"):
             decompose(model, networks.guide(model), x)
     for probe in (impute_slots, swap_slots):
@@ -220,6 +221,8 @@ def test_odd_arguments_are_named():
         relation_r2(model, decomposed, tetrominoes(2, torch.Generator(), 16), "size")
     with pytest.raises(ValueError, match="size must be"):
         draw_scenes(model, 0)
+    with pytest.raises(ValueError, match="latents must be"):
+        put_together(model, torch.zeros(2, 4, 4), torch.zeros(2, 4, 0))
 
 
 @pytest.mark.parametrize("draw", [tetrominoes, sprites])

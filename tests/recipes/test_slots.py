@@ -169,8 +169,8 @@ def test_the_likelihood_of_the_table_is_that_of_monet():
 
 
 def test_relations_are_planted_in_generated_scenes_only():
-    with pytest.raises(UsageError, match=r"--relations must be none with mine\.npz"):
-        MPPTable5(data="mine.npz")
+    with pytest.raises(UsageError, match=r"--relations must be none with mine\.tfrecords"):
+        MPPTable5(data="mine.tfrecords")
 
 
 def test_a_single_image_to_train_on(tmp_path):
