@@ -2,8 +2,7 @@ r"""The guide of Genesis and of MPP^G: where each piece is, slot by slot, then w
 
 .. math:: q(z^m, z^c \mid x) = \prod_{k=1}^{K} q(z_k^m \mid x, z_{<k}^m)\, q(z_k^c \mid x, m_k)
 
-Source: as the model's. What infers z_k^c sees the image beside m_k, as in Ren et al.; in the code that Engelcke et al. published
-it is beside log m_k.
+Source: as the model's. What infers z_k^c sees the image beside m_k, as in Ren et al.
 """
 
 import itertools

@@ -17,13 +17,13 @@ Source: Engelcke, Kosiorek, Parker Jones and Posner (2020), "GENESIS: Generative
 Latent Representations"; Ren et al. (2023), supplement, sections B and C. How we read them:
 
 - Masks are decoded once, in the guide, which hands them on as the unscored point m.
-- The mixture is one for each pixel, joint over its channels, where the published code has one for each channel.
+- The mixture is one for each pixel, joint over its channels.
 - What infers and decodes masks has batch normalization, as in the paper. The encoder of what slots look like has the same gated
   layers with group normalization, where the paper has plain convolutions: with these, as with batch normalization, slots learn
   their colors later.
-- Networks have the paper's kinds of layers, and not its plan: the masks' halve the image in each layer down to a few pixels, and
-  double it by repeating pixels, where the published code halves it twice and has transposed convolutions; ReLU stands for ELU in
-  the components' decoder; and the priors' means are not kept within -1 and 1, nor their deviations near 1.
+- Networks have the paper's kinds of layers in an arrangement of ours: the masks' halve the image in each layer down to a few
+  pixels, and double it by repeating pixels; ReLU stands for ELU in the components' decoder; and the priors' means and deviations
+  have no bounds.
 - The supplement's other likelihood, eq. 12, is MONet's and MPP^M's alone: Genesis and MPP^G have the mixture.
 - In MPP^G the local part of z_k^c keeps Genesis's prior, and the global part has that of the supplement in its place.
 """

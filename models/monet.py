@@ -15,9 +15,10 @@ three.
 Source: Burgess et al. (2019), "MONet: Unsupervised Scene Decomposition and Representation"; Ren et al. (2023), "Learning Latent
 Structural Relations with Message Passing Prior", supplement, sections B, D and F, tables 8 and 9. How we read them:
 
-- Masks come from an attention network that sees x, in the guide; the site m is a point there, without a score, and here the masks
-  that the decoder makes. What ties these to those is the factor ``penalty/masks``, gamma KL of MONet.
-- The mixture is one for each pixel, joint over its channels, where public implementations have one for each channel.
+- There are two kinds of masks. Attention makes some in the guide, where the site m is a point without a score; the model reads
+  these where it scores an image. The decoder makes others, which the model draws with. The factor ``penalty/masks``, gamma KL of
+  MONet, ties the second to the first.
+- The mixture is one for each pixel, joint over its channels.
 - Eq. 12 of the supplement has another likelihood, each slot's own weighted by its mask, and masks that are Bernoulli in each
   slot, whose divergence has a weight of 1: ``likelihood`` is "mixture" or "weighted", the same for all rows of a table, and
   gamma is ``mask_weight`` with either. Drawn masks are shares that sum to 1 with either, too.

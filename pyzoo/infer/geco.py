@@ -24,9 +24,7 @@ class GECO(nn.Module):
     whose ``after_step`` is :meth:`update`; its numbers are buffers, which a checkpoint holds.
 
     Source: Rezende and Viola (2018), "Taming VAEs"; with beta at the KL as in Engelcke et al. (2020), "GENESIS". There beta is
-    not bounded by 1: here it is, so that the loss ends as the negative ELBO where all w_i are 1. In the code that Engelcke et al.
-    published beta moves ten times as fast while reconstructions are better than the goal, and on smaller images as many times
-    faster as they have fewer pixels than 64 x 64.
+    not bounded by 1: here it is, so that the loss ends as the negative ELBO where all w_i are 1.
 
     Args:
         loss: the negative ELBO; its KL weights w_i are multiplied by beta.

@@ -1,8 +1,8 @@
 """Training of MONet, Genesis, MPP^M and MPP^G on scenes of several pieces.
 
 Source: Burgess et al. (2019), appendix B; Engelcke et al. (2020); Ren et al. (2023), supplement. ``paper`` has their widths,
-steps and image sizes, and the weights of MONet and Genesis for the models with the message passing prior too. Burgess et al.
-train with RMSprop, here it is Adam.
+steps and image sizes. The weights of the terms are MONet's and Genesis's, also in MPP^M and MPP^G. Burgess et al. train with
+RMSprop, here it is Adam.
 """
 
 import dataclasses
