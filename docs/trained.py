@@ -271,6 +271,7 @@ MODELS = {
             **SEPARATION,
             **RELATION,
             "related_drawn": "share of drawn scenes whose pieces are at mirrored places",
+            "related_drawn_by_chance": "the same where each piece is another drawn scene's",
             **DRAWN,
         },
     ),
