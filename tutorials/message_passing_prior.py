@@ -154,6 +154,7 @@ show(figure, OUT / "2_drawn.png")
 #
 # Train with `learn=False, scale=1.0, posterior_scale=1.0, coupling="sigmoid"`, as the paper has it: then D counts as much as the
 # others. How well are A, B and C filled in? Then leave D out of the data. Or hide components while you train:
-# `prior.elbo(y, present)` infers h from some of them and scores all. Or turn round the sign of one number of A: the maps can't
+# `prior.elbo(y, present)` infers h from some of them and scores all. Where components are missing from your data,
+# `prior.elbo(y, observed=...)` leaves them out. Or turn round the sign of one number of A: the maps can't
 # follow, since couplings keep the orientation. They can with `rotations=procrustes_rotations(train)`, from
 # `pyzoo.distributions`.

@@ -189,19 +189,31 @@ class MessagePassingPrior(nn.Module):
         loc = (log_weights.softmax(-2) * messages).sum(-2)
         return dist.Normal(loc, self.log_posterior_scale.exp()).to_event(1)
 
-    def elbo(self, y: Tensor, present: Tensor | None = None) -> Tensor:
+    def elbo(self, y: Tensor, present: Tensor | None = None, observed: Tensor | None = None) -> Tensor:
         """An estimate, from one draw of h, of a lower bound of log p(y); differentiable, batch shape (appendix E.1).
 
         Args:
-            y: components, (..., K, dim); absent ones must be finite too, since all are scored.
-            present: which of them h is inferred from, boolean, (..., K); by default all. All are scored in any case: from a
-                subset this is a lower bound too, and asks of h what the subset tells of the others.
+            y: components, (..., K, dim).
+            present: which of them h is inferred from, boolean, (..., K); by default all. The others are scored too: from a subset
+                this is a lower bound as well, and asks of h what the subset tells of the others.
+            observed: which components there are, boolean, (..., K), at least one in each row; by default all. Others may be
+                anything: they are not scored, nothing is inferred from them, and this is a bound of log p of the observed ones.
+                So the prior is trained on rows of which some components are missing.
+
+        Raises:
+            ValueError: shapes do not fit, a row has nothing to infer h from, or what is scored is not finite.
         """
+        if observed is not None:
+            self._require_present(observed, y)
+            present = observed if present is None else observed & present
+            y = torch.where(observed.unsqueeze(-1), y, torch.zeros_like(y))
         q = self.posterior(y, present)
-        if present is not None:
-            require_finite(y=y)
+        require_finite(y=y)
         h = q.rsample()
-        return self.components(h).log_prob(y) - torch.distributions.kl_divergence(q, self.latent(h.shape[:-1]))
+        likelihood = self.components(h)
+        if observed is not None:
+            likelihood = likelihood.base_dist.mask(observed.unsqueeze(-1)).to_event(2)
+        return likelihood.log_prob(y) - torch.distributions.kl_divergence(q, self.latent(h.shape[:-1]))
 
     def log_prob(self, y: Tensor, num_particles: int = 100) -> Tensor:
         """log p(y) by importance sampling: in expectation from below, and exact as the number of particles grows; batch shape.

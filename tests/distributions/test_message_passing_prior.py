@@ -85,6 +85,33 @@ def test_the_elbo_lacks_the_divergence_of_the_posteriors(linear, present):
     assert abs(found.mean() - expected) < 5 * found.std() / math.sqrt(len(found))
 
 
+def test_what_is_missing_is_not_scored(linear):
+    """The ELBO of the observed components is that of their own marginal, whatever stands in the place of the others."""
+    y = exact(linear)[0].sample().unflatten(-1, (K, DIM))
+    observed = torch.tensor([True, False, True])
+    a, noise = (
+        loadings(linear).unflatten(0, (K, DIM))[observed].flatten(0, 1),
+        linear.log_scale.detach().exp()[observed].flatten() ** 2,
+    )
+    precision = torch.eye(DIM, dtype=torch.float64) + (a.T / noise) @ a
+    seen = y[observed].flatten()
+    marginal = MultivariateNormal(torch.zeros(2 * DIM, dtype=torch.float64), a @ a.T + noise.diag())
+    posterior = MultivariateNormal(torch.linalg.solve(precision, (a.T / noise) @ seen), precision_matrix=precision)
+    for present in (None, torch.tensor([False, True, True])):  # of which the second is not there
+        q = linear.posterior(y, observed if present is None else observed & present)
+        dense = MultivariateNormal(q.mean.detach(), q.variance.detach().diag())
+        expected = marginal.log_prob(seen) - kl_divergence(dense, posterior)
+        torch.manual_seed(0)
+        rows = torch.where(observed.unsqueeze(-1), y, torch.full_like(y, math.nan)).expand(100_000, -1, -1)
+        with torch.no_grad():
+            found = linear.elbo(rows, present, observed.expand(100_000, -1))
+        assert abs(found.mean() - expected) < 5 * found.std() / math.sqrt(len(found))
+    linear.elbo(rows[:3], observed=observed).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in linear.parameters() if parameter.grad is not None)
+    with pytest.raises(ValueError, match="present must have at least one"):
+        linear.elbo(y, torch.tensor([False, True, False]), observed)
+
+
 def test_the_density_on_the_surface_is_the_limit_of_small_noise(linear):
     with torch.no_grad():
         linear.log_scale.fill_(math.log(1e-5))
