@@ -215,28 +215,23 @@ def related_after_swap(model: Any, decomposed: Decomposition, scenes: Scenes, re
     chosen = ((shown_by >= 0) | ~scenes.present.to(shown_by.device)).all(1)
     if chosen.sum() < 2:
         return float("nan")
-    return share_related(swap_slots(model, decomposed.of(chosen), shown_by[chosen, 0]), relation, scenes)
+    return share_related(swap_slots(model, decomposed.of(chosen), shown_by[chosen, 0]).pieces, relation, scenes)
 
 
-def share_related(decomposed: Decomposition, relation: Relation, like: Scenes) -> float:
+def share_related(pieces: SlotPieces, relation: Relation, like: Scenes) -> float:
     """Share of scenes whose pieces are related, and as many as scenes of a kind have."""
-    return _share_related(decomposed.pieces, relation, like)
+    numbers = like.present.sum(1)
+    return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
 
 
-def related_by_chance(decomposed: Decomposition, relation: Relation, like: Scenes) -> float:
+def related_by_chance(pieces: SlotPieces, relation: Relation, like: Scenes) -> float:
     """The same where each slot is another scene's: what pieces that are drawn independently of each other would have."""
-    pieces = decomposed.pieces
 
     def apart(values: Tensor) -> Tensor:
         return torch.stack([slot.roll(number, 0) for number, slot in enumerate(values.unbind(1))], 1)
 
-    apart_pieces = SlotPieces(*map(apart, (pieces.colors, pieces.places, pieces.sizes, pieces.present)))
-    return _share_related(apart_pieces, relation, like)
-
-
-def _share_related(pieces: SlotPieces, relation: Relation, like: Scenes) -> float:
-    numbers = like.present.sum(1)
-    return are_related(pieces, relation, int(numbers.max()), int(numbers.min())).double().mean().item()
+    independent = SlotPieces(*map(apart, (pieces.colors, pieces.places, pieces.sizes, pieces.present)))
+    return share_related(independent, relation, like)
 
 
 def are_related(

@@ -86,18 +86,28 @@ class SlotsReport(ImageReport):
                     foreground_ari, decomposed._replace(masks=decomposed.masks.roll(-1, 0)), segments
                 )
             found["msc_fg"] = self._mean(mean_segmentation_covering, decomposed, segments)
-        drawn = self.drawn(len(x)) if self.pair.model.draws_scenes else None
-        if drawn is not None and segments is not None:
-            found["drawn_distance"] = pieces_distance(drawn.pieces, _true_pieces(x, segments.to(self.device)))
-        if self.recipe.relation != "none":
-            found |= self._relations(decomposed, drawn)
+            found |= self._of_pieces(decomposed, _true_pieces(x, segments.to(self.device)))
         found["reconstruction_mse"] = (decomposed.reconstructions - x).square().mean().item()
         terms = site_terms(*self.pair, {"x": x}, rows=CHUNK)
         found |= {f"nats_{name}": value for name, value in terms.items()}
-        found |= {"test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
-        return {name: value for name, value in found.items() if not math.isnan(value)}  # where slots show no pieces
+        return {**found, "test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
 
-    def _relations(self, decomposed: Decomposition, drawn: Decomposition | None) -> dict[str, float]:
+    def _of_pieces(self, decomposed: Decomposition, true: SlotPieces) -> dict[str, float]:
+        """What is measured of the pieces that are drawn, and of how pieces are related where they are.
+
+        Args:
+            decomposed: the scenes, taken apart.
+            true: their pieces.
+        """
+        model, relation, found = self.pair.model, self.recipe.relation, {}
+        drawn = self.drawn(len(decomposed.masks)).pieces if model.draws_scenes else None
+        if drawn is not None:
+            found["drawn_distance"] = pieces_distance(drawn, true)
+        if relation != "none":
+            found |= self._relations(decomposed, drawn)
+        return {name: value for name, value in found.items() if math.isfinite(value)}  # where slots show pieces
+
+    def _relations(self, decomposed: Decomposition, drawn: SlotPieces | None) -> dict[str, float]:
         model, scenes, relation = self.pair.model, self.recipe.measured_scenes, self.recipe.relation
         found: dict[str, float] = {}
         if relation == "color" or not model.has_mask_latents:

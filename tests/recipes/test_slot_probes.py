@@ -79,7 +79,7 @@ def following_masks(model):
 
 def test_who_knows_the_relation_imputes_and_follows(scenes):
     model, decomposed = knows(scenes, related=True)
-    assert share_related(decomposed, "color", scenes) == 1
+    assert share_related(decomposed.pieces, "color", scenes) == 1
     assert relation_r2(model, decomposed, scenes, "color") > 0.95
     following_masks(model)
     assert related_after_swap(model, decomposed, scenes, "color") == 1
@@ -265,7 +265,7 @@ def test_odd_numbers_of_pieces_are_refused():
 
 def test_independent_pieces_are_related_by_chance_only(scenes):
     _, decomposed = knows(scenes, related=True)
-    assert share_related(decomposed, "color", scenes) == 1
-    assert related_by_chance(decomposed, "color", scenes) < 0.3  # one triple in six, in any order
+    assert share_related(decomposed.pieces, "color", scenes) == 1
+    assert related_by_chance(decomposed.pieces, "color", scenes) < 0.3  # one triple in six, in any order
     center = dataclasses.replace(decomposed.pieces, places=torch.full((200, 4, 2), 0.5))  # its own mirror image
     assert are_related(center, "place", 3).all()
