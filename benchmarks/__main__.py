@@ -49,9 +49,9 @@ def parsed() -> argparse.Namespace:
         if case not in CASES:
             parser.error(f"unknown case {case}; there are {', '.join(CASES)}")
     arguments.cases = arguments.cases or list(CASES)
-    for size in arguments.sizes or ():
-        known = [one for case in arguments.cases for one in importlib.import_module(CASES[case]).SIZES]
-        if size not in known:
+    if arguments.sizes:  # cases are not imported otherwise: they would count as memory of the processes that are measured
+        known = [size for case in arguments.cases for size in importlib.import_module(CASES[case]).SIZES]
+        for size in set(arguments.sizes) - set(known):
             parser.error(f"unknown size {size} of {' and '.join(arguments.cases)}; there are {', '.join(dict.fromkeys(known))}")
     if arguments.quick:
         arguments.rounds, arguments.steps = 1, 2
@@ -95,13 +95,15 @@ def main() -> None:
     machine |= {"torch": torch.__version__, **{f"{name}, Gflop/s": round(value / 1e9) for name, value in peaks.items()}}
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     kept: dict[str, Any] = {"machine": machine, "cases": {}}
-    failed: list[str] = []
+    has_failed = False
     for case in arguments.cases:
         for size, what in sizes_of(case, arguments).items():
             found, errors = rounds(
                 case, size, arguments.sides, arguments.rounds, arguments.steps, arguments.device, arguments.numpyro
             )
-            failed += errors
+            for error in errors:
+                has_failed = True
+                print(error, file=sys.stderr, flush=True)
             if not found:
                 continue
             show(f"{case} {size}, {what}: medians of {arguments.rounds} rounds", found, peaks)
@@ -109,13 +111,11 @@ def main() -> None:
             if arguments.json:
                 with open(arguments.json, "w") as file:
                     json.dump(kept, file, indent=1)
-    for error in failed:
-        print(error, file=sys.stderr)
     if arguments.plot and kept["cases"]:
         from benchmarks.plot import figure  # which would count as memory of the processes that are measured
 
         figure(kept["cases"]).savefig(arguments.plot, dpi=150)
-    if failed:
+    if has_failed:
         sys.exit(1)
 
 
