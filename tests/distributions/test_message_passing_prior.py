@@ -89,10 +89,8 @@ def test_what_is_missing_is_not_scored(linear):
     """The ELBO of the observed components is that of their own marginal, whatever stands in the place of the others."""
     y = exact(linear)[0].sample().unflatten(-1, (K, DIM))
     observed = torch.tensor([True, False, True])
-    a, noise = (
-        loadings(linear).unflatten(0, (K, DIM))[observed].flatten(0, 1),
-        linear.log_scale.detach().exp()[observed].flatten() ** 2,
-    )
+    a = loadings(linear).unflatten(0, (K, DIM))[observed].flatten(0, 1)
+    noise = linear.log_scale.detach().exp()[observed].flatten() ** 2
     precision = torch.eye(DIM, dtype=torch.float64) + (a.T / noise) @ a
     seen = y[observed].flatten()
     marginal = MultivariateNormal(torch.zeros(2 * DIM, dtype=torch.float64), a @ a.T + noise.diag())

@@ -30,10 +30,8 @@ def test_slots_show_the_colors_and_places_of_their_pieces():
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_masks_in_half_precision_are_masks(kind):
-    masks, components = (
-        torch.rand(2, 4, 16, 16, generator=generator()).softmax(1),
-        torch.rand(2, 4, 3, 16, 16, generator=generator()),
-    )
+    masks = torch.rand(2, 4, 16, 16, generator=generator()).softmax(1)
+    components = torch.rand(2, 4, 3, 16, 16, generator=generator())
     pieces, expected = pieces_of_slots(masks.to(kind), components.to(kind)), pieces_of_slots(masks, components)
     torch.testing.assert_close(pieces.colors, expected.colors, rtol=0.02, atol=0.02)
     assert pieces.colors.dtype == torch.float32
