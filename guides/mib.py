@@ -28,8 +28,8 @@ from pyzoo.nn import Head, ImageCheck, ShapeCheck, he_initialized, scale_from_lo
 
 __all__ = ["Quotient", "StructuredGuide", "encoder", "view_guide"]
 
-Experts = Sequence[Mapping[str, tuple[Tensor, Tensor]]]
-"""For each view the means and standard deviations of its experts, (batch, features), by the latent's name."""
+Experts = Mapping[int, Mapping[str, tuple[Tensor, Tensor]]]
+"""By the view's place among the views, means and standard deviations of its experts, (batch, features), by the latent's name."""
 
 
 class StructuredGuide(PyroModule):
@@ -93,19 +93,18 @@ class StructuredGuide(PyroModule):
         """
         given = those_given(views)
         rows = self.variables.batch_size(given)
-        present = self._present(given, present, rows)
-        for mask in (conditioned_on, scored):
+        for mask in (present, conditioned_on, scored):
             self.variables.check_mask(mask, rows)
         edges = self.mask()
         experts = self._experts(given, present)  # once, for all subsets of the views that penalties ask for
         whole = conditioned_on is None and scored is None
-        shared_from, private_from = (present if part is None else present & part for part in (conditioned_on, scored))
-        posteriors = self._products(experts, edges, shared_from, private_from)
+        shared_from, private_from = _both(present, conditioned_on), _both(present, scored)
+        posteriors = self._products(rows, experts, edges, given, shared_from, private_from)
         draws = {}
         with pyro.plate("data", rows):
             for name, q in posteriors.items():
                 draws[name] = pyro.sample(name, q.to_event(1), infer=analytic)  # priors depend on nothing
-        return _ViewBeliefs(self, experts, edges, present, given, (posteriors, draws) if whole else None)
+        return _ViewBeliefs(self, rows, experts, edges, present, given, (posteriors, draws) if whole else None)
 
     def posteriors(
         self, views: Mapping[str, Tensor | None], present: Tensor | None = None, subset: Collection[str] | None = None
@@ -122,60 +121,62 @@ class StructuredGuide(PyroModule):
                 and of the views of each row.
         """
         self.variables.check_views(subset or ())
-        views = those_given(views)
-        present = self._present(views, present, self.variables.batch_size(views))
-        experts = self._experts(views, present)
-        return self._products(experts, self.mask(), present if subset is None else present & self._among(subset))
-
-    def _present(self, views: Collection[str], present: Tensor | None, rows: int) -> Tensor:
-        """Which of the given views each row has, (batch, views)."""
+        given = those_given(views)
+        rows = self.variables.batch_size(given)
         self.variables.check_mask(present, rows)
-        given = self._among(views)
-        return given.expand(rows, -1) if present is None else present & given
-
-    def _among(self, names: Collection[str]) -> Tensor:
-        """Which views are named, (views,); raises a ValueError if one is none."""
-        self.variables.check_views(names)
-        return torch.tensor([name in names for name in self.variables.observed], device=next(self.parameters()).device)
+        names = given if subset is None else [name for name in given if name in subset]
+        return self._products(rows, self._experts(given, present), self.mask(), names, present, present)
 
     def _products(
-        self, experts: Experts, edges: Tensor, shared_from: Tensor, private_from: Tensor | None = None
+        self,
+        rows: int,
+        experts: Experts,
+        edges: Tensor,
+        names: Collection[str],
+        shared_from: Tensor | None,
+        private_from: Tensor | None,
     ) -> dict[str, WeightedProductOfExperts]:
         """The posterior of each latent.
 
         Args:
-            experts: of all views.
+            rows: how many.
+            experts: of the views that are given.
             edges: M^q, (views, shared latents).
-            shared_from: the views that a row's shared latents are conditioned on, (batch, views).
-            private_from: the views whose private latents are conditioned on them, (batch, views); by default the same.
+            names: the views that take part. The others are left out here rather than by a mask, so that their encoders are not
+                trained, by gradients of zeros, for nothing.
+            shared_from: which of these a row's shared latents are conditioned on, (batch, views); all by default.
+            private_from: which of these have their private latents conditioned on them, (batch, views); all by default.
         """
-        private_from = shared_from if private_from is None else private_from
+
+        def product(latent: str, views: Sequence[int], present: Tensor | None, weights: Tensor | None) -> WeightedProductOfExperts:
+            if not views:
+                nothing = edges.new_zeros(rows, 0, self.dims[latent])
+                return WeightedProductOfExperts(nothing, nothing)
+            loc, scale = (torch.stack([experts[i][latent][part] for i in views], dim=1) for part in (0, 1))
+            return WeightedProductOfExperts(loc, scale, weights, present if present is None else present[:, views])
+
+        taking_part = [i for i, view in enumerate(self.variables.observed) if view in names]
         found = {}
-        for j, name in enumerate(self.variables.shared):
-            loc, scale = (torch.stack([expert[name][part] for expert in experts], dim=1) for part in (0, 1))
-            found[name] = WeightedProductOfExperts(loc, scale, edges[:, j, None], shared_from)
-        for name, owner in self.variables.private.items():
-            i = self.variables.observed.index(owner)
-            loc, scale = (part.unsqueeze(1) for part in experts[i][name])
-            found[name] = WeightedProductOfExperts(loc, scale, present=private_from[:, i : i + 1])
+        for j, latent in enumerate(self.variables.shared):
+            found[latent] = product(latent, taking_part, shared_from, edges[taking_part, j, None])
+        for latent, owner in self.variables.private.items():
+            found[latent] = product(latent, [i for i in taking_part if self.variables.observed[i] == owner], private_from, None)
         return found
 
-    def _experts(self, views: Mapping[str, Tensor], present: Tensor) -> Experts:
-        return [self._expert(name, views.get(name), present[:, i]) for i, name in enumerate(self.variables.observed)]
+    def _experts(self, views: Mapping[str, Tensor], present: Tensor | None) -> Experts:
+        """The experts of the views that are given."""
+        indices = [i for i, name in enumerate(self.variables.observed) if name in views]
+        return {i: self._expert(self.variables.observed[i], views, None if present is None else present[:, i]) for i in indices}
 
-    def _expert(self, name: str, view: Tensor | None, present: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def _expert(self, name: str, views: Mapping[str, Tensor], present: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
         """The experts of one view for each of its latents: mean and standard deviation, (batch, features)."""
-        latents = [*self.variables.shared, *self.variables.private_of(name)]
+        latents, view = [*self.variables.shared, *self.variables.private_of(name)], views[name]
         sizes = [self.dims[latent] for latent in latents]
-        if view is None:
-            loc = next(self.parameters()).new_zeros(len(present), sum(sizes))
-            scale = loc + 1
-        else:
-            require_same_type(view, f"the view '{name}'", self.encoders[name])
-            experts = self.encoders[name](without_absent(view, present))
-            require_shape(experts, f"what the encoder of '{name}' gives", ("batch", 2 * sum(sizes)), batch=len(present))
-            loc, log_variance = experts.chunk(2, dim=-1)
-            scale = scale_from_log_variance(log_variance)
+        require_same_type(view, f"the view '{name}'", self.encoders[name])
+        experts = self.encoders[name](view if present is None else without_absent(view, present))
+        require_shape(experts, f"what the encoder of '{name}' gives", ("batch", 2 * sum(sizes)), batch=len(view))
+        loc, log_variance = experts.chunk(2, dim=-1)
+        scale = scale_from_log_variance(log_variance)
         return dict(zip(latents, zip(loc.split(sizes, -1), scale.split(sizes, -1), strict=True), strict=True))
 
 
@@ -184,22 +185,25 @@ class _ViewBeliefs(Beliefs):
 
     Args:
         guide: whose beliefs these are.
-        experts: of all views.
+        rows: how many examples.
+        experts: of the views that are given.
         edges: M^q, (views, shared latents).
-        present: which views each row has, (batch, views).
-        views: the views by name.
+        present: which views each row has, (batch, views); all that are given by default.
+        views: those that are given, by name.
         whole: posteriors given all views and draws from these, if the guide has made them; else they are made when asked for.
     """
 
-    def __init__(self, guide: StructuredGuide, experts: Experts, edges: Tensor, present: Tensor, views, whole) -> None:
+    def __init__(
+        self, guide: StructuredGuide, rows: int, experts: Experts, edges: Tensor, present: Tensor | None, views, whole
+    ) -> None:
         super().__init__({}, views=views)
-        self._guide, self._experts, self._edges, self._present = guide, experts, edges, present
+        self._guide, self._rows, self._experts, self._edges, self._present = guide, rows, experts, edges, present
         if whole is not None:
             self._whole, self._draws = whole
 
     @functools.cached_property
     def _whole(self) -> Mapping[str, WeightedProductOfExperts]:
-        return self._guide._products(self._experts, self._edges, self._present)
+        return self._products(self.views)
 
     @functools.cached_property
     def draws(self) -> Mapping[str, Tensor]:
@@ -207,15 +211,31 @@ class _ViewBeliefs(Beliefs):
 
     @property
     def rows(self) -> int:
-        return len(self._present)
+        return self._rows
 
     def given(self, names: Collection[str] | None) -> Mapping[str, WeightedProductOfExperts]:
         if names is None:
             return self._whole
-        return self._guide._products(self._experts, self._edges, self._present & self._guide._among(names))
+        self._guide.variables.check_views(names)
+        return self._products([name for name in self.views if name in names])
 
-    def complete(self, names: Collection[str]) -> Tensor:
-        return (self._present | ~self._guide._among(names)).all(1)
+    def complete(self, names: Collection[str]) -> Tensor | None:
+        self._guide.variables.check_views(names)
+        if any(name not in self.views for name in names):
+            return torch.zeros(self._rows, dtype=torch.bool, device=self._edges.device)
+        if self._present is None:
+            return None
+        return self._present[:, [self._guide.variables.observed.index(name) for name in names]].all(1)
+
+    def _products(self, names: Collection[str]) -> dict[str, WeightedProductOfExperts]:
+        return self._guide._products(self._rows, self._experts, self._edges, names, self._present, self._present)
+
+
+def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Where both masks are true; one that is None is true throughout."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
 
 
 # Encoders -------------------------------------------------------------------------------------------------------------
