@@ -148,7 +148,9 @@ class StructuredGuide(PyroModule):
             private_from: which of these have their private latents conditioned on them, (batch, views); all by default.
         """
 
-        def product(latent: str, views: Sequence[int], present: Tensor | None, weights: Tensor | None) -> WeightedProductOfExperts:
+        def product(
+            latent: str, views: Sequence[int], present: Tensor | None, weights: Tensor | None
+        ) -> WeightedProductOfExperts:
             if not views:
                 nothing = edges.new_zeros(rows, 0, self.dims[latent])
                 return WeightedProductOfExperts(nothing, nothing)

@@ -159,6 +159,8 @@ def traced(
         return None
     for node in graph.graph.find_nodes(op="placeholder"):
         node.meta.pop("val", None)  # a fake tensor of another mode than the compiler's own, which torch 2.8 does not take
+    graph.graph.eliminate_dead_code(_has_effect)
+    graph.recompile()
     return Graph(graph, returned)
 
 
@@ -179,6 +181,11 @@ def _shared_fakes() -> contextlib.AbstractContextManager:
     """torch notes size and type of what each node gives by a fake tensor, and without this makes a mode for every one of them,
     which is half of the time that tracing takes."""
     return tracing(TracingContext(FakeTensorMode()))
+
+
+def _has_effect(node: torch.fx.Node) -> bool:
+    """Whether a node does more than to give its value: it writes, checks, or draws noise, after which all other noise differs."""
+    return node.is_impure() or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _is_sized_by_values(node: torch.fx.Node) -> bool:

@@ -46,6 +46,25 @@ def test_bit_identical_to_eager_whatever_the_shape():
         assert torch.equal(after, torch.get_rng_state())
 
 
+def test_what_no_result_needs_is_left_out_but_for_its_noise_and_what_it_writes():
+    def function(x, written):
+        torch.exp(x)
+        torch.rand_like(x).sqrt()
+        written.add_(1)
+        return x + torch.randn_like(x)
+
+    x, written = torch.ones(3), torch.zeros(3)
+    graph = traced(function, (x, written))
+    targets = [str(node.target) for node in graph.code.graph.nodes]
+    assert not any("exp" in target or "sqrt" in target for target in targets)
+    torch.manual_seed(0)
+    expected = function(x, torch.zeros(3))
+    before = written.clone()
+    torch.manual_seed(0)
+    assert torch.equal(graph(x, written), expected)
+    assert torch.equal(written, before + 1)
+
+
 def test_parameters_and_buffers_are_read_at_each_call():
     module, (batch, _) = module_and_batches()
     step = TracedStep(module)
