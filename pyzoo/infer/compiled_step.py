@@ -92,12 +92,13 @@ class CompiledStep(TracedStep):
         names = {id(params[name]): name for name in key[0]}
         fixed = {name: p for name, p in params.items() if id(p) not in names}
         kept = flat.tensors()
-        whole, arguments = ("whole", *key, flat.form), (kept, fixed, buffers, batch)
+        moves = torch.ones((), dtype=torch.bool, device=trained[0].device)
+        whole, arguments = ("whole", *key, flat.form), (kept, fixed, buffers, batch, moves)
         if whole in self._graphs:
             self._graphs.move_to_end(whole)
             return self._graphs[whole](*arguments), ""
 
-        def step(kept, fixed, buffers, batch):
+        def step(kept, fixed, buffers, batch, moves):
             views = {place: view.detach().requires_grad_() for place, view in flat.views(kept).items()}
             params = {names[place]: view for place, view in views.items()}
             loss, terms = self._loss(with_channels_last({**params, **fixed}), buffers, batch)
@@ -106,12 +107,13 @@ class CompiledStep(TracedStep):
                 raise _Unused
             with torch.no_grad():
                 gathered, good = self._clipped(flat.gathered(gradients), loss)
-                flat.move(kept, gathered, good)
+                flat.move(kept, gathered, good & moves)
             return loss.detach(), {name: term.detach() for name, term in terms.items()}, 1 - good.to(torch.float32)
 
         try:
-            written = [*buffers.values(), *(t for group in kept for t in group.values())]
-            graph = self._trace(step, arguments, written, for_compiler=True)
+            # Tracing runs the step. So that it need not keep copies of all that Adam writes to, it moves nothing then.
+            still = (kept, fixed, buffers, batch, ~moves)
+            graph = self._trace(step, still, buffers.values(), for_compiler=True)
             if graph is None:
                 return None, ""
             return self._keep(whole, graph.compiled(), arguments), ""

@@ -1,4 +1,4 @@
-"""Adam over all parameters as one piece of memory, for a step that is compiled as a whole."""
+"""Adam over all but large parameters as one piece of memory, for a step that is compiled as a whole."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,14 +11,18 @@ __all__ = ["FlatAdam"]
 
 Tensors = Mapping[str, Tensor]
 
+LARGE = 2**20
+"""Numbers of a parameter that stays alone."""
+
 
 class FlatAdam:
-    """The parameters that an Adam of torch's moves, and its averages, each group of them as one tensor.
+    """The parameters that an Adam of torch's moves, and its averages, each group of them as one tensor, but for large ones.
 
-    A step over hundreds of parameters then is one loop over memory, which a compiler fuses. The optimizer stays where options are
-    read and state is kept: its parameters and averages become views of these tensors, so that learning rates can be scheduled,
-    and states saved and restored, as with its own step. Where one of its parameters or its state has been replaced, this is no
-    longer current, and another one is to be made.
+    A step over hundreds of parameters then is one loop over memory, which a compiler fuses. A large parameter stays alone: to
+    gather its gradient with others' would cost time and memory, and its own loop is long enough. The optimizer stays where
+    options are read and state is kept: its parameters and averages become views of these tensors, so that learning rates can be
+    scheduled, and states saved and restored, as with its own step. Where one of its parameters or its state has been replaced,
+    this is no longer current, and another one is to be made.
 
     Args:
         optimizer: whose step this replaces; see :meth:`of`.
@@ -58,7 +62,9 @@ class FlatAdam:
         groups = [(group, chosen) for group, chosen in groups if chosen]
         if sum(len(chosen) for _, chosen in groups) != len(moved) or not groups:
             return None
-        return cls(optimizer, groups) if all(_suits(group, chosen, optimizer) for group, chosen in groups) else None
+        if not all(_suits(group, chosen, optimizer) for group, chosen in groups):
+            return None
+        return cls(optimizer, [(group, piece) for group, chosen in groups for piece in _pieces(chosen)])
 
     @property
     def form(self) -> tuple[Any, ...]:
@@ -86,7 +92,7 @@ class FlatAdam:
 
     def gathered(self, gradients: Mapping[int, Tensor]) -> list[Tensor]:
         """Gradients by the id of their parameters, as one tensor for each group."""
-        return [torch.cat([gradients[id(p)].reshape(-1) for p in group.parameters]) for group in self._groups]
+        return [_joined([gradients[id(p)] for p in group.parameters]) for group in self._groups]
 
     def move(self, tensors: Sequence[Tensors], gradients: Sequence[Tensor], good: Tensor) -> None:
         """Takes a step in place, unless it is not good.
@@ -144,6 +150,17 @@ def _suits(options: Mapping[str, Any], parameters: Sequence[nn.Parameter], optim
     return _is_plain(options) and alike and kind and kept and len(steps) == 1
 
 
+def _pieces(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """The small parameters of a group together, and each large one alone."""
+    small = [p for p in parameters if p.numel() < LARGE]
+    return ([small] if small else []) + [[p] for p in parameters if p.numel() >= LARGE]
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers of some tensors, one after the other."""
+    return tensors[0].reshape(-1) if len(tensors) == 1 else torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
 class _Group:
     """The parameters of one group that are moved, and what Adam keeps of them."""
 
@@ -155,11 +172,9 @@ class _Group:
         self.sizes = [p.numel() for p in parameters]
         states = [optimizer.state.get(p, {}) for p in parameters]
         with torch.no_grad():
-            self.values = torch.cat([p.reshape(-1) for p in parameters])
+            self.values = _joined(parameters).detach()
             self.averages = {
-                name: torch.cat(
-                    [state.get(name, torch.zeros_like(p)).reshape(-1) for p, state in zip(parameters, states, strict=True)]
-                )
+                name: _joined([state.get(name, torch.zeros_like(p)) for p, state in zip(parameters, states, strict=True)])
                 for name in ("exp_avg", "exp_avg_sq")
             }
         taken = float(states[0]["step"]) if states[0] else 0.0

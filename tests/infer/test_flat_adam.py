@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyzoo.infer import TracedStep, compile_step
+from pyzoo.infer import TracedStep, compile_step, flat_adam
 from pyzoo.infer.compiled_step import CompiledStep
 from pyzoo.infer.flat_adam import FlatAdam
 
@@ -59,8 +59,13 @@ def assert_same(module, optimizer, twin, other):
     torch.testing.assert_close(states[0]["state"], states[1]["state"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.fixture(params=[flat_adam.LARGE, 4], ids=["none is large", "some are large"])
+def large(request, monkeypatch):
+    monkeypatch.setattr(flat_adam, "LARGE", request.param)
+
+
 @pytest.mark.parametrize(("kind", "clip_norm"), list(zip(KINDS, [None, 0.5, 0.5, None], strict=True)))
-def test_the_whole_step_is_torchs(kind, clip_norm):
+def test_the_whole_step_is_torchs(kind, clip_norm, large):
     module, twin = Fit(), Fit()
     optimizer, other = KINDS[kind](module.groups), KINDS[kind](twin.groups)
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(each, 0.8) for each in (optimizer, other)]
@@ -75,7 +80,7 @@ def test_the_whole_step_is_torchs(kind, clip_norm):
     assert_same(module, optimizer, twin, other)
 
 
-def test_its_state_goes_to_torchs_own_step_and_back():
+def test_its_state_goes_to_torchs_own_step_and_back(large):
     module, twin = Fit(), Fit()
     optimizer, other = KINDS["Adam"](module.groups), KINDS["Adam"](twin.groups)
     first, second, third, fourth = batches(4)
