@@ -164,6 +164,22 @@ def test_metrics_of_a_model_that_knows_the_truth():
     assert gap == pytest.approx(1 - pooled_r2(curves.x, alone), abs=0.03)
 
 
+class OracleOfSums(Oracle):
+    """Knows the sum of each frequency, all that a curve can tell: by symmetry, the best guess of one of n sines is an n-th."""
+
+    def infer_latents(self, batch, fixed=None, sample_w=False):
+        parts, found = self.truth.parts, super().infer_latents(batch)
+        same = (parts.unsqueeze(-1) == parts.unsqueeze(-2)).float()
+        return {**found, "w": found["w"] @ (same / same.sum(-1, keepdim=True))}
+
+
+@pytest.mark.parametrize(("count", "best"), [(4, 0.92), (10, 0.87), (16, 0.835), (30, 0.795)])
+def test_repeated_parts_can_be_told_apart_so_far_and_no_further(count, best):
+    found = OracleOfSums(sines(evaluation_sets=1000)).r2(count)
+    assert found["reconstruction_r2_repeated"] == pytest.approx(1.0, abs=1e-5)
+    assert found["subset_r2_repeated"] == pytest.approx(best, abs=0.02)
+
+
 def test_beyond_ten_parts_only_repeated_ones():
     assert set(Oracle(sines(evaluation_sets=20)).r2(12)) == {"reconstruction_r2_repeated", "subset_r2_repeated"}
 
