@@ -96,7 +96,7 @@ MODELS = {
     "compvae-sines": Shipped(
         command="pyzoo train compvae-sines --preset long --steps 60000 --grow-every 1200 --weight-steps 42000 --engine compiled",
         commit="5372fdc",
-        about="CompVAE on curves made of up to sixteen sines, or thirty: takes a curve apart, and makes curves of chosen frequencies.",
+        about="CompVAE on curves of up to thirty sines: takes a curve apart, and makes curves of chosen frequencies.",
         use="to see what a sum of correlated latents does, and to take curves of the generator apart",
         limits="curves of the generator alone; sines of one frequency are told apart in part only",
         differs="smaller networks, and settings of ours (docs/results/compvae.md)",

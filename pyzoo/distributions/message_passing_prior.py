@@ -43,11 +43,17 @@ class MessagePassingPrior(nn.Module):
     is missing. p(y) has no closed form; :meth:`elbo` bounds its logarithm from below, and :meth:`log_prob` comes as near to it
     as one pays for.
 
-    In a Pyro program the distributions of this module are those of two sites::
+    In a Pyro program the distributions of this module are those of two sites, and ``pyro.module`` has its parameters trained::
 
-        h = pyro.sample("h", prior.latent(batch_shape))       # model
-        y = pyro.sample("y", prior.components(h))
-        h = pyro.sample("h", prior.posterior(y))              # guide
+        def model(y):
+            pyro.module("prior", prior)
+            with pyro.plate("rows", len(y)):
+                h = pyro.sample("h", prior.latent(y.shape[:1]))
+                pyro.sample("y", prior.components(h), obs=y)
+
+        def guide(y):
+            with pyro.plate("rows", len(y)):
+                pyro.sample("h", prior.posterior(y))
 
     Source: Ren et al. (2023), "Learning Latent Structural Relations with Message Passing Prior", supplement, sections B, D, E and
     F. There messages have equal weights, the scales are fixed at 1, and couplings multiply by sigmoids (``learn=False, scale=1,

@@ -238,7 +238,7 @@ def test_the_command_on_a_models_card_makes_it(name):
     path = find_trained(name)
     command = re.search(r"\| Trained by \| `pyzoo train (\S+) ?(.*?)`", (path / "README.md").read_text())
     kind, recipe = find_recipe(command[1]), pyzoo.load(path).recipe
-    given = re.sub(r"--precision \S+", "", command[2]).split()
+    given = re.sub(r"--(?:precision|engine) \S+", "", command[2]).split()
     preset = kind.preset(given.pop(given.index("--preset") + 1) if "--preset" in given else None)
     made = changed(preset, parse("pyzoo", [word for word in given if word != "--preset"], [preset]))
     for field in (field for _, field in walk(made) if field.has_flag and field.name not in kind.incidental):
