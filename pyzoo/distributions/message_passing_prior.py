@@ -302,7 +302,7 @@ def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
         rounds: how often each component is turned toward the others.
 
     Returns:
-        Orthogonal matrices, (K, dim, dim); the first component is turned too.
+        Orthogonal matrices, (K, dim, dim), in single precision at least; the first component is turned too.
 
     Raises:
         ValueError: the shape is another, there are fewer than two components, or they are not finite.
@@ -318,8 +318,9 @@ def procrustes_rotations(y: Tensor, rounds: int = 20) -> Tensor:
     require_count(y.shape[1], "the number of components", 2)
     require_count(rounds, "rounds")
     require_finite(y=y)
-    kind = y.dtype
-    y = (y - y.mean(0)).double()
+    kind = torch.promote_types(y.dtype, torch.float32)  # in half precision they are not orthogonal any more
+    y = y.double()
+    y = y - y.mean(0)
     rotations, turned = torch.eye(y.shape[2]).to(y).repeat(y.shape[1], 1, 1), y.clone()
     for _ in range(rounds):
         for k, component in enumerate(y.unbind(1)):

@@ -342,3 +342,10 @@ def test_bad_components():
     with pytest.raises(ValueError, match=r"^y must be finite\.$"):
         prior.elbo(broken, rest)
     assert prior.impute(broken, rest).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [torch.half, torch.bfloat16])
+def test_rotations_of_components_in_half_precision_are_orthogonal(kind):
+    rotations = procrustes_rotations(torch.randn(50, 2, 3).to(kind))
+    assert rotations.dtype == torch.float32
+    MessagePassingPrior(2, 3, rotations=rotations)
