@@ -65,6 +65,32 @@ def test_what_no_result_needs_is_left_out_but_for_its_noise_and_what_it_writes()
     assert torch.equal(written, before + 1)
 
 
+class SideNorm(nn.Module):
+    """A batch norm whose result nothing needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.side = nn.Linear(3, 1), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        self.side(x)
+        loss = self.used(x).square().mean()
+        return loss, {"x": loss}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_batch_norm_that_no_result_needs_still_counts(compiled):
+    module, x = SideNorm(), torch.randn(8, 3)
+    twin = copy.deepcopy(module)
+    step = TracedStep(module, compiled)
+    for _ in range(2):
+        step({"x": x})
+        twin(x)
+    torch.testing.assert_close(module.side.running_mean, twin.side.running_mean)
+    torch.testing.assert_close(module.side.running_var, twin.side.running_var)
+    assert module.side.num_batches_tracked == 2
+
+
 def test_parameters_and_buffers_are_read_at_each_call():
     module, (batch, _) = module_and_batches()
     step = TracedStep(module)
