@@ -174,7 +174,13 @@ class _Group:
         with torch.no_grad():
             self.values = _joined(parameters).detach()
             self.averages = {
-                name: _joined([state.get(name, torch.zeros_like(p)) for p, state in zip(parameters, states, strict=True)])
+                # Copied, since a state that was loaded is still the dict's that it was loaded from.
+                name: _joined(
+                    [
+                        state[name].clone() if name in state else torch.zeros_like(p)
+                        for p, state in zip(parameters, states, strict=True)
+                    ]
+                )
                 for name in ("exp_avg", "exp_avg_sq")
             }
         taken = float(states[0]["step"]) if states[0] else 0.0

@@ -316,3 +316,15 @@ def test_where_adam_can_not_be_compiled_the_rest_is(monkeypatch):
     for x in (first, second):
         by_torch(twin, other, x)
     assert_same(module, optimizer, twin, other)
+
+
+def test_a_loaded_state_is_copied(large):
+    module = Fit()
+    optimizer = KINDS["Adam"](module.groups)
+    first, second = batches(2)
+    by_torch(module, optimizer, first)
+    saved = copy.deepcopy(optimizer.state_dict())
+    kept = copy.deepcopy(saved)
+    optimizer.load_state_dict(saved)
+    compile_step(module, optimizer)(x=second)
+    torch.testing.assert_close(saved["state"], kept["state"], rtol=0, atol=0)
