@@ -152,11 +152,12 @@ class StructuredGuide(PyroModule):
             latent: str, views: Sequence[int], present: Tensor | None, weights: Tensor | None
         ) -> WeightedProductOfExperts:
             if not views:
-                nothing = edges.new_zeros(rows, 0, self.dims[latent])
+                nothing = like.new_zeros(rows, 0, self.dims[latent])
                 return WeightedProductOfExperts(nothing, nothing)
             loc, scale = (torch.stack([experts[i][latent][part] for i in views], dim=1) for part in (0, 1))
             return WeightedProductOfExperts(loc, scale, weights, present if present is None else present[:, views])
 
+        like = next((loc for of_view in experts.values() for loc, _ in of_view.values()), next(self.parameters()))
         taking_part = [i for i, view in enumerate(self.variables.observed) if view in names]
         found = {}
         for j, latent in enumerate(self.variables.shared):

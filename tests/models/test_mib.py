@@ -17,6 +17,7 @@ from pyzoo.guides.mib import Quotient, StructuredGuide, encoder
 from pyzoo.infer import (
     BayesianNetwork,
     Distortion,
+    FixedMask,
     NegativeELBO,
     Penalized,
     Penalty,
@@ -671,3 +672,10 @@ def latents(rows=4, **changes):
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+def test_a_mask_of_booleans_is_one():
+    _, guide = pair(guide_mask=FixedMask(INFERENCE.inference_mask().bool()))
+    for name, q in guide.posteriors(views(), subset=()).items():
+        assert torch.equal(q.loc, torch.zeros(5, DIMS[name]))
+    assert guide.posteriors({"y": views()["y"]})["z"].loc.is_floating_point()
