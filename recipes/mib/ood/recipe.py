@@ -140,7 +140,7 @@ class OODRecipe(ImageRecipe, StructuredRecipe):
     learning_rate: Positive = 2e-3
     """Initial learning rate of Adam; it falls along a cosine to zero at the last step."""
     weight_decay: Weight = 2e-4
-    """Weight of half the squared norm of all parameters."""
+    """Weight of half the squared norm of all parameters that the loss depends on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
