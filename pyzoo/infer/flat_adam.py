@@ -174,12 +174,9 @@ class _Group:
         with torch.no_grad():
             self.values = _joined(parameters).detach()
             self.averages = {
-                # Copied, since a state that was loaded is still the dict's that it was loaded from.
-                name: _joined(
-                    [
-                        state[name].clone() if name in state else torch.zeros_like(p)
-                        for p, state in zip(parameters, states, strict=True)
-                    ]
+                # Copied even where there is but one: a state that was loaded is still the dict's that it was loaded from.
+                name: torch.cat(
+                    [state.get(name, torch.zeros_like(p)).reshape(-1) for p, state in zip(parameters, states, strict=True)]
                 )
                 for name in ("exp_avg", "exp_avg_sq")
             }
