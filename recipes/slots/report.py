@@ -86,23 +86,24 @@ class SlotsReport(ImageReport):
                     foreground_ari, decomposed._replace(masks=decomposed.masks.roll(-1, 0)), segments
                 )
             found["msc_fg"] = self._mean(mean_segmentation_covering, decomposed, segments)
-            found |= self._of_pieces(decomposed, _true_pieces(x, segments.to(self.device)))
+            found |= self._of_pieces(decomposed, x, segments)
         found["reconstruction_mse"] = (decomposed.reconstructions - x).square().mean().item()
         terms = site_terms(*self.pair, {"x": x}, rows=CHUNK)
         found |= {f"nats_{name}": value for name, value in terms.items()}
         return {**found, "test_elbo": -sum(terms.values()), "parameters": self.pair.num_parameters}
 
-    def _of_pieces(self, decomposed: Decomposition, true: SlotPieces) -> dict[str, float]:
+    def _of_pieces(self, decomposed: Decomposition, x: Tensor, segments: Tensor) -> dict[str, float]:
         """What is measured of the pieces that are drawn, and of how pieces are related where they are.
 
         Args:
             decomposed: the scenes, taken apart.
-            true: their pieces.
+            x: the scenes.
+            segments: their pieces' pixels.
         """
         model, relation, found = self.pair.model, self.recipe.relation, {}
         drawn = self.drawn(len(decomposed.masks)).pieces if model.draws_scenes else None
         if drawn is not None:
-            found["drawn_distance"] = pieces_distance(drawn, true)
+            found["drawn_distance"] = pieces_distance(drawn, _true_pieces(x, segments.to(self.device)))
         if relation != "none":
             found |= self._relations(decomposed, drawn)
         return {name: value for name, value in found.items() if math.isfinite(value)}  # where slots show pieces
