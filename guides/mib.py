@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from pyzoo.checks import require_count, require_floating, require_kind, require_same_type, require_shape
 from pyzoo.distributions import WeightedProductOfExperts
 from pyzoo.infer import BayesianNetwork, Beliefs, FixedMask, Variables, analytic
+from pyzoo.infer.masks import both
 from pyzoo.models.mib import StructuredNetworks, check_complete, those_given, view_dim, without_absent
 from pyzoo.nn import Head, ImageCheck, ShapeCheck, he_initialized, scale_from_log_variance
 
 __all__ = ["Quotient", "StructuredGuide", "encoder", "view_guide"]
 
-Experts = Mapping[int, Mapping[str, tuple[Tensor, Tensor]]]
-"""By the view's place among the views, means and standard deviations of its experts, (batch, features), by the latent's name."""
+Experts = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
+"""By the view's name the means and standard deviations of its experts, (batch, features), by the latent's name."""
 
 
 class StructuredGuide(PyroModule):
@@ -98,8 +99,7 @@ class StructuredGuide(PyroModule):
         edges = self.mask()
         experts = self._experts(given, present)  # once, for all subsets of the views that penalties ask for
         whole = conditioned_on is None and scored is None
-        shared_from, private_from = _both(present, conditioned_on), _both(present, scored)
-        posteriors = self._products(rows, experts, edges, given, shared_from, private_from)
+        posteriors = self._products(rows, experts, edges, given, both(present, conditioned_on), both(present, scored))
         draws = {}
         with pyro.plate("data", rows):
             for name, q in posteriors.items():
@@ -148,32 +148,37 @@ class StructuredGuide(PyroModule):
             private_from: which of these have their private latents conditioned on them, (batch, views); all by default.
         """
 
+        observed = self.variables.observed
+        like = next((loc for of_view in experts.values() for loc, _ in of_view.values()), next(self.parameters()))
+
         def product(
-            latent: str, views: Sequence[int], present: Tensor | None, weights: Tensor | None
+            latent: str, views: Sequence[int], present: Tensor | None, weights: Tensor | None = None
         ) -> WeightedProductOfExperts:
             if not views:
                 nothing = like.new_zeros(rows, 0, self.dims[latent])
                 return WeightedProductOfExperts(nothing, nothing)
-            loc, scale = (torch.stack([experts[i][latent][part] for i in views], dim=1) for part in (0, 1))
+            loc, scale = (torch.stack([experts[observed[i]][latent][part] for i in views], dim=1) for part in (0, 1))
             return WeightedProductOfExperts(loc, scale, weights, present if present is None else present[:, views])
 
-        like = next((loc for of_view in experts.values() for loc, _ in of_view.values()), next(self.parameters()))
-        taking_part = [i for i, view in enumerate(self.variables.observed) if view in names]
+        taking_part = [i for i, view in enumerate(observed) if view in names]
         found = {}
         for j, latent in enumerate(self.variables.shared):
             found[latent] = product(latent, taking_part, shared_from, edges[taking_part, j, None])
         for latent, owner in self.variables.private.items():
-            found[latent] = product(latent, [i for i in taking_part if self.variables.observed[i] == owner], private_from, None)
+            found[latent] = product(latent, [i for i in taking_part if observed[i] == owner], private_from)
         return found
 
     def _experts(self, views: Mapping[str, Tensor], present: Tensor | None) -> Experts:
         """The experts of the views that are given."""
-        indices = [i for i, name in enumerate(self.variables.observed) if name in views]
-        return {i: self._expert(self.variables.observed[i], views, None if present is None else present[:, i]) for i in indices}
+        return {
+            name: self._expert(name, views[name], None if present is None else present[:, i])
+            for i, name in enumerate(self.variables.observed)
+            if name in views
+        }
 
-    def _expert(self, name: str, views: Mapping[str, Tensor], present: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
+    def _expert(self, name: str, view: Tensor, present: Tensor | None) -> dict[str, tuple[Tensor, Tensor]]:
         """The experts of one view for each of its latents: mean and standard deviation, (batch, features)."""
-        latents, view = [*self.variables.shared, *self.variables.private_of(name)], views[name]
+        latents = [*self.variables.shared, *self.variables.private_of(name)]
         sizes = [self.dims[latent] for latent in latents]
         require_same_type(view, f"the view '{name}'", self.encoders[name])
         experts = self.encoders[name](view if present is None else without_absent(view, present))
@@ -232,13 +237,6 @@ class _ViewBeliefs(Beliefs):
 
     def _products(self, names: Collection[str]) -> dict[str, WeightedProductOfExperts]:
         return self._guide._products(self._rows, self._experts, self._edges, names, self._present, self._present)
-
-
-def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Where both masks are true; one that is None is true throughout."""
-    if first is None or second is None:
-        return second if first is None else first
-    return first & second
 
 
 # Encoders -------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from pyzoo.checks import require_count, require_kind, require_names, require_observed, require_shape
 from pyzoo.infer import BayesianNetwork, FixedMask, RelaxedMask, Variables
+from pyzoo.infer.masks import both
 from pyzoo.nn import Head, Networks, he_initialized
 from pyzoo.settings import Above, AtLeast, Below, Count, NoFlag, Positive
 
@@ -115,8 +116,7 @@ class StructuredVAE(PyroModule):
         require_count(rows, "size")
         for mask in (present, scored):
             self.variables.check_mask(mask, rows)
-        if scored is not None:
-            present = scored if present is None else present & scored
+        present = both(present, scored)
         edges = self.mask()
         with pyro.plate("data", rows):
             latents = {name: self._draw(name, rows) for name in self.variables.latents}

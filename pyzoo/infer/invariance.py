@@ -17,6 +17,7 @@ from pyzoo.checks import (
 )
 from pyzoo.infer.beliefs import Beliefs
 from pyzoo.infer.estimators import Kind
+from pyzoo.infer.masks import both
 from pyzoo.infer.network import BayesianNetwork
 from pyzoo.infer.projection import Information
 from pyzoo.settings import AtLeast
@@ -225,8 +226,7 @@ class _OfEnvironments(_OfLabel):
         """Of which environment each example is, and which have both it and a label."""
         environments = beliefs.views.get(self.environment)
         require_tensor(environments, f"The view '{self.environment}'")
-        known = beliefs.complete((self.environment,))
-        return environments, known if complete is None else complete if known is None else complete & known
+        return environments, both(complete, beliefs.complete((self.environment,)))
 
 
 class GradientPenalty(_OfEnvironments):

@@ -1,4 +1,4 @@
-"""Masks of a network's edges, fixed or learned."""
+"""Masks of a network's edges, fixed or learned, and of what counts."""
 
 import math
 from typing import Literal, get_args
@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from pyzoo.checks import require_number, require_shape, require_sizes, require_tensor
 from pyzoo.settings import Above
 
-__all__ = ["FixedMask", "RelaxedMask"]
+__all__ = ["FixedMask", "RelaxedMask", "both"]
 
 Program = Literal["both", "model", "guide"]
+
+
+def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Where two boolean masks are true; one that is None is true throughout."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
 
 
 class FixedMask(nn.Module):
